@@ -1,0 +1,400 @@
+"""
+Train a paraphrase VAE (VAE-SVG, Gupta et al. 2018) with the plain Trainer.
+
+Without arguments: offline, on the embedded grammar, a small model from nothing, in minutes.
+
+    accelerate launch examples/train_paraphrase.py
+
+From a recipe, on your own pairs (JSON lines, CSV, or a dataset's name), a model of the recipe's size from nothing:
+
+    accelerate launch examples/train_paraphrase.py examples/recipes/paraphrase_captions.yaml \
+        --train_file train.jsonl --validation_file validation.jsonl --test_file test.jsonl --output_dir outputs/captions
+
+Between pretrained models:
+
+    accelerate launch examples/train_paraphrase.py \
+        --encoder_name_or_path bert-base-uncased --decoder_name_or_path gpt2 \
+        --train_file train.jsonl --validation_file validation.jsonl \
+        --num_train_epochs 3 --learning_rate 5e-5 --free_bits 8 --output_dir outputs/paraphrase-bert-gpt2
+
+Every argument of `TrainingArguments` works. A YAML or JSON file of arguments may come first; what follows overrides it.
+"""
+
+import json
+import logging
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate import PartialState
+from datasets import Dataset
+from huggingface_hub import HfApi
+from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_vae import KLAnnealingCallback, ParaphraseVAEConfig, ParaphraseVAEModel, ParaphraseVAEProcessor, VAEDataCollator
+from hf_vae.data import expand_targets, grammar, load_pairs
+from hf_vae.evaluation import LikelihoodEvaluator, generate_texts, likelihood_metrics, paraphrase_metrics
+from hf_vae.hub import RunRecord, write_model_card
+from hf_vae.training import make_schedule
+from hf_vae.training.from_scratch import small_configs, train_tokenizers
+from hf_vae.training.plots import plot_training
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "paraphrase_embedded.yaml"
+
+
+@dataclass
+class ModelArguments:
+    encoder_name_or_path: str | None = field(
+        default=None, metadata={"help": "Hub id or path of a pretrained encoder. Without it, both halves start from nothing."}
+    )
+    decoder_name_or_path: str | None = field(default=None, metadata={"help": "Hub id or path of a pretrained causal LM."})
+    hidden_size: int = field(default=128, metadata={"help": "From nothing: width of both halves."})
+    encoder_layers: int = field(default=1, metadata={"help": "From nothing: layers of the encoder."})
+    decoder_layers: int = field(default=2, metadata={"help": "From nothing: layers of the decoder."})
+    num_attention_heads: int = field(default=4, metadata={"help": "From nothing: heads of both halves."})
+    vocab_size: int = field(default=1024, metadata={"help": "From nothing: most tokens of the BPE vocabulary."})
+    initializer_range: float = field(default=0.1, metadata={"help": "From nothing: standard deviation of the first weights."})
+    dropout: float = field(default=0.0, metadata={"help": "From nothing: dropout of both halves."})
+    latent_size: int = field(default=32, metadata={"help": "Dimensions of z."})
+    source_conditioning: str = field(default="prompt", metadata={"help": "prompt or cross_attention."})
+    tie_encoders: bool = field(default=True, metadata={"help": "With cross_attention: one encoder for q and the decoder."})
+    free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
+    free_bits_per: str = field(default="sentence", metadata={"help": "sentence or dimension."})
+    word_dropout: float = field(default=0.0, metadata={"help": "Share of the target's tokens hidden from the decoder."})
+    kl_schedule: str = field(default="constant", metadata={"help": "constant, linear, sigmoid, tanh or cyclical."})
+    kl_schedule_options: str = field(
+        default="{}", metadata={"help": 'The schedule\'s options as JSON, such as \'{"steps": 1000}\'.'}
+    )
+    freeze_encoder: bool = field(default=False, metadata={"help": "Train only what is new around the encoder."})
+    freeze_decoder: bool = field(default=False, metadata={"help": "Train only what is new around the decoder."})
+    lora: str | None = field(
+        default=None,
+        metadata={"help": "Arguments of peft's LoraConfig as JSON; the latent's layers are trained whole. Merged at the end."},
+    )
+
+
+@dataclass
+class DataArguments:
+    train_file: str | None = field(
+        default=None, metadata={"help": "JSON lines, CSV or a dataset's name. Without it: the embedded grammar."}
+    )
+    validation_file: str | None = field(default=None, metadata={"help": "As train_file; measured while training."})
+    test_file: str | None = field(
+        default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."}
+    )
+    source_column: str = field(default="source", metadata={"help": "Column of the originals."})
+    target_column: str = field(default="targets", metadata={"help": "Column of the paraphrases: one text or a list."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training rows."})
+    max_source_length: int = field(default=64, metadata={"help": "Sources are cut to so many tokens."})
+    max_target_length: int = field(default=64, metadata={"help": "Paraphrases are cut to so many tokens, EOS included."})
+    grammar_pairs: int = field(default=60_000, metadata={"help": "Embedded grammar: training pairs, a meaning each."})
+
+
+@dataclass
+class EvaluationArguments:
+    max_test_samples: int = field(default=500, metadata={"help": "Test sources to measure on."})
+    num_paraphrases: int = field(default=10, metadata={"help": "Paraphrases of each test source."})
+    importance_samples: int = field(default=100, metadata={"help": "Samples of z in the importance-weighted bound."})
+    max_new_tokens: int = field(default=40, metadata={"help": "Longest paraphrase to generate."})
+    with_baseline: bool = field(default=False, metadata={"help": "Also train and measure the same model without z."})
+
+
+def parse_arguments(argv: list[str]):
+    """Dataclasses from a command line that may begin with a YAML or JSON file of arguments, and that file's path."""
+    parser = HfArgumentParser((ModelArguments, DataArguments, EvaluationArguments, TrainingArguments))
+    recipe = None
+    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
+        recipe, *argv = argv
+    elif not any(word.partition("=")[0] == "--train_file" for word in argv):
+        recipe = EMBEDDED_RECIPE
+    parser.set_defaults(output_dir="outputs/paraphrase")
+    if recipe is not None:
+        # JSON is YAML too.
+        defaults = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+        unknown = sorted(set(defaults) - {action.dest for action in parser._actions})
+        if unknown:
+            raise ValueError(f"{recipe} has no such argument(s): {', '.join(unknown)}.")
+        parser.set_defaults(**defaults)
+    return parser.parse_args_into_dataclasses(args=argv)
+
+
+def check_arguments(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
+    """Everything that can be refused before anything is computed or written."""
+    if bool(model_args.encoder_name_or_path) != bool(model_args.decoder_name_or_path):
+        raise ValueError("Give both `--encoder_name_or_path` and `--decoder_name_or_path`, or neither to train from nothing.")
+    if model_args.encoder_name_or_path and not data_args.train_file:
+        raise ValueError("Pretrained parts need `--train_file`; the embedded grammar is for models trained from nothing.")
+    if data_args.train_file and not (data_args.validation_file or data_args.test_file):
+        raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: figures are measured on held-out pairs.")
+    if training_args.label_smoothing_factor:
+        raise ValueError("`--label_smoothing_factor` must be 0: an ELBO has no label smoothing.")
+    config_file = Path(training_args.output_dir) / "config.json"
+    if config_file.exists():
+        found = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
+        if found != ParaphraseVAEConfig.model_type:
+            raise ValueError(
+                f"`--output_dir` {training_args.output_dir} holds a model of type {found!r}; choose another directory."
+            )
+
+
+def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Dataset, Dataset, Dataset]:
+    """Training pairs (`source`, `target`), and validation and test sources with all their `targets`."""
+    if data_args.train_file is None:
+        num_validation = 200
+        test = grammar.load_paraphrases(max_test, seed, num_targets=5)
+        validation = grammar.load_paraphrases(num_validation, seed, skip=max_test)
+        train = grammar.load_paraphrases(data_args.grammar_pairs, seed, skip=max_test + num_validation)
+        return expand_targets(train), validation, test
+    columns = {"source_column": data_args.source_column, "target_column": data_args.target_column}
+    test = load_pairs(data_args.test_file or data_args.validation_file, "test", max_rows=max_test, **columns)
+    validation = load_pairs(data_args.validation_file or data_args.test_file, "validation", **columns)
+    train = load_pairs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **columns)
+    return expand_targets(train), validation, test
+
+
+def build(model_args: ModelArguments, train: Dataset) -> tuple[ParaphraseVAEModel, ParaphraseVAEProcessor]:
+    """The model with its processor, around pretrained parts or from nothing."""
+    latent_options = {
+        name: getattr(model_args, name)
+        for name in ("latent_size", "source_conditioning", "tie_encoders", "free_bits", "free_bits_per", "word_dropout")
+    }
+    if model_args.encoder_name_or_path:
+        tokenizer = AutoTokenizer.from_pretrained(model_args.decoder_name_or_path)
+        encoder_tokenizer = AutoTokenizer.from_pretrained(model_args.encoder_name_or_path)
+    else:
+        texts = (text for row in train for text in row.values())
+        tokenizer, encoder_tokenizer = train_tokenizers(texts, model_args.vocab_size)
+    processor = ParaphraseVAEProcessor(tokenizer, encoder_tokenizer, source_conditioning=model_args.source_conditioning)
+    if model_args.word_dropout:
+        candidates = (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id)
+        latent_options["word_dropout_token_id"] = next(token for token in candidates if token is not None)
+    if model_args.encoder_name_or_path:
+        model = ParaphraseVAEModel.from_encoder_decoder_pretrained(
+            model_args.encoder_name_or_path, model_args.decoder_name_or_path, **latent_options
+        )
+    else:
+        sizes = ("hidden_size", "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "dropout")
+        encoder, decoder = small_configs(
+            tokenizer, max_position_embeddings=256, **{size: getattr(model_args, size) for size in sizes}
+        )
+        model = ParaphraseVAEModel(ParaphraseVAEConfig(encoder=encoder, decoder=decoder, **latent_options))
+    model.encoder.requires_grad_(not model_args.freeze_encoder)
+    model.decoder.lm.requires_grad_(not model_args.freeze_decoder)
+    if model_args.lora:
+        from peft import LoraConfig, get_peft_model
+
+        lora = json.loads(model_args.lora) if isinstance(model_args.lora, str) else model_args.lora
+        model = get_peft_model(model, LoraConfig(**{"modules_to_save": ["posterior", "project"], **lora}))
+    return model, processor
+
+
+@dataclass
+class LatentFreeCollator(VAEDataCollator):
+    """Gives every row z = 0, so that the very same model trains without a latent, for comparison."""
+
+    latent_size: int = 1
+
+    def __call__(self, features):
+        batch = super().__call__(features)
+        batch["latents"] = torch.zeros(len(features), self.latent_size)
+        return batch
+
+
+def make_trainer(model, training_args, collator, train, validation, callbacks) -> Trainer:
+    return Trainer(
+        model,
+        training_args,
+        train_dataset=train,
+        eval_dataset=validation if training_args.do_eval else None,
+        data_collator=collator,
+        callbacks=callbacks,
+    )
+
+
+def measure(model, processor, test, data_args, evaluation_args, seed, on_grammar, latents=None, **generation_options) -> dict:
+    """Text metrics of several outputs for each test source, and on the grammar how right they are; the outputs themselves."""
+    sources, references = list(test["source"]), list(test["targets"])
+    outputs = generate_texts(
+        model,
+        processor,
+        sources,
+        num_return_sequences=evaluation_args.num_paraphrases,
+        latents=latents,
+        seed=seed,
+        max_length=data_args.max_source_length,
+        max_new_tokens=evaluation_args.max_new_tokens,
+        **generation_options,
+    )
+    metrics = paraphrase_metrics(sources, outputs, references)
+    if on_grammar:
+        judged = grammar.judge(outputs, sources)
+        judged[f"distinct_correct_in_{evaluation_args.num_paraphrases}"] = judged.pop("distinct_correct")
+        metrics.update(judged, entropy=grammar.entropy())
+    return {"metrics": metrics, "outputs": outputs}
+
+
+def main(argv: list[str]) -> dict:
+    # 1. Arguments, refused before any compute where they cannot work.
+    model_args, data_args, evaluation_args, training_args = parse_arguments(argv)
+    check_arguments(model_args, data_args, training_args)
+    options = model_args.kl_schedule_options
+    schedule = make_schedule(model_args.kl_schedule, **(json.loads(options) if isinstance(options, str) else options))
+    output_dir = Path(training_args.output_dir)
+    on_grammar = data_args.train_file is None
+    state = PartialState()
+    set_seed(training_args.seed)
+
+    # 2. Data: one row a pair to train on, one row a source with all its paraphrases to measure on.
+    with state.main_process_first():
+        train, validation, test = load_data(data_args, evaluation_args.max_test_samples, training_args.seed)
+
+    # 3. Model and processor.
+    model, processor = build(model_args, train)
+    lengths = {"max_length": data_args.max_source_length, "max_target_length": data_args.max_target_length}
+
+    def tokenize(rows):
+        return dict(processor(rows["source"], rows["target"], return_tensors=None, **lengths))
+
+    with state.main_process_first():
+        tokenized = {
+            name: pairs.map(tokenize, batched=True, remove_columns=pairs.column_names, desc=f"tokenising {name}")
+            for name, pairs in (("train", train), ("validation", expand_targets(validation)))
+        }
+
+    # 4. Train with the plain Trainer; the callback anneals the KL and logs the loss's parts.
+    trainer = make_trainer(
+        model,
+        training_args,
+        VAEDataCollator(processor),
+        tokenized["train"],
+        tokenized["validation"],
+        [KLAnnealingCallback(schedule)],
+    )
+    checkpoint = training_args.resume_from_checkpoint
+    if checkpoint in ("True", "true", "last"):
+        checkpoint = get_last_checkpoint(training_args.output_dir)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if model_args.lora:
+        if state.is_main_process:
+            model.save_pretrained(output_dir / "adapter")
+        model = model.merge_and_unload()
+    if state.is_main_process:
+        model.save_pretrained(output_dir)
+        processor.save_pretrained(output_dir)
+        plot_training(trainer.state.log_history, output_dir / "training.png")
+    trainer.save_state()
+
+    # 5. Measure on held-out sources: likelihood bounds on the first reference of each, ten greedy paraphrases that differ by z.
+    first_targets = [targets[0] for targets in test["targets"]]
+    evaluator = LikelihoodEvaluator(model, processor, list(test["source"]), first_targets, **lengths)
+    metrics = likelihood_metrics(evaluator, evaluation_args.importance_samples, training_args.seed)
+    common = (processor, test, data_args, evaluation_args, training_args.seed, on_grammar)
+    generated = measure(model, *common, do_sample=False)
+    metrics.update(generated["metrics"])
+
+    # 6. The same model trained without z: beams and sampling are then all the diversity there is.
+    if evaluation_args.with_baseline:
+        metrics["baseline"] = train_baseline(model_args, training_args, train, tokenized, common, lengths)
+
+    # 7. What a stranger needs: figures, and a card that tells them.
+    if state.is_main_process:
+        (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        shown = list(zip(test["source"], generated["outputs"], test["targets"]))[:5]
+        write_model_card(model, describe(argv, model_args, data_args, training_args, test, metrics, shown), output_dir)
+        for source, outputs, references in shown:
+            print(f"\n{source}")
+            for output in outputs[:5]:
+                print(f"  -> {output}")
+            for reference in references:
+                print(f"   = {reference}")
+        print("\n" + json.dumps(metrics, indent=2))
+        print(f"\nSaved to {output_dir}")
+
+        # 8. Share it.
+        if training_args.push_to_hub:
+            api = HfApi(token=training_args.hub_token)
+            name = training_args.hub_model_id or output_dir.name
+            repository = api.create_repo(name, private=training_args.hub_private_repo, exist_ok=True).repo_id
+            api.upload_folder(
+                repo_id=repository, folder_path=output_dir, ignore_patterns=["checkpoint-*", "runs/*", "baseline/*"]
+            )
+    state.wait_for_everyone()
+    return metrics
+
+
+def train_baseline(model_args, training_args, train, tokenized, common, lengths) -> dict:
+    """
+    Figures of the same model trained with z = 0, in its own directory. It has one p(y|x), so every NLL is the same number, and
+    its several outputs are beams (`beam`) or samples (`sampling`).
+    """
+    processor, test, _, evaluation_args, seed, _ = common
+    set_seed(training_args.seed)
+    model, _ = build(model_args, train)
+    latent_size = model.config.latent_size
+    directory = str(Path(training_args.output_dir) / "baseline")
+    # The same run in every respect but z, for its likelihood alone.
+    settings = {
+        **{name: value for name, value in vars(training_args).items() if name in TrainingArguments.__dataclass_fields__},
+        "output_dir": directory,
+        "push_to_hub": False,
+        "resume_from_checkpoint": None,
+    }
+    settings = {name: value for name, value in settings.items() if TrainingArguments.__dataclass_fields__[name].init}
+    columns = ["input_ids", "attention_mask", "prompt_input_ids", "prompt_attention_mask", "labels"]
+    data = {name: rows.select_columns([c for c in columns if c in rows.column_names]) for name, rows in tokenized.items()}
+    collator = LatentFreeCollator(processor, latent_size=latent_size)
+    trainer = make_trainer(model, TrainingArguments(**settings), collator, data["train"], data["validation"], [])
+    trainer.train()
+    if model_args.lora:
+        model = model.merge_and_unload()
+    zeros = torch.zeros(len(test), 1, latent_size)
+    first_targets = [targets[0] for targets in test["targets"]]
+    nll = LikelihoodEvaluator(model, processor, list(test["source"]), first_targets, **lengths).nll(zeros).mean().item()
+    figures = {"elbo": -nll, "kl": 0.0}
+    figures.update(dict.fromkeys(("iw_nll", "reconstruction", "nll_posterior", "nll_prior", "nll_shuffled"), nll))
+    beams = measure(model, *common, latents=zeros, num_beams=evaluation_args.num_paraphrases, do_sample=False)
+    figures.update(beams["metrics"])
+    set_seed(seed)
+    figures["sampling"] = measure(model, *common, latents=zeros, do_sample=True, top_k=0)["metrics"]
+    return figures
+
+
+def describe(argv, model_args, data_args, training_args, test, metrics, shown) -> RunRecord:
+    """What the card tells of this run."""
+    pretrained = [name for name in (model_args.encoder_name_or_path, model_args.decoder_name_or_path) if name]
+    dataset = "sentences of hf_vae's paraphrase grammar" if data_args.train_file is None else Path(data_args.train_file).stem
+    training = {
+        "KL schedule": f"{model_args.kl_schedule} {model_args.kl_schedule_options}",
+        "free bits": f"{model_args.free_bits} nats per {model_args.free_bits_per}",
+        "word dropout": model_args.word_dropout,
+        "optimiser steps": training_args.max_steps if training_args.max_steps > 0 else "–",
+        "epochs": training_args.num_train_epochs if training_args.max_steps <= 0 else "–",
+        "batch size per device": training_args.per_device_train_batch_size,
+        "learning rate": training_args.learning_rate,
+        "seed": training_args.seed,
+    }
+    return RunRecord(
+        name=training_args.hub_model_id or Path(training_args.output_dir).name,
+        command=shlex.join(["accelerate", "launch", "examples/train_paraphrase.py", *argv]),
+        dataset=dataset,
+        metrics=metrics,
+        baseline=metrics.get("baseline", {}),
+        measured_on=(
+            f"Measured on {len(test)} held-out sources: bounds on the first reference of each; text metrics on greedy outputs that "
+            "differ by z, drawn from the prior."
+        ),
+        training=training,
+        samples=[(source, outputs[:5]) for source, outputs, _ in shown],
+        base_models=pretrained,
+        dataset_ids=[],
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

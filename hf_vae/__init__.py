@@ -1,0 +1,51 @@
+"""
+Latent-variable text generation for transformers: a Gaussian latent between a pretrained encoder and a pretrained decoder.
+
+Importing the package registers its models with `AutoConfig`, `AutoModel`, `AutoModelForSeq2SeqLM` and `AutoProcessor`.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
+
+from .configuration_conditional_vae import ConditionalVAEConfig
+from .configuration_paraphrase_vae import ParaphraseVAEConfig
+from .configuration_vae import VAEConfig
+from .gaussian import DiagonalGaussian
+from .modeling_conditional_vae import ConditionalVAEModel
+from .modeling_latent_decoder import LatentDecoder
+from .modeling_paraphrase_vae import ParaphraseVAEModel
+from .modeling_vae import LatentOutput, VAEModel, VAEOutput
+from .processing_vae import ConditionalVAEProcessor, ParaphraseVAEProcessor, VAEProcessor
+from .training import KLAnnealingCallback, VAEDataCollator
+
+__version__ = "0.1.0"
+
+for _config, _model, _processor in (
+    (VAEConfig, VAEModel, VAEProcessor),
+    (ParaphraseVAEConfig, ParaphraseVAEModel, ParaphraseVAEProcessor),
+):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModel.register(_config, _model, exist_ok=True)
+    AutoModelForSeq2SeqLM.register(_config, _model, exist_ok=True)
+    AutoProcessor.register(_config, _processor, exist_ok=True)
+    # What is saved carries its own code, for machines without this package (`trust_remote_code=True`).
+    _config.register_for_auto_class()
+    _model.register_for_auto_class("AutoModel")
+    _processor.register_for_auto_class("AutoProcessor")
+
+__all__ = [
+    "ConditionalVAEConfig",
+    "ConditionalVAEModel",
+    "ConditionalVAEProcessor",
+    "DiagonalGaussian",
+    "KLAnnealingCallback",
+    "LatentDecoder",
+    "LatentOutput",
+    "ParaphraseVAEConfig",
+    "ParaphraseVAEModel",
+    "ParaphraseVAEProcessor",
+    "VAEConfig",
+    "VAEDataCollator",
+    "VAEModel",
+    "VAEOutput",
+    "VAEProcessor",
+]

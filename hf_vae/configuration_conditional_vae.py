@@ -1,0 +1,40 @@
+"""What the configurations of all conditional models share: how the decoder sees the source x, and which encoder reads what."""
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_vae import VAEConfig, check_choice
+
+SOURCE_CONDITIONINGS = ("prompt", "cross_attention")
+
+
+@strict
+class ConditionalVAEConfig(VAEConfig):
+    r"""
+    Base of the conditional configurations: q(z|x,y), p(z|x) or N(0, I), p(y|x,z). Not registered with the Auto classes.
+
+    Args:
+        source_conditioning (`str`, defaults to `"prompt"`): how the decoder sees x. `"prompt"`: as the tokens before the
+            start token (any decoder); `"cross_attention"`: through an encoder of x (decoders that have it).
+        tie_encoders (`bool`, defaults to `True`): whether one encoder serves q (on the pair x, y) and the decoder (on x).
+            With `False` the decoder has a `source_encoder` of its own. With `"prompt"` the decoder uses no encoder of x:
+            there is nothing to untie.
+
+    The other arguments are [`VAEConfig`]'s.
+
+    Raises:
+        ValueError: a choice that does not exist, or `tie_encoders=False` where the decoder uses no encoder of x.
+    """
+
+    source_conditioning: str = "prompt"
+    tie_encoders: bool = True
+
+    def validate_source_conditioning(self):
+        check_choice("source_conditioning", self.source_conditioning, SOURCE_CONDITIONINGS)
+        if self.source_conditioning == "prompt" and not self.tie_encoders:
+            raise ValueError(
+                "`tie_encoders=False` with `source_conditioning='prompt'`: the decoder reads the source as its prompt and uses "
+                "no encoder of it. Leave `tie_encoders=True`, or choose `source_conditioning='cross_attention'`."
+            )
+
+
+__all__ = ["ConditionalVAEConfig"]

@@ -1,0 +1,104 @@
+"""Configuration of the text VAE: an encoder's, a decoder's, and what stands between them."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .gaussian import FREE_BITS
+
+LATENT_INJECTIONS = ("embedding",)
+POOLINGS = ("mean", "first", "pooler")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raises a `ValueError` that names the argument, what was found and what may stand there."""
+    if value not in choices:
+        raise ValueError(f"`{name}` is {value!r}; choose one of {', '.join(map(repr, choices))}.")
+
+
+@strict
+class VAEConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`VAEModel`]: q(z|y) from `encoder`, N(0, I), p(y|z) from `decoder`. One encoder, which serves q.
+
+    Args:
+        encoder (`PreTrainedConfig` or `dict`, defaults to BERT's): of any model under `AutoModel`.
+        decoder (`PreTrainedConfig` or `dict`, defaults to GPT-2's): of any model under `AutoModelForCausalLM`.
+        latent_size (`int`, defaults to 32): number of dimensions of z.
+        latent_injection (`str`, defaults to `"embedding"`): how z enters the decoder. `"embedding"` adds a projection of z
+            to every token's embedding.
+        pooling (`str`, defaults to `"mean"`): what the posterior's head reads: `"mean"` of the encoder's last hidden states
+            over the tokens that are no padding, the `"first"` token's state, or the encoder's trained `"pooler"`.
+        free_bits (`float`, defaults to 0.0): nats of KL that the training loss does not charge for.
+        free_bits_per (`str`, defaults to `"sentence"`): whether `free_bits` are granted to a `"sentence"` in total or to
+            each latent `"dimension"`. Changes the loss in training, never the reported `kl`, nor anything in evaluation.
+        word_dropout (`float`, defaults to 0.0): probability with which, in training, a target token that the decoder reads
+            is replaced (Bowman et al. 2015). Never the start token, the prompt or padding. 1.0 is the inputless decoder.
+        word_dropout_token_id (`int`, *optional*): what replaces a dropped word; required with `word_dropout`.
+        pad_token_id, eos_token_id, decoder_start_token_id (`int`, *optional*): the decoder's. The start token marks where y
+            begins; it defaults to the decoder's BOS, then its EOS. Settled when the configuration is made.
+
+    Raises:
+        ValueError: a choice that does not exist, a size or rate out of range, or no token to start with.
+    """
+
+    model_type = "text-vae"
+    sub_configs_defaults = {
+        "encoder": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
+        "decoder": SubConfigSpec(config_class=AutoConfig, model_type="gpt2"),
+    }
+    # What `Trainer.predict` and `compute_metrics` need not collect.
+    keys_to_ignore_at_inference = ["logits", "prior_mean", "prior_logvar"]
+
+    encoder: PreTrainedConfig | dict | None = None
+    decoder: PreTrainedConfig | dict | None = None
+    latent_size: int = 32
+    latent_injection: str = "embedding"
+    pooling: str = "mean"
+    free_bits: int | float = 0.0
+    free_bits_per: str = "sentence"
+    word_dropout: int | float = 0.0
+    word_dropout_token_id: int | None = None
+    pad_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    decoder_start_token_id: int | None = None
+    is_encoder_decoder: bool | None = True
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        decoder = self.decoder
+        eos = decoder.eos_token_id[0] if isinstance(decoder.eos_token_id, list) else decoder.eos_token_id
+        if self.eos_token_id is None:
+            self.eos_token_id = decoder.eos_token_id
+        if self.decoder_start_token_id is None:
+            candidates = (getattr(decoder, "decoder_start_token_id", None), decoder.bos_token_id, eos)
+            self.decoder_start_token_id = next((token for token in candidates if token is not None), None)
+        if self.pad_token_id is None:
+            self.pad_token_id = decoder.pad_token_id if decoder.pad_token_id is not None else eos
+
+    def validate_latent_options(self):
+        """Runs when a configuration is made or loaded."""
+        check_choice("latent_injection", self.latent_injection, LATENT_INJECTIONS)
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("free_bits_per", self.free_bits_per, tuple(FREE_BITS))
+        if self.latent_size < 1:
+            raise ValueError(f"`latent_size` is {self.latent_size}; a latent needs at least one dimension.")
+        if self.free_bits < 0:
+            raise ValueError(f"`free_bits` is {self.free_bits}; nats granted to the KL cannot be negative.")
+        if not 0 <= self.word_dropout <= 1:
+            raise ValueError(f"`word_dropout` is {self.word_dropout}; it is a probability in [0, 1].")
+        if self.word_dropout and self.word_dropout_token_id is None:
+            raise ValueError(
+                "`word_dropout` needs `word_dropout_token_id`, the token that stands for a dropped word (the decoder's "
+                "tokenizer's unknown or mask token, or its padding where it has neither)."
+            )
+
+    def validate_decoder_start(self):
+        if self.decoder_start_token_id is None:
+            raise ValueError(
+                "The decoder's configuration has neither `decoder_start_token_id`, `bos_token_id` nor `eos_token_id`: pass "
+                "`decoder_start_token_id`, the token that marks where the generated text begins."
+            )
+
+
+__all__ = ["VAEConfig"]

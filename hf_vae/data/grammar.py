@@ -1,0 +1,238 @@
+"""
+A small grammar of English with known truth, to train on offline and to measure against.
+
+A *meaning* fills the slots of an event (who did what to what, where, when) and says whether it is told or asked. A *form* makes
+the surface choices: voice, place of the time phrase, opening phrase, and which of two synonyms stands for the verb. Every meaning
+has every form, so a parser can say of any output whether it is a sentence of the grammar, what it means and which form it took,
+and the probability of a paraphrase is known exactly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from datasets import Dataset
+
+AGENTS = tuple(
+    "farmer baker doctor teacher sailor painter singer lawyer nurse pilot tailor butcher hunter dancer writer judge soldier plumber "
+    "barber banker gardener miner monk knight king queen prince poet clerk guard guide student coach actor priest cook driver "
+    "waiter mayor scout wizard pirate uncle aunt cousin neighbour stranger twin".split()
+)
+# Two synonyms each; the past tense is also the participle, so one word serves both voices.
+ACTIONS = tuple(
+    tuple(pair.split("/"))
+    for pair in (
+        "bought/purchased fixed/repaired found/discovered wrecked/destroyed cleaned/washed carried/transported wanted/desired "
+        "collected/gathered sold/traded examined/inspected displayed/exhibited built/constructed dropped/spilled kept/retained "
+        "praised/applauded started/launched pinched/swiped picked/selected moved/shifted needed/required guarded/protected "
+        "lifted/raised received/obtained concealed/covered"
+    ).split()
+)
+OBJECTS = tuple(
+    "letter lamp clock chair table basket bottle ladder hammer kettle mirror carpet candle violin trumpet drum guitar coat hat shoe "
+    "ring coin key box bag book map painting vase plate cup spoon knife rope net boat cart wheel saddle tent flag statue camera "
+    "radio engine pump barrel crate".split()
+)
+PLACES = tuple(
+    "park kitchen garden library market church castle harbour school hospital forest valley desert tunnel garage attic cellar barn "
+    "stable theatre museum station airport factory office palace prison village tower temple meadow courtyard".split()
+)
+TIMES = tuple(
+    "dawn sunrise noon dusk sunset midnight breakfast lunch dinner daybreak nightfall teatime bedtime christmas easter "
+    "harvest".split()
+)
+OPENINGS = {
+    "told": ("", "i heard that", "it seems that"),
+    "asked": ("is it true that", "do you know whether", "can you say if"),
+}
+CLOSINGS = {"told": ".", "asked": "?"}
+VOICES = ("active", "passive")
+TIME_POSITIONS = ("front", "before_place", "end")
+
+
+class Meaning(NamedTuple):
+    """What a sentence says; `action` counts `ACTIONS`."""
+
+    agent: str
+    action: int
+    object: str
+    place: str
+    time: str
+    mood: str
+
+
+class Form(NamedTuple):
+    """How a sentence says it; `opening` counts the mood's `OPENINGS`, `synonym` the action's words."""
+
+    voice: str
+    time_position: str
+    opening: int
+    synonym: int
+
+
+class Parse(NamedTuple):
+    """What a sentence of the grammar says, and how."""
+
+    meaning: Meaning
+    form: Form
+
+
+FORMS = tuple(Form(*choice) for choice in itertools.product(VOICES, TIME_POSITIONS, range(3), range(2)))
+_SLOTS = (AGENTS, range(len(ACTIONS)), OBJECTS, PLACES, TIMES, tuple(OPENINGS))
+NUM_MEANINGS = math.prod(map(len, _SLOTS))
+# Which slot a content word fills, and with what.
+_SLOT_OF_WORD = {
+    **{word: ("agent", word) for word in AGENTS},
+    **{word: ("action", (index, which)) for index, pair in enumerate(ACTIONS) for which, word in enumerate(pair)},
+    **{word: ("object", word) for word in OBJECTS},
+    **{word: ("place", word) for word in PLACES},
+    **{word: ("time", word) for word in TIMES},
+}
+
+
+def meaning_at(index: int) -> Meaning:
+    """The meaning number `index` of `NUM_MEANINGS`."""
+    if not 0 <= index < NUM_MEANINGS:
+        raise ValueError(f"`index` is {index}; meanings are numbered from 0 to {NUM_MEANINGS - 1}.")
+    values = []
+    for slot in _SLOTS:
+        index, choice = divmod(index, len(slot))
+        values.append(slot[choice])
+    return Meaning(*values)
+
+
+def _arrange(agent: str, verb: str, object: str, place: str, time: str, mood: str, form: Form) -> str:
+    """The sentence with these words in this form."""
+    if form.voice == "active":
+        clause = f"the {agent} {verb} the {object}"
+    else:
+        clause = f"the {object} was {verb} by the {agent}"
+    where, when = f"in the {place}", f"at {time}"
+    order = {"front": (when, clause, where), "before_place": (clause, when, where), "end": (clause, where, when)}
+    return " ".join((OPENINGS[mood][form.opening], *order[form.time_position], CLOSINGS[mood])).strip()
+
+
+def realize(meaning: Meaning, form: Form) -> str:
+    """The sentence that says `meaning` in `form`, in lower case with spaces between tokens."""
+    verb = ACTIONS[meaning.action][form.synonym]
+    return _arrange(meaning.agent, verb, meaning.object, meaning.place, meaning.time, meaning.mood, form)
+
+
+# Each arrangement with its slots' names in place of words. The synonym shows in the verb, not in the arrangement.
+_ARRANGEMENTS = {
+    _arrange("<agent>", "<action>", "<object>", "<place>", "<time>", mood, form): (mood, form)
+    for mood in OPENINGS
+    for form in FORMS
+    if form.synonym == 0
+}
+
+
+def parse(text: str) -> Parse | None:
+    """What `text` says and in which form, or `None` where it is no sentence of the grammar."""
+    slots: dict = {}
+    tags = []
+    for word in text.split():
+        name, value = _SLOT_OF_WORD.get(word, (None, None))
+        if name is not None:
+            slots[name] = value
+        tags.append(word if name is None else f"<{name}>")
+    arrangement = _ARRANGEMENTS.get(" ".join(tags))
+    if arrangement is None:
+        return None
+    mood, form = arrangement
+    action, synonym = slots["action"]
+    meaning = Meaning(slots["agent"], action, slots["object"], slots["place"], slots["time"], mood)
+    return Parse(meaning, form._replace(synonym=synonym))
+
+
+def paraphrases(text: str) -> list[str]:
+    """
+    Every other sentence that says what `text` says: the support of p(y|x).
+
+    Raises:
+        ValueError: `text` is no sentence of the grammar.
+    """
+    parsed = parse(text)
+    if parsed is None:
+        raise ValueError(f"{text!r} is no sentence of the grammar.")
+    return [realize(parsed.meaning, form) for form in FORMS if form != parsed.form]
+
+
+def log_prob(target: str, source: str) -> float:
+    """log p(y|x) in nats under the law by which pairs are drawn: uniform over the other forms of the source's meaning."""
+    return -entropy() if target in paraphrases(source) else -math.inf
+
+
+def entropy() -> float:
+    """H(y|x) in nats per sentence: the logarithm of the number of other forms."""
+    return math.log(len(FORMS) - 1)
+
+
+def draw_pairs(num_pairs: int, seed: int, num_targets: int = 1, skip: int = 0) -> list[dict]:
+    """
+    Rows `{"source", "targets"}`, each with a meaning of its own: x in a uniformly drawn form, each y in a form drawn uniformly
+    from the others, without repetition.
+
+    Args:
+        num_pairs (`int`): number of rows.
+        seed (`int`): rows with one seed have disjoint meanings throughout.
+        num_targets (`int`, defaults to 1): targets a row.
+        skip (`int`, defaults to 0): rows of this seed to pass over, so that splits of one seed never share a meaning.
+
+    Raises:
+        ValueError: more rows than meanings, or more targets than forms.
+    """
+    if skip + num_pairs > NUM_MEANINGS:
+        raise ValueError(f"`skip` + `num_pairs` is {skip + num_pairs}; the grammar has {NUM_MEANINGS} meanings.")
+    if not 1 <= num_targets < len(FORMS):
+        raise ValueError(f"`num_targets` is {num_targets}; a sentence has {len(FORMS) - 1} paraphrases.")
+    indices = random.Random(f"{seed}/meanings").sample(range(NUM_MEANINGS), skip + num_pairs)[skip:]
+    rows = []
+    for index in indices:
+        # Drawn per meaning, so that a row does not depend on how many are drawn with it.
+        forms = random.Random(f"{seed}/{index}").sample(FORMS, 1 + num_targets)
+        source, *targets = (realize(meaning_at(index), form) for form in forms)
+        rows.append({"source": source, "targets": targets})
+    return rows
+
+
+def load_paraphrases(num_pairs: int, seed: int = 0, num_targets: int = 1, skip: int = 0) -> Dataset:
+    """[`draw_pairs`] as a `datasets.Dataset` with the columns `source` and `targets`."""
+    return Dataset.from_list(draw_pairs(num_pairs, seed, num_targets, skip))
+
+
+def vocabulary() -> list[str]:
+    """Every word and mark of the grammar, in a fixed order."""
+    sentences = (realize(meaning_at(0)._replace(mood=mood), form) for mood in OPENINGS for form in FORMS)
+    function_words = dict.fromkeys(word for sentence in sentences for word in sentence.split() if word not in _SLOT_OF_WORD)
+    return [*function_words, *_SLOT_OF_WORD]
+
+
+def judge(outputs: Iterable[list[str]], sources: Iterable[str]) -> dict[str, float]:
+    """
+    How right several outputs for each source are.
+
+    Args:
+        outputs (iterable of `list[str]`): the texts generated for each source.
+        sources (iterable of `str`): sentences of the grammar.
+
+    Returns:
+        `grammatical` and `meaning_kept`, shares of all outputs that are sentences of the grammar, and that say what their source
+        says (a copy of it does); `distinct_correct`, the mean number of different paraphrases among the outputs for one source
+        (a copy is none).
+    """
+    total = grammatical = kept = distinct = rows = 0
+    for texts, source in zip(outputs, sources, strict=True):
+        meaning = parse(source).meaning
+        parses = [parse(text) for text in texts]
+        right = {text for text, parsed in zip(texts, parses) if parsed is not None and parsed.meaning == meaning}
+        total += len(texts)
+        grammatical += sum(parsed is not None for parsed in parses)
+        kept += sum(parsed is not None and parsed.meaning == meaning for parsed in parses)
+        distinct += len(right - {source})
+        rows += 1
+    return {"grammatical": grammatical / total, "meaning_kept": kept / total, "distinct_correct": distinct / rows}

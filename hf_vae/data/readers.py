@@ -1,0 +1,78 @@
+"""Pairs of source and target texts from files or the Hub, checked before anything is computed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from datasets import Dataset, load_dataset
+
+logger = logging.getLogger(__name__)
+
+_LOADERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
+
+
+def load_pairs(
+    path_or_name: str,
+    split: str = "train",
+    source_column: str = "source",
+    target_column: str = "targets",
+    max_rows: int | None = None,
+) -> Dataset:
+    """
+    Sources with their targets.
+
+    Args:
+        path_or_name (`str`): a `.jsonl`, `.json`, `.csv` or `.tsv` file, or the name of a dataset on the Hub.
+        split (`str`, defaults to `"train"`): which split of a named dataset; a file is read whole.
+        source_column (`str`, defaults to `"source"`): texts.
+        target_column (`str`, defaults to `"targets"`): a text, or a list of texts.
+        max_rows (`int`, *optional*): use only as many rows, from the first on.
+
+    Returns:
+        `Dataset` with the columns `source` (a text) and `targets` (a list of texts). A target that equals its source is left
+        out and counted in a warning: it would teach copying. So is a row with no other target.
+
+    Raises:
+        FileNotFoundError: `path_or_name` ends like a file and there is none.
+        ValueError: a column is missing, a text is empty, or no pair is left.
+    """
+    path = Path(path_or_name)
+    if path.suffix in _LOADERS:
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file {path_or_name}.")
+        options = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
+        data = load_dataset(_LOADERS[path.suffix], data_files=str(path), split="train", **options)
+    else:
+        data = load_dataset(path_or_name, split=split)
+    missing = [name for name in (source_column, target_column) if name not in data.column_names]
+    if missing:
+        raise ValueError(
+            f"{path_or_name} has no column {', '.join(missing)}; it has {', '.join(data.column_names)}. Name the columns with "
+            "`source_column` and `target_column`."
+        )
+    if max_rows is not None:
+        data = data.select(range(min(max_rows, len(data))))
+
+    rows, copies = [], 0
+    for number, (source, targets) in enumerate(zip(data[source_column], data[target_column])):
+        targets = [targets] if isinstance(targets, str) else targets
+        for name, text in [(source_column, source), *((target_column, target) for target in targets or [None])]:
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"Row {number} of {path_or_name} has no text in `{name}` (found {text!r}); mend or remove it.")
+        others = [target for target in targets if target.strip() != source.strip()]
+        copies += len(targets) - len(others)
+        if others:
+            rows.append({"source": source, "targets": others})
+    if copies:
+        logger.warning("%s: left out %d target(s) equal to their source.", path_or_name, copies)
+    if not rows:
+        raise ValueError(f"{path_or_name} holds no pair of a source and a different target.")
+    return Dataset.from_list(rows)
+
+
+def expand_targets(data: Dataset) -> Dataset:
+    """One row for each target: columns `source` and `target`."""
+    return Dataset.from_list(
+        [{"source": row["source"], "target": target} for row in data for target in row["targets"]],
+    )

@@ -1,0 +1,109 @@
+"""
+Metrics of generated text: BLEU and chrF against references, for the average output and the best of several; how far the outputs
+for one source differ. All of it lower-cased; BLEU and chrF by sacrebleu, times 100.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sacrebleu.metrics import BLEU, CHRF
+
+# Sun & Zhou 2012: the weight of agreeing with the references against that of repeating the source.
+IBLEU_ALPHA = 0.8
+
+
+def _corpus_score(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """`references[i]` are those of `hypotheses[i]`; they may differ in number."""
+    most = max(map(len, references))
+    streams = [[row[which] if which < len(row) else None for row in references] for which in range(most)]
+    return metric.corpus_score(list(hypotheses), streams).score
+
+
+def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Corpus BLEU-4 of one hypothesis a row, 0 to 100."""
+    return _corpus_score(BLEU(lowercase=True), hypotheses, references)
+
+
+def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Corpus chrF2 of one hypothesis a row, 0 to 100."""
+    return _corpus_score(CHRF(lowercase=True), hypotheses, references)
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Different n-grams of words among all n-grams of `texts` (Li et al. 2016), 0 to 1; 0 where there is none."""
+    grams = [gram for text in texts for gram in zip(*(text.lower().split()[start:] for start in range(n)))]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def self_bleu(outputs: Sequence[Sequence[str]]) -> float:
+    """
+    Mean sentence BLEU of each output for a source against the other outputs for it (Zhu et al. 2018), 0 to 100; lower is more
+    diverse. Needs two outputs a source.
+    """
+    metric = BLEU(lowercase=True, effective_order=True)
+    scores = [
+        metric.sentence_score(text, [other for j, other in enumerate(texts) if j != i]).score
+        for texts in outputs
+        for i, text in enumerate(texts)
+    ]
+    return sum(scores) / len(scores)
+
+
+def _best(outputs, references, score) -> list[str]:
+    return [max(texts, key=lambda text, refs=refs: score(text, refs)) for texts, refs in zip(outputs, references)]
+
+
+def paraphrase_metrics(
+    sources: Sequence[str], outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """
+    Quality and diversity of several paraphrases of each source.
+
+    Args:
+        sources (`list[str]`): the originals.
+        outputs (`list[list[str]]`): equally many outputs for each source.
+        references (`list[list[str]]`): one or more references for each source.
+
+    Returns:
+        `bleu`, `chrf`: means over the k-th outputs' corpus scores; `best_bleu`, `best_chrf`: corpus scores of, for each source, the
+        output that a sentence's score against the references ranks first; `ibleu`: α·`bleu` - (1-α)·BLEU against the source, α =
+        0.8; `self_bleu`; `distinct_1`, `distinct_2`: mean over sources of the distinct n-grams among a source's outputs;
+        `copy_bleu`, `copy_ibleu`: those of repeating the source.
+
+    Raises:
+        ValueError: sources, outputs and references differ in number, or sources in their number of outputs.
+    """
+    if not len(sources) == len(outputs) == len(references) or not sources:
+        raise ValueError(
+            f"{len(sources)} sources, {len(outputs)} lists of outputs and {len(references)} lists of references: they must be as "
+            "many, and at least one."
+        )
+    if len({len(texts) for texts in outputs}) != 1:
+        raise ValueError("`outputs` has lists of different lengths; generate equally many for each source.")
+    columns = list(zip(*outputs))
+    originals = [[source] for source in sources]
+    sentence_bleu = BLEU(lowercase=True, effective_order=True)
+    sentence_chrf = CHRF(lowercase=True)
+
+    def mean(values):
+        values = list(values)
+        return sum(values) / len(values)
+
+    def ibleu(against_references, against_source):
+        return IBLEU_ALPHA * against_references - (1 - IBLEU_ALPHA) * against_source
+
+    average = mean(bleu(column, references) for column in columns)
+    copy = bleu(sources, references)
+    return {
+        "bleu": average,
+        "best_bleu": bleu(_best(outputs, references, lambda *a: sentence_bleu.sentence_score(*a).score), references),
+        "chrf": mean(chrf(column, references) for column in columns),
+        "best_chrf": chrf(_best(outputs, references, lambda *a: sentence_chrf.sentence_score(*a).score), references),
+        "ibleu": ibleu(average, mean(bleu(column, originals) for column in columns)),
+        "self_bleu": self_bleu(outputs) if len(columns) > 1 else 100.0,
+        "distinct_1": mean(distinct(texts, 1) for texts in outputs),
+        "distinct_2": mean(distinct(texts, 2) for texts in outputs),
+        "copy_bleu": copy,
+        "copy_ibleu": ibleu(copy, bleu(sources, originals)),
+    }

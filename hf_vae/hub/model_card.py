@@ -1,0 +1,144 @@
+"""Model cards from a run's own record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import PreTrainedModel
+
+# Paper and citation by model type.
+PAPERS = {
+    "paraphrase-vae": {
+        "title": "A Deep Generative Framework for Paraphrase Generation",
+        "authors": "Gupta, Ankush and Agarwal, Arvind and Singh, Prawaan and Rai, Piyush",
+        "year": "2018",
+        "booktitle": "AAAI Conference on Artificial Intelligence",
+        "key": "gupta2018deep",
+    },
+    "text-vae": {
+        "title": "Generating Sentences from a Continuous Space",
+        "authors": "Bowman, Samuel R. and Vilnis, Luke and Vinyals, Oriol and Dai, Andrew M. and Jozefowicz, Rafal and Bengio, Samy",
+        "year": "2015",
+        "booktitle": "arXiv:1511.06349",
+        "key": "bowman2015generating",
+    },
+}
+
+# How each figure reads in a table, by its name in `metrics.json`.
+METRIC_NAMES = {
+    "elbo": "ELBO (nats per sentence)",
+    "iw_nll": "NLL, importance-weighted bound (nats per sentence)",
+    "kl": "KL(q ‖ p) (nats per sentence)",
+    "reconstruction": "Reconstruction (nats per sentence)",
+    "nll_posterior": "NLL, z from the posterior (nats per sentence)",
+    "nll_prior": "NLL, z from the prior (nats per sentence)",
+    "nll_shuffled": "NLL, z of another sentence (nats per sentence)",
+    "nll_zero": "NLL, z = 0 (nats per sentence)",
+    "entropy": "Exact entropy of the data (nats per sentence)",
+    "bleu": "BLEU, average output",
+    "best_bleu": "BLEU, best of the outputs",
+    "chrf": "chrF, average output",
+    "best_chrf": "chrF, best of the outputs",
+    "ibleu": "iBLEU (α = 0.8)",
+    "self_bleu": "self-BLEU (lower: more diverse)",
+    "distinct_1": "distinct-1",
+    "distinct_2": "distinct-2",
+    "copy_bleu": "BLEU of copying the source",
+    "copy_ibleu": "iBLEU of copying the source",
+    "grammatical": "Share of grammatical outputs",
+    "meaning_kept": "Share of outputs that keep the meaning",
+    "distinct_correct_in_10": "Distinct correct paraphrases in 10",
+}
+
+
+@dataclass
+class RunRecord:
+    """
+    What a card tells of a run, nothing of which it can find out by itself.
+
+    Args:
+        name (`str`): the model's name.
+        command (`str`): the command line that made it.
+        dataset (`str`): what it was trained and measured on, in words.
+        metrics (`dict[str, float]`): measured figures by their names in `METRIC_NAMES`; others are left out.
+        measured_on (`str`): how many examples of which split, and how they were decoded.
+        training (`dict[str, object]`): settings worth knowing, by name.
+        baseline (`dict[str, float]`, *optional*): the same figures of the model without z.
+        samples (`list[tuple[str, list[str]]]`): sources with outputs.
+        base_models (`list[str]`): Hub ids of the parts; none where they were trained from nothing.
+        dataset_ids (`list[str]`): Hub ids of the data.
+        license (`str`): the weights' licence.
+        language (`str`): of the text.
+    """
+
+    name: str
+    command: str
+    dataset: str
+    metrics: Mapping[str, float]
+    measured_on: str
+    training: Mapping[str, object]
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    samples: Sequence[tuple[str, Sequence[str]]] = ()
+    base_models: Sequence[str] = ()
+    dataset_ids: Sequence[str] = ()
+    license: str = "apache-2.0"
+    language: str = "en"
+
+
+def make_model_card(model: PreTrainedModel, record: RunRecord) -> ModelCard:
+    """
+    The card of a trained model.
+
+    Raises:
+        ValueError: the record has no figure that the card could show.
+    """
+    shown = {name: float(record.metrics[name]) for name in METRIC_NAMES if name in record.metrics}
+    if not shown:
+        raise ValueError("`record.metrics` holds none of the known figures; measure the model before its card is written.")
+    data = ModelCardData(
+        language=record.language,
+        license=record.license,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["hf_vae", "variational-autoencoder", model.config.model_type],
+        base_model=list(record.base_models) or None,
+        datasets=list(record.dataset_ids) or None,
+        model_name=record.name,
+        eval_results=[
+            EvalResult(
+                task_type="text-generation",
+                task_name=model.config.model_type,
+                dataset_type="custom" if not record.dataset_ids else record.dataset_ids[0],
+                dataset_name=record.dataset,
+                metric_type=name,
+                metric_name=METRIC_NAMES[name],
+                metric_value=round(value, 4),
+            )
+            for name, value in shown.items()
+        ],
+    )
+    return ModelCard.from_template(
+        data,
+        template_str=files(__package__).joinpath("model_card_template.md").read_text(encoding="utf-8"),
+        name=record.name,
+        record=record,
+        config=model.config,
+        model_class=type(model).__name__,
+        num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M",
+        rows=[
+            (METRIC_NAMES[name], f"{value:.3f}", f"{record.baseline[name]:.3f}" if name in record.baseline else "–")
+            for name, value in shown.items()
+        ],
+        paper=PAPERS[model.config.model_type],
+    )
+
+
+def write_model_card(model: PreTrainedModel, record: RunRecord, directory: str | Path) -> Path:
+    """Writes [`make_model_card`] as `README.md` into the model's directory."""
+    path = Path(directory) / "README.md"
+    make_model_card(model, record).save(path)
+    return path

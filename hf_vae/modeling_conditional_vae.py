@@ -1,0 +1,183 @@
+"""What all conditional models share: q(z|x,y) reads the pair, p(y|x,z) sees the source x."""
+
+import copy
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from .configuration_conditional_vae import ConditionalVAEConfig
+from .modeling_vae import LatentOutput, VAEModel, VAEOutput, build_encoder
+
+
+class ConditionalVAEModel(VAEModel):
+    r"""
+    Base of the conditional models: q(z|x,y), the prior N(0, I), p(y|x,z). The decoder sees x as `config.source_conditioning`
+    says; with `"cross_attention"` through the encoder that serves q, or its own `source_encoder` (`tie_encoders=False`).
+    """
+
+    config: ConditionalVAEConfig
+
+    def __init__(
+        self,
+        config: ConditionalVAEConfig,
+        encoder: PreTrainedModel | None = None,
+        decoder: PreTrainedModel | None = None,
+    ):
+        self.prepare_decoder_config(config)
+        super().__init__(config, encoder, decoder)
+        if config.source_conditioning == "cross_attention":
+            if not self.decoder.takes_encoder_states:
+                raise ValueError(
+                    f"`source_conditioning='cross_attention'`: {type(self.decoder.lm).__name__} has no cross-attention. "
+                    "Choose 'prompt', which works with any decoder."
+                )
+            if not config.tie_encoders:
+                self.source_encoder = copy.deepcopy(encoder) if encoder else build_encoder(config.encoder, "mean")
+            self.source_projection = nn.Linear(self.encoder_hidden_size, self.decoder.project.out_features)
+            self.post_init()
+
+    @staticmethod
+    def prepare_decoder_config(config: ConditionalVAEConfig) -> None:
+        if config.source_conditioning == "cross_attention":
+            config.decoder.is_decoder = config.decoder.add_cross_attention = True
+
+    # q(z|x,y) -------------------------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        posterior_input_ids: torch.LongTensor,
+        posterior_attention_mask: torch.Tensor | None = None,
+        posterior_token_type_ids: torch.LongTensor | None = None,
+    ) -> LatentOutput:
+        """
+        The recognition network q(z|x,y).
+
+        Args:
+            posterior_input_ids (`torch.LongTensor` of shape `(batch, pair)`): x and y together, in the encoder's vocabulary.
+            posterior_attention_mask (`torch.Tensor` of shape `(batch, pair)`, *optional*): 0 on padding.
+            posterior_token_type_ids (`torch.LongTensor` of shape `(batch, pair)`, *optional*): which of the two a token is of.
+
+        Returns:
+            [`LatentOutput`] whose `latent_dist` has one row per example.
+
+        Raises:
+            ValueError: the pair is missing, a row is padding only, or longer than the encoder holds.
+        """
+        if posterior_input_ids is None:
+            raise ValueError(
+                "`posterior_input_ids` is missing: q(z|x,y) reads source and target together. The processor makes it where "
+                "`text_target` is given."
+            )
+        return LatentOutput(
+            latent_dist=self._posterior(
+                "posterior_input_ids", posterior_input_ids, posterior_attention_mask, posterior_token_type_ids
+            )
+        )
+
+    # p(y|x,z) -------------------------------------------------------------------------------------------------------------
+
+    def condition(
+        self,
+        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """
+        How the decoder sees x, one row per example: as the prompt, or as the states of the encoder that reads it.
+
+        Raises:
+            ValueError: x is missing in the form that `config.source_conditioning` asks for.
+        """
+        if self.config.source_conditioning == "prompt":
+            if prompt_input_ids is None:
+                raise ValueError("`prompt_input_ids` is missing: with `source_conditioning='prompt'` it is the source.")
+            return super().condition(prompt_input_ids, prompt_attention_mask)
+        if input_ids is None:
+            raise ValueError("`input_ids` is missing: with `source_conditioning='cross_attention'` it is the source.")
+        encoder = self.encoder if self.config.tie_encoders else self.source_encoder
+        states, _ = self._read("input_ids", encoder, input_ids, attention_mask)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return {"encoder_hidden_states": self.source_projection(states), "encoder_attention_mask": mask}
+
+    # The objective --------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        posterior_input_ids: torch.LongTensor | None = None,
+        posterior_attention_mask: torch.Tensor | None = None,
+        posterior_token_type_ids: torch.LongTensor | None = None,
+        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        latents: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        output_logits: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> VAEOutput | tuple:
+        r"""
+        The negative conditional ELBO, \(-\log p(y|x,z) + \beta\,\mathrm{KL}(q(z|x,y) \,\|\, p(z))\) with one sample of z, scaled as
+        [`VAEModel.forward`] says.
+
+        Args:
+            input_ids, attention_mask (`(batch, source)`): x in the encoder's vocabulary.
+            posterior_input_ids, posterior_attention_mask, posterior_token_type_ids (`(batch, pair)`): x and y together.
+            prompt_input_ids, prompt_attention_mask (`(batch, prompt)`): x in the decoder's vocabulary.
+            labels, latents, num_items_in_batch, output_logits: as in [`VAEModel.forward`].
+
+        Returns:
+            [`VAEOutput`].
+
+        Raises:
+            ValueError: `labels`, the pair or the source is missing, or an input is malformed.
+        """
+        self._check_labels(labels)
+        posterior = prior = None
+        if latents is None:
+            posterior = self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist
+            prior = self.prior(labels.shape[0]).latent_dist
+        conditioning = self.condition(prompt_input_ids, prompt_attention_mask, input_ids, attention_mask)
+        return self._objective(labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        posterior_input_ids: torch.LongTensor | None = None,
+        posterior_attention_mask: torch.Tensor | None = None,
+        posterior_token_type_ids: torch.LongTensor | None = None,
+        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        latents: torch.Tensor | None = None,
+        latent_source: str | None = None,
+        latent_temperature: float | None = None,
+        num_return_sequences: int | None = None,
+        generator: torch.Generator | None = None,
+        generation_config: GenerationConfig | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs,
+    ):
+        """
+        Texts given x, each decoded from its own z: as [`VAEModel.generate`], but the default `latent_source` is the prior, and
+        the posterior needs `posterior_input_ids`, the pair whose z is wanted. x is encoded once, however many sequences.
+        """
+        options, model_kwargs = self._generation_options(
+            generation_config, latent_source, latent_temperature, num_return_sequences, latents, kwargs
+        )
+        conditioning = self.condition(prompt_input_ids, prompt_attention_mask, input_ids, attention_mask)
+        batch = next(iter(conditioning.values())).shape[0]
+        if latents is not None:
+            self._check_latents(latents, batch * options.num_return_sequences, batch)
+        elif options.latent_source == "posterior":
+            posterior = self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist
+            latents = options.draw(posterior, generator)
+        else:
+            latents = options.draw(self.prior(batch).latent_dist, generator)
+        return self._generate(latents, batch, conditioning, options, model_kwargs)
+
+
+__all__ = ["ConditionalVAEModel"]

@@ -1,0 +1,527 @@
+"""The text VAE: q(z|y), p(z) = N(0, I), p(y|z), and the ELBO between them. The base of the conditional models."""
+
+import copy
+import inspect
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig
+from transformers import PreTrainedConfig, PreTrainedModel, initialization
+from transformers.generation import GenerationMixin
+from transformers.utils import ModelOutput
+
+from .configuration_vae import VAEConfig, check_choice
+from .gaussian import FREE_BITS, DiagonalGaussian
+from .modeling_latent_decoder import LatentDecoder
+
+LATENT_SOURCES = ("prior", "posterior")
+
+
+@dataclass
+class LatentOutput(ModelOutput):
+    """What `encode` and `prior` return: a distribution over z, one row per example."""
+
+    latent_dist: DiagonalGaussian | None = None
+
+
+@dataclass
+class VAEOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.Tensor` of shape `()`): the objective, nats per target token (see [`VAEModel.forward`]).
+        reconstruction_loss (`torch.Tensor` of shape `(batch,)`): -log p(y|x,z), nats per sentence.
+        kl (`torch.Tensor` of shape `(batch,)`): KL(q ‖ p), nats per sentence, never weighted or clamped. Absent where
+            `latents` were given.
+        posterior_mean, posterior_logvar, prior_mean, prior_logvar (`torch.Tensor` of shape `(batch, latent_size)`).
+        logits (`torch.Tensor` of shape `(batch, target, vocab)`): `logits[:, t]` predicts `labels[:, t]`.
+    """
+
+    loss: torch.Tensor | None = None
+    reconstruction_loss: torch.Tensor | None = None
+    kl: torch.Tensor | None = None
+    posterior_mean: torch.Tensor | None = None
+    posterior_logvar: torch.Tensor | None = None
+    prior_mean: torch.Tensor | None = None
+    prior_logvar: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+
+
+def check_attention_mask(name: str, mask: torch.Tensor | None) -> None:
+    """Raises a `ValueError` that names the rows of `mask` that hold nothing but padding."""
+    if mask is None or torch.compiler.is_compiling():
+        return
+    empty = (mask.sum(-1) == 0).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"`{name}` is all padding in row(s) {empty}: every row needs at least one token.")
+
+
+def check_length(name: str, length: int, config: PreTrainedConfig) -> None:
+    """Raises a `ValueError` where `length` tokens exceed what the model of `config` was built for."""
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and length > longest:
+        raise ValueError(
+            f"{name} is {length} tokens long, but {type(config).__name__} holds {longest} (`max_position_embeddings`): "
+            "truncate the text, for instance with the processor's `max_length`."
+        )
+
+
+def sentence_nats(logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tensor:
+    """-log p(y|·) of each row, summed over its tokens in float32: `(rows, target, vocab)`, `(rows, target)` to `(rows,)`."""
+    return nn.functional.cross_entropy(logits.transpose(1, 2).float(), labels, reduction="none").sum(-1)
+
+
+def build_encoder(config: PreTrainedConfig, pooling: str, name_or_path: str | None = None, **kwargs) -> PreTrainedModel:
+    """The encoder of `config`, with random weights or those of `name_or_path`, and without a pooler that nothing reads."""
+    model_class = MODEL_MAPPING.get(type(config), None)
+    if pooling != "pooler" and model_class and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
+        # Parameters without a gradient break distributed training under gradient checkpointing.
+        kwargs["add_pooling_layer"] = False
+    if name_or_path is None:
+        encoder = AutoModel.from_config(config, **kwargs)
+    else:
+        encoder = AutoModel.from_pretrained(name_or_path, config=config, **kwargs)
+    if encoder.config.is_encoder_decoder:
+        raise ValueError(f"The encoder {type(encoder).__name__} is an encoder-decoder: pass an encoder on its own.")
+    if getattr(encoder.config.get_text_config(), "hidden_size", None) is None:
+        raise ValueError(f"The encoder {type(encoder).__name__} states no `hidden_size`, so it has no hidden states to pool.")
+    return encoder
+
+
+class VAEModel(PreTrainedModel, GenerationMixin):
+    r"""
+    A variational autoencoder of text (Bowman et al. 2015; Li et al. 2020): an encoder proposes q(z|y), a causal LM that reads z
+    models p(y|z), the prior is N(0, I).
+
+    Args:
+        config ([`VAEConfig`]): configuration; `config.encoder` and `config.decoder` become those of the parts.
+        encoder (`PreTrainedModel`, *optional*): any `AutoModel` encoder, built from `config.encoder` where not given.
+        decoder (`PreTrainedModel`, *optional*): any causal LM, built from `config.decoder` where not given.
+    """
+
+    config: VAEConfig
+    main_input_name = "input_ids"
+    # The Trainer then hands `num_items_in_batch` to `forward` and leaves the division to it.
+    accepts_loss_kwargs = True
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
+
+    def __init__(
+        self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None
+    ):
+        super().__init__(config)
+        self.encoder = build_encoder(config.encoder, config.pooling) if encoder is None else encoder
+        self.decoder = LatentDecoder(config.decoder, config.latent_size, decoder)
+        # The very objects, so that whatever changes a part's configuration changes the composite's.
+        config.encoder, config.decoder = self.encoder.config, self.decoder.config
+        self.posterior = nn.Linear(self.encoder_hidden_size, 2 * config.latent_size)
+        # A buffer, because it changes at every step and a Python number would recompile the graph; not in the checkpoint,
+        # because it follows from the step.
+        self.register_buffer("kl_weight", torch.ones(()), persistent=False)
+        self.post_init()
+        self.generation_config = self.composite_generation_config(config, self.decoder.lm.generation_config)
+        if self._auto_class is not None:
+            # Saving notes one Auto class of its own accord; this is the second one.
+            name = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
+            config.auto_map = {"AutoModelForSeq2SeqLM": name, **(getattr(config, "auto_map", None) or {})}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if module is self:
+            # Models are built without storage: what no checkpoint holds must be set here.
+            initialization.ones_(self.kl_weight)
+
+    @classmethod
+    def from_encoder_decoder_pretrained(
+        cls, encoder_name_or_path: str, decoder_name_or_path: str, **latent_options
+    ) -> "VAEModel":
+        """
+        A model around a pretrained encoder and a pretrained decoder.
+
+        Args:
+            encoder_name_or_path (`str`): Hub id or local path of any `AutoModel` encoder.
+            decoder_name_or_path (`str`): Hub id or local path of any `AutoModelForCausalLM` decoder.
+            latent_options: fields of the model's configuration, such as `latent_size` or `free_bits`.
+
+        Raises:
+            ValueError: a field that the configuration does not have, or a part that cannot serve.
+        """
+        config_class = cls.config_class
+        fields = set(inspect.signature(config_class).parameters) | set(config_class.__dataclass_fields__)
+        unknown = sorted(set(latent_options) - fields)
+        if unknown:
+            raise ValueError(f"{config_class.__name__} has no field named {', '.join(unknown)}.")
+        encoder_config = AutoConfig.from_pretrained(encoder_name_or_path)
+        decoder_config = AutoConfig.from_pretrained(decoder_name_or_path)
+        config = config_class(encoder=encoder_config, decoder=decoder_config, **latent_options)
+        cls.prepare_decoder_config(config)
+        encoder = build_encoder(config.encoder, config.pooling, encoder_name_or_path)
+        decoder = AutoModelForCausalLM.from_pretrained(decoder_name_or_path, config=config.decoder)
+        return cls(config, encoder=encoder, decoder=decoder)
+
+    @staticmethod
+    def prepare_decoder_config(config: VAEConfig) -> None:
+        """Asks the decoder's configuration for what this model needs of it, before the decoder is built."""
+
+    @staticmethod
+    def composite_generation_config(config: VAEConfig, decoder_defaults: GenerationConfig) -> GenerationConfig:
+        """The decoder's generation defaults with the composite's special tokens; latent options set on it survive saving."""
+        defaults = decoder_defaults.to_diff_dict()
+        # A configuration that follows from a model's loses its extra fields when it is saved.
+        defaults.pop("_from_model_config", None)
+        special = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+        return GenerationConfig(**defaults | {name: getattr(config, name) for name in special})
+
+    @property
+    def encoder_hidden_size(self) -> int:
+        return self.config.encoder.get_text_config().hidden_size
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.encoder.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.decoder.get_output_embeddings()
+
+    def set_output_embeddings(self, value: nn.Module):
+        self.decoder.set_output_embeddings(value)
+
+    # q(z|y) ---------------------------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+    ) -> LatentOutput:
+        """
+        The posterior q(z|y).
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, source)`): y in the encoder's vocabulary.
+            attention_mask (`torch.Tensor` of shape `(batch, source)`, *optional*): 0 on padding.
+
+        Returns:
+            [`LatentOutput`] whose `latent_dist` has one row per example.
+
+        Raises:
+            ValueError: a row of padding only, or more tokens than the encoder holds.
+        """
+        return LatentOutput(latent_dist=self._posterior("input_ids", input_ids, attention_mask, token_type_ids))
+
+    def _posterior(self, name, input_ids, attention_mask, token_type_ids) -> DiagonalGaussian:
+        hidden_states, pooled = self._read(name, self.encoder, input_ids, attention_mask, token_type_ids)
+        if self.config.pooling == "mean":
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            mask = mask.unsqueeze(-1).to(hidden_states)
+            pooled = (hidden_states * mask).sum(1) / mask.sum(1)
+        elif self.config.pooling == "first":
+            pooled = hidden_states[:, 0]
+        mean, logvar = self.posterior(pooled.to(self.posterior.weight.dtype)).chunk(2, dim=-1)
+        return DiagonalGaussian(mean, logvar)
+
+    @staticmethod
+    def _read(name, encoder, input_ids, attention_mask, token_type_ids=None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Last hidden states and, where the encoder has one, the pooler's output."""
+        check_attention_mask(name.replace("input_ids", "attention_mask"), attention_mask)
+        check_length(f"`{name}`", input_ids.shape[1], encoder.config)
+        optional = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        outputs = encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **optional)
+        return outputs.last_hidden_state, getattr(outputs, "pooler_output", None)
+
+    # p(z) -----------------------------------------------------------------------------------------------------------------
+
+    def prior(self, batch_size: int) -> LatentOutput:
+        """The prior N(0, I), `batch_size` rows of it."""
+        return LatentOutput(latent_dist=DiagonalGaussian.standard(batch_size, self.config.latent_size, self.device))
+
+    # p(y|z) ---------------------------------------------------------------------------------------------------------------
+
+    def decode(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
+        """
+        Logits of y given z, with teacher forcing.
+
+        Args:
+            latents (`torch.Tensor` of shape `(batch, latent_size)`).
+            labels (`torch.LongTensor` of shape `(batch, target)`): y in the decoder's vocabulary, -100 on padding.
+            conditioning: what else the decoder is given, as [`~VAEModel.forward`] names it.
+
+        Returns:
+            `torch.Tensor` of shape `(batch, target, vocab)`; `[:, t]` predicts `labels[:, t]`.
+        """
+        target = labels[:, :-1]
+        observed = target != -100
+        words = target.masked_fill(~observed, self.config.pad_token_id or 0)
+        if self.training and self.config.word_dropout:
+            dropped = torch.rand(words.shape, device=words.device) < self.config.word_dropout
+            words = words.masked_fill(dropped & observed, self.config.word_dropout_token_id)
+        context_ids, context_mask, states = self._decoder_context(labels.shape[0], **conditioning)
+        input_ids = torch.cat([context_ids, words], dim=1)
+        attention_mask = torch.cat([context_mask, observed.to(context_mask)], dim=1)
+        check_length("prompt, start token and target together", input_ids.shape[1], self.config.decoder)
+        outputs = self.decoder(
+            input_ids=input_ids,
+            latents=latents,
+            attention_mask=attention_mask,
+            # Counted as `generate` counts them, whatever stands in front of the first token.
+            position_ids=(attention_mask.cumsum(-1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=labels.shape[1],
+            **states,
+        )
+        return outputs.logits
+
+    def _decoder_context(
+        self,
+        batch_size: int,
+        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        **states,
+    ) -> tuple[torch.LongTensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """`[prompt, start]`, its mask, and what the decoder reads besides tokens."""
+        start = torch.full((batch_size, 1), self.config.decoder_start_token_id, device=self.device)
+        if prompt_input_ids is None:
+            return start, torch.ones_like(start), states
+        if prompt_attention_mask is None:
+            prompt_attention_mask = torch.ones_like(prompt_input_ids)
+        check_attention_mask("prompt_attention_mask", prompt_attention_mask)
+        mask = torch.cat([prompt_attention_mask, torch.ones_like(start)], dim=1)
+        return torch.cat([prompt_input_ids, start], dim=1), mask, states
+
+    # The objective --------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        latents: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        output_logits: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> VAEOutput | tuple:
+        r"""
+        The negative ELBO, \(\sum_t -\log p(y_t|y_{<t},z) + \beta\,\mathrm{KL}(q(z|y) \,\|\, p(z))\) in nats per sentence with one
+        sample of z, summed over the batch and divided once by the number of target tokens.
+
+        Args:
+            input_ids, attention_mask, token_type_ids (`(batch, source)`): y in the encoder's vocabulary.
+            labels (`torch.LongTensor` of shape `(batch, target)`): y in the decoder's vocabulary with EOS, -100 on padding, not
+                shifted.
+            prompt_input_ids, prompt_attention_mask (`(batch, prompt)`, *optional*): a prompt in the decoder's vocabulary.
+            latents (`torch.Tensor` of shape `(batch, latent_size)`, *optional*): decode this z; the encoder is not run, there is
+                no KL, and the loss is the reconstruction's.
+            num_items_in_batch (`int` or `torch.Tensor`, *optional*): target tokens of the whole accumulated batch over all
+                processes, as the Trainer counts them; defaults to those of `labels`.
+            output_logits (`bool`, *optional*): defaults to `True` in evaluation mode only.
+
+        Returns:
+            [`VAEOutput`]. In training β is `kl_weight` and free bits apply; in evaluation the loss is the true negative ELBO.
+
+        Raises:
+            ValueError: `labels` are missing, or an input is malformed.
+        """
+        self._check_labels(labels)
+        posterior = prior = None
+        if latents is None:
+            posterior = self.encode(input_ids, attention_mask, token_type_ids).latent_dist
+            prior = self.prior(labels.shape[0]).latent_dist
+        conditioning = self.condition(prompt_input_ids, prompt_attention_mask)
+        return self._objective(labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict)
+
+    def condition(
+        self, prompt_input_ids: torch.LongTensor | None = None, prompt_attention_mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """What the decoder is given besides z and the start token, one row per example."""
+        given = {"prompt_input_ids": prompt_input_ids, "prompt_attention_mask": prompt_attention_mask}
+        return {name: tensor for name, tensor in given.items() if tensor is not None}
+
+    def _objective(
+        self, labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict
+    ) -> VAEOutput | tuple:
+        """`forward` from q and p, or from given `latents`, on: the same for every model of the family."""
+        if latents is None:
+            latents = posterior.sample()
+        else:
+            self._check_latents(latents, labels.shape[0])
+        logits = self.decode(latents, labels, **conditioning)
+        output = VAEOutput(reconstruction_loss=sentence_nats(logits, labels))
+        objective = output.reconstruction_loss
+        if posterior is not None:
+            kl = posterior.kl(prior)
+            output.kl = kl.sum(-1)
+            output.posterior_mean, output.posterior_logvar = posterior.mean, posterior.logvar
+            output.prior_mean, output.prior_logvar = prior.mean, prior.logvar
+            if self.training:
+                charged = FREE_BITS[self.config.free_bits_per](kl, self.config.free_bits)
+                objective = objective + self.kl_weight * charged
+            else:
+                objective = objective + output.kl
+        tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        output.loss = objective.sum() / tokens
+        if not self.training if output_logits is None else output_logits:
+            output.logits = logits
+        return output.to_tuple() if return_dict is False else output
+
+    @staticmethod
+    def _check_labels(labels: torch.LongTensor | None) -> None:
+        if labels is None:
+            raise ValueError(
+                "`labels` is missing: the objective needs y. (With `label_smoothing_factor` or `compute_loss_func` the Trainer "
+                "takes `labels` away before the model sees them; an ELBO has no label smoothing, leave both unset.) To generate "
+                "text, call `generate`."
+            )
+
+    def _check_latents(self, latents: torch.Tensor, *rows: int) -> None:
+        if latents.ndim != 2 or latents.shape[0] not in rows or latents.shape[1] != self.config.latent_size:
+            expected = " or ".join(f"({count}, {self.config.latent_size})" for count in dict.fromkeys(rows))
+            raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}.")
+
+    # Generation -----------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        latents: torch.Tensor | None = None,
+        latent_source: str | None = None,
+        latent_temperature: float | None = None,
+        num_return_sequences: int | None = None,
+        num_samples: int | None = None,
+        generator: torch.Generator | None = None,
+        generation_config: GenerationConfig | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs,
+    ):
+        r"""
+        Texts, each decoded from its own z.
+
+        Args:
+            input_ids, attention_mask, token_type_ids (`(batch, source)`, *optional*): texts in the encoder's vocabulary.
+            prompt_input_ids, prompt_attention_mask (`(batch, prompt)`, *optional*): a prompt in the decoder's vocabulary.
+            latents (`torch.Tensor` of shape `(rows, latent_size)`, *optional*): the z to decode, one per returned sequence; or one
+                per input, whose sequences then share it and differ by sampling or beams.
+            latent_source (`str`, *optional*): `"posterior"` (default where there is input) or `"prior"`.
+            latent_temperature (`float`, *optional*, defaults to 1.0): factor on the source's standard deviation; 0 decodes its
+                mean.
+            num_return_sequences (`int`, *optional*, defaults to 1): sequences per input, each with its own z, whatever the
+                decoding; with beams, the best beam of each z.
+            num_samples (`int`, *optional*, defaults to 1): without any input, how many draws from the prior.
+            generator (`torch.Generator`, *optional*): source of the noise in z.
+            generation_config (`GenerationConfig`, *optional*): defaults to the model's, where the latent options may stand too.
+            labels: ignored; `Seq2SeqTrainer(predict_with_generate=True)` passes them.
+            kwargs: everything else is GenerationMixin's. `max_length` counts the start token and the new tokens.
+
+        Returns:
+            What GenerationMixin returns, rows of one input next to each other: the start token and the new tokens, never the
+            prompt.
+
+        Raises:
+            ValueError: an option out of range, or `latents` of a wrong shape.
+        """
+        options, model_kwargs = self._generation_options(
+            generation_config, latent_source, latent_temperature, num_return_sequences, latents, kwargs
+        )
+        given = input_ids if input_ids is not None else prompt_input_ids
+        batch = self._batch_size(given, latents, num_samples)
+        source = options.latent_source or ("prior" if input_ids is None else "posterior")
+        if latents is not None:
+            self._check_latents(latents, batch * options.num_return_sequences, batch)
+        elif source == "posterior":
+            if input_ids is None:
+                raise ValueError("`latent_source='posterior'` needs `input_ids`, the text whose posterior is sampled.")
+            posterior = self.encode(input_ids, attention_mask, token_type_ids).latent_dist
+            latents = options.draw(posterior, generator)
+        else:
+            latents = options.draw(self.prior(batch).latent_dist, generator)
+        conditioning = self.condition(prompt_input_ids, prompt_attention_mask)
+        return self._generate(latents, batch, conditioning, options, model_kwargs)
+
+    @staticmethod
+    def _batch_size(given: torch.Tensor | None, latents: torch.Tensor | None, num_samples: int | None) -> int:
+        if num_samples is not None:
+            if given is not None or latents is not None:
+                raise ValueError("`num_samples` is for drawing from the prior without input; use `num_return_sequences`.")
+            if num_samples < 1:
+                raise ValueError(f"`num_samples` is {num_samples}; it must be at least 1.")
+            return num_samples
+        if given is not None:
+            return given.shape[0]
+        return 1 if latents is None else latents.shape[0]
+
+    def _generation_options(self, generation_config, latent_source, latent_temperature, num_return_sequences, latents, kwargs):
+        config = copy.deepcopy(self.generation_config if generation_config is None else generation_config)
+        options = GenerationOptions(
+            config=config,
+            latent_source=latent_source if latent_source is not None else getattr(config, "latent_source", None),
+            latent_temperature=(
+                latent_temperature if latent_temperature is not None else getattr(config, "latent_temperature", None)
+            ),
+            num_return_sequences=num_return_sequences if num_return_sequences is not None else config.num_return_sequences,
+        )
+        if options.latent_source is not None:
+            check_choice("latent_source", options.latent_source, LATENT_SOURCES)
+        if options.latent_temperature is None:
+            options.latent_temperature = 1.0
+        if options.latent_temperature < 0:
+            raise ValueError(f"`latent_temperature` is {options.latent_temperature}; it cannot be negative.")
+        if options.num_return_sequences is None:
+            options.num_return_sequences = 1
+        if options.num_return_sequences < 1:
+            raise ValueError(f"`num_return_sequences` is {options.num_return_sequences}; it must be at least 1.")
+        # The decoder sees one row per sequence: it must neither multiply the rows nor refuse several greedy ones.
+        config.num_return_sequences = None
+        # What comes back has no prompt, so a length without one is what `max_length` means.
+        model_kwargs = config.update(**kwargs)
+        if config.max_length is not None:
+            config.max_new_tokens = config.max_new_tokens or config.max_length - 1
+            config.max_length = None
+        return options, model_kwargs
+
+    def _generate(self, latents, batch, conditioning, options, model_kwargs):
+        rows = latents.shape[0]
+        if rows == batch and options.num_return_sequences > 1:
+            options.config.num_return_sequences = options.num_return_sequences
+        repeated = {name: tensor.repeat_interleave(rows // batch, 0) for name, tensor in conditioning.items()}
+        context_ids, context_mask, states = self._decoder_context(rows, **repeated)
+        check_length("prompt and start token together", context_ids.shape[1], self.config.decoder)
+        output = self.decoder.generate(
+            input_ids=context_ids,
+            attention_mask=context_mask,
+            latents=latents.to(self.device),
+            generation_config=options.config,
+            **states,
+            **model_kwargs,
+        )
+        prompt = context_ids.shape[1] - 1
+        if isinstance(output, ModelOutput):
+            output.sequences = output.sequences[:, prompt:]
+            return output
+        return output[:, prompt:]
+
+
+@dataclass
+class GenerationOptions:
+    """The latent's share of a generation configuration, settled, beside the decoder's."""
+
+    config: GenerationConfig
+    latent_source: str | None
+    latent_temperature: float | None
+    num_return_sequences: int
+
+    def draw(self, distribution: DiagonalGaussian, generator: torch.Generator | None) -> torch.Tensor:
+        """One z for each sequence to return, those of one input next to each other."""
+        return distribution.repeat(self.num_return_sequences).sample(generator, self.latent_temperature)
+
+
+__all__ = ["VAEModel", "VAEOutput", "LatentOutput"]

@@ -1,0 +1,127 @@
+"""The KL weight as a pure function of the optimiser step: nothing to save, so a resumed run continues exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+Schedule = Callable[[int], float]
+
+
+def _check_steps(name: str, steps: int | float) -> None:
+    if steps < 1:
+        raise ValueError(f"`{name}` is {steps}; a schedule needs at least one step (for no annealing choose 'constant').")
+
+
+@dataclass(frozen=True)
+class ConstantSchedule:
+    """β at every step (Higgins et al. 2017); 1 is the ELBO."""
+
+    weight: float = 1.0
+
+    def __post_init__(self):
+        if self.weight < 0:
+            raise ValueError(f"`weight` is {self.weight}; a KL weight cannot be negative.")
+
+    def __call__(self, step: int) -> float:
+        return self.weight
+
+
+@dataclass(frozen=True)
+class LinearSchedule:
+    """From `start` at step 0 to `weight` at step `steps` and constant from there on."""
+
+    steps: int
+    start: float = 0.0
+    weight: float = 1.0
+
+    def __post_init__(self):
+        _check_steps("steps", self.steps)
+
+    def __call__(self, step: int) -> float:
+        return self.start + (self.weight - self.start) * min(step / self.steps, 1.0)
+
+
+@dataclass(frozen=True)
+class SigmoidSchedule:
+    """`weight` · sigmoid(`slope` · (step - `midpoint`)) (Bowman et al. 2015, section 3.1)."""
+
+    midpoint: int
+    slope: float
+    weight: float = 1.0
+
+    def __post_init__(self):
+        _check_steps("midpoint", self.midpoint)
+
+    def __call__(self, step: int) -> float:
+        return self.weight * 0.5 * (1.0 + math.tanh(0.5 * self.slope * (step - self.midpoint)))
+
+
+@dataclass(frozen=True)
+class TanhSchedule:
+    """`weight` · (tanh((step - `midpoint`) / `width`) + 1) / 2, as VAE-SVG is annealed."""
+
+    midpoint: int
+    width: float
+    weight: float = 1.0
+
+    def __post_init__(self):
+        _check_steps("midpoint", self.midpoint)
+        _check_steps("width", self.width)
+
+    def __call__(self, step: int) -> float:
+        return self.weight * 0.5 * (1.0 + math.tanh((step - self.midpoint) / self.width))
+
+
+@dataclass(frozen=True)
+class CyclicalSchedule:
+    """
+    Cycles of `period` steps: `zero` of it at 0, then `rise` of it linearly up to `weight`, the rest there (Fu et al. 2019;
+    Li et al. 2020 use a half and a quarter). After `cycles` of them the weight stays.
+    """
+
+    period: int
+    zero: float = 0.5
+    rise: float = 0.25
+    cycles: int | None = None
+    weight: float = 1.0
+
+    def __post_init__(self):
+        _check_steps("period", self.period)
+        if self.zero < 0 or self.rise < 0 or self.zero + self.rise > 1:
+            raise ValueError(f"`zero` {self.zero} and `rise` {self.rise} are parts of a cycle: neither negative, together ≤ 1.")
+
+    def __call__(self, step: int) -> float:
+        if self.cycles is not None and step >= self.cycles * self.period:
+            return self.weight
+        phase = step % self.period / self.period
+        if phase < self.zero:
+            return 0.0
+        return self.weight * min((phase - self.zero) / self.rise, 1.0) if self.rise else self.weight
+
+
+SCHEDULES = {
+    "constant": ConstantSchedule,
+    "linear": LinearSchedule,
+    "sigmoid": SigmoidSchedule,
+    "tanh": TanhSchedule,
+    "cyclical": CyclicalSchedule,
+}
+
+
+def make_schedule(name: str, **options) -> Schedule:
+    """
+    The schedule called `name`, as configuration files and command lines spell it.
+
+    Raises:
+        ValueError: no such schedule, an option that it does not have, or one that it needs and was not given.
+    """
+    if name not in SCHEDULES:
+        raise ValueError(f"KL schedule {name!r} does not exist; choose one of {', '.join(map(repr, SCHEDULES))}.")
+    schedule = SCHEDULES[name]
+    known = [field.name for field in fields(schedule)]
+    try:
+        return schedule(**options)
+    except TypeError as error:
+        raise ValueError(f"KL schedule {name!r} takes {', '.join(known)}; got {options}.") from error
