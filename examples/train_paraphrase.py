@@ -32,7 +32,7 @@ import yaml
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import HfApi
-from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from transformers import AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_vae import KLAnnealingCallback, ParaphraseVAEConfig, ParaphraseVAEModel, ParaphraseVAEProcessor, VAEDataCollator
@@ -69,7 +69,7 @@ class ModelArguments:
     word_dropout: float = field(default=0.0, metadata={"help": "Share of the target's tokens hidden from the decoder."})
     kl_schedule: str = field(default="constant", metadata={"help": "constant, linear, sigmoid, tanh or cyclical."})
     kl_schedule_options: str = field(
-        default="{}", metadata={"help": 'The schedule\'s options as JSON, such as \'{"steps": 1000}\'.'}
+        default="{}", metadata={"help": "The schedule's options as JSON, such as '{\"steps\": 1000}'."}
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "Train only what is new around the encoder."})
     freeze_decoder: bool = field(default=False, metadata={"help": "Train only what is new around the decoder."})
@@ -85,9 +85,7 @@ class DataArguments:
         default=None, metadata={"help": "JSON lines, CSV or a dataset's name. Without it: the embedded grammar."}
     )
     validation_file: str | None = field(default=None, metadata={"help": "As train_file; measured while training."})
-    test_file: str | None = field(
-        default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."}
-    )
+    test_file: str | None = field(default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."})
     source_column: str = field(default="source", metadata={"help": "Column of the originals."})
     target_column: str = field(default="targets", metadata={"help": "Column of the paraphrases: one text or a list."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training rows."})
@@ -259,7 +257,9 @@ def main(argv: list[str]) -> dict:
     lengths = {"max_length": data_args.max_source_length, "max_target_length": data_args.max_target_length}
 
     def tokenize(rows):
-        return dict(processor(rows["source"], rows["target"], return_tensors=None, **lengths))
+        features = dict(processor(rows["source"], rows["target"], return_tensors=None, **lengths))
+        # For `--train_sampling_strategy group_by_length`: a row costs what source and target cost together.
+        return {**features, "length": [len(pair) for pair in features["posterior_input_ids"]]}
 
     with state.main_process_first():
         tokenized = {
@@ -321,9 +321,7 @@ def main(argv: list[str]) -> dict:
             api = HfApi(token=training_args.hub_token)
             name = training_args.hub_model_id or output_dir.name
             repository = api.create_repo(name, private=training_args.hub_private_repo, exist_ok=True).repo_id
-            api.upload_folder(
-                repo_id=repository, folder_path=output_dir, ignore_patterns=["checkpoint-*", "runs/*", "baseline/*"]
-            )
+            api.upload_folder(repo_id=repository, folder_path=output_dir, ignore_patterns=["checkpoint-*", "runs/*", "baseline/*"])
     state.wait_for_everyone()
     return metrics
 
@@ -346,7 +344,7 @@ def train_baseline(model_args, training_args, train, tokenized, common, lengths)
         "resume_from_checkpoint": None,
     }
     settings = {name: value for name, value in settings.items() if TrainingArguments.__dataclass_fields__[name].init}
-    columns = ["input_ids", "attention_mask", "prompt_input_ids", "prompt_attention_mask", "labels"]
+    columns = ["input_ids", "attention_mask", "prompt_input_ids", "prompt_attention_mask", "labels", "length"]
     data = {name: rows.select_columns([c for c in columns if c in rows.column_names]) for name, rows in tokenized.items()}
     collator = LatentFreeCollator(processor, latent_size=latent_size)
     trainer = make_trainer(model, TrainingArguments(**settings), collator, data["train"], data["validation"], [])

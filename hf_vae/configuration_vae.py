@@ -1,5 +1,7 @@
 """Configuration of the text VAE: an encoder's, a decoder's, and what stands between them."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
@@ -50,8 +52,9 @@ class VAEConfig(PreTrainedConfig):
     # What `Trainer.predict` and `compute_metrics` need not collect.
     keys_to_ignore_at_inference = ["logits", "prior_mean", "prior_logvar"]
 
-    encoder: PreTrainedConfig | dict | None = None
-    decoder: PreTrainedConfig | dict | None = None
+    # A dictionary or nothing becomes a configuration as this one is made.
+    encoder: Any = None
+    decoder: Any = None
     latent_size: int = 32
     latent_injection: str = "embedding"
     pooling: str = "mean"
@@ -62,7 +65,7 @@ class VAEConfig(PreTrainedConfig):
     pad_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     decoder_start_token_id: int | None = None
-    is_encoder_decoder: bool | None = True
+    is_encoder_decoder: bool = True
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

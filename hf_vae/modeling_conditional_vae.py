@@ -46,7 +46,7 @@ class ConditionalVAEModel(VAEModel):
 
     def encode(
         self,
-        posterior_input_ids: torch.LongTensor,
+        posterior_input_ids: torch.LongTensor | None,
         posterior_attention_mask: torch.Tensor | None = None,
         posterior_token_type_ids: torch.LongTensor | None = None,
     ) -> LatentOutput:
@@ -134,7 +134,7 @@ class ConditionalVAEModel(VAEModel):
         Raises:
             ValueError: `labels`, the pair or the source is missing, or an input is malformed.
         """
-        self._check_labels(labels)
+        labels = self._check_labels(labels)
         posterior = prior = None
         if latents is None:
             posterior = self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist

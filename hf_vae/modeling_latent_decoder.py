@@ -1,6 +1,7 @@
 """p(y|x,z): any causal language model, reading a latent."""
 
 import inspect
+from typing import cast
 
 import torch
 from torch import nn
@@ -43,7 +44,8 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         super().__init__(lm.config)
         lm.config._experts_implementation_internal = experts
         self.lm = lm
-        self.project = nn.Linear(latent_size, lm.get_input_embeddings().weight.shape[-1])
+        embedding_size = cast(nn.Embedding, lm.get_input_embeddings()).weight.shape[-1]
+        self.project = nn.Linear(latent_size, embedding_size)
         self.takes_position_ids = "position_ids" in parameters
         self.takes_encoder_states = "encoder_hidden_states" in parameters
         self.post_init()

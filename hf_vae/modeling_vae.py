@@ -3,11 +3,20 @@
 import copy
 import inspect
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig
-from transformers import PreTrainedConfig, PreTrainedModel, initialization
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    initialization,
+)
 from transformers.generation import GenerationMixin
 from transformers.utils import ModelOutput
 
@@ -74,7 +83,8 @@ def sentence_nats(logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tenso
 def build_encoder(config: PreTrainedConfig, pooling: str, name_or_path: str | None = None, **kwargs) -> PreTrainedModel:
     """The encoder of `config`, with random weights or those of `name_or_path`, and without a pooler that nothing reads."""
     model_class = MODEL_MAPPING.get(type(config), None)
-    if pooling != "pooler" and model_class and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
+    has_pooler = isinstance(model_class, type) and "add_pooling_layer" in inspect.signature(model_class).parameters
+    if has_pooler and pooling != "pooler":
         # Parameters without a gradient break distributed training under gradient checkpointing.
         kwargs["add_pooling_layer"] = False
     if name_or_path is None:
@@ -106,9 +116,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
-    def __init__(
-        self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None
-    ):
+    def __init__(self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
         super().__init__(config)
         self.encoder = build_encoder(config.encoder, config.pooling) if encoder is None else encoder
         self.decoder = LatentDecoder(config.decoder, config.latent_size, decoder)
@@ -117,6 +125,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         self.posterior = nn.Linear(self.encoder_hidden_size, 2 * config.latent_size)
         # A buffer, because it changes at every step and a Python number would recompile the graph; not in the checkpoint,
         # because it follows from the step.
+        self.kl_weight: torch.Tensor
         self.register_buffer("kl_weight", torch.ones(()), persistent=False)
         self.post_init()
         self.generation_config = self.composite_generation_config(config, self.decoder.lm.generation_config)
@@ -133,9 +142,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             initialization.ones_(self.kl_weight)
 
     @classmethod
-    def from_encoder_decoder_pretrained(
-        cls, encoder_name_or_path: str, decoder_name_or_path: str, **latent_options
-    ) -> "VAEModel":
+    def from_encoder_decoder_pretrained(cls, encoder_name_or_path: str, decoder_name_or_path: str, **latent_options) -> "VAEModel":
         """
         A model around a pretrained encoder and a pretrained decoder.
 
@@ -147,7 +154,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: a field that the configuration does not have, or a part that cannot serve.
         """
-        config_class = cls.config_class
+        config_class = cast(type[VAEConfig], cls.config_class)
         fields = set(inspect.signature(config_class).parameters) | set(config_class.__dataclass_fields__)
         unknown = sorted(set(latent_options) - fields)
         if unknown:
@@ -193,7 +200,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
 
     def encode(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
     ) -> LatentOutput:
@@ -208,8 +215,10 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             [`LatentOutput`] whose `latent_dist` has one row per example.
 
         Raises:
-            ValueError: a row of padding only, or more tokens than the encoder holds.
+            ValueError: no input, a row of padding only, or more tokens than the encoder holds.
         """
+        if input_ids is None:
+            raise ValueError("`input_ids` is missing: q(z|y) reads y.")
         return LatentOutput(latent_dist=self._posterior("input_ids", input_ids, attention_mask, token_type_ids))
 
     def _posterior(self, name, input_ids, attention_mask, token_type_ids) -> DiagonalGaussian:
@@ -220,6 +229,8 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             pooled = (hidden_states * mask).sum(1) / mask.sum(1)
         elif self.config.pooling == "first":
             pooled = hidden_states[:, 0]
+        if pooled is None:
+            raise ValueError(f"`pooling='pooler'`: {type(self.encoder).__name__} has no pooler; choose 'mean' or 'first'.")
         mean, logvar = self.posterior(pooled.to(self.posterior.weight.dtype)).chunk(2, dim=-1)
         return DiagonalGaussian(mean, logvar)
 
@@ -254,7 +265,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         """
         target = labels[:, :-1]
         observed = target != -100
-        words = target.masked_fill(~observed, self.config.pad_token_id or 0)
+        words = target.masked_fill(~observed, cast(int, self.config.pad_token_id))
         if self.training and self.config.word_dropout:
             dropped = torch.rand(words.shape, device=words.device) < self.config.word_dropout
             words = words.masked_fill(dropped & observed, self.config.word_dropout_token_id)
@@ -280,9 +291,9 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         prompt_input_ids: torch.LongTensor | None = None,
         prompt_attention_mask: torch.Tensor | None = None,
         **states,
-    ) -> tuple[torch.LongTensor, torch.Tensor, dict[str, torch.Tensor]]:
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """`[prompt, start]`, its mask, and what the decoder reads besides tokens."""
-        start = torch.full((batch_size, 1), self.config.decoder_start_token_id, device=self.device)
+        start = torch.full((batch_size, 1), cast(int, self.config.decoder_start_token_id), device=self.device)
         if prompt_input_ids is None:
             return start, torch.ones_like(start), states
         if prompt_attention_mask is None:
@@ -327,7 +338,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: `labels` are missing, or an input is malformed.
         """
-        self._check_labels(labels)
+        labels = self._check_labels(labels)
         posterior = prior = None
         if latents is None:
             posterior = self.encode(input_ids, attention_mask, token_type_ids).latent_dist
@@ -351,8 +362,8 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         else:
             self._check_latents(latents, labels.shape[0])
         logits = self.decode(latents, labels, **conditioning)
-        output = VAEOutput(reconstruction_loss=sentence_nats(logits, labels))
-        objective = output.reconstruction_loss
+        objective = sentence_nats(logits, labels)
+        output = VAEOutput(reconstruction_loss=objective)
         if posterior is not None:
             kl = posterior.kl(prior)
             output.kl = kl.sum(-1)
@@ -362,7 +373,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
                 charged = FREE_BITS[self.config.free_bits_per](kl, self.config.free_bits)
                 objective = objective + self.kl_weight * charged
             else:
-                objective = objective + output.kl
+                objective = objective + kl.sum(-1)
         tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         output.loss = objective.sum() / tokens
         if not self.training if output_logits is None else output_logits:
@@ -370,13 +381,14 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         return output.to_tuple() if return_dict is False else output
 
     @staticmethod
-    def _check_labels(labels: torch.LongTensor | None) -> None:
+    def _check_labels(labels: torch.LongTensor | None) -> torch.LongTensor:
         if labels is None:
             raise ValueError(
                 "`labels` is missing: the objective needs y. (With `label_smoothing_factor` or `compute_loss_func` the Trainer "
                 "takes `labels` away before the model sees them; an ELBO has no label smoothing, leave both unset.) To generate "
                 "text, call `generate`."
             )
+        return labels
 
     def _check_latents(self, latents: torch.Tensor, *rows: int) -> None:
         if latents.ndim != 2 or latents.shape[0] not in rows or latents.shape[1] != self.config.latent_size:
@@ -461,22 +473,21 @@ class VAEModel(PreTrainedModel, GenerationMixin):
 
     def _generation_options(self, generation_config, latent_source, latent_temperature, num_return_sequences, latents, kwargs):
         config = copy.deepcopy(self.generation_config if generation_config is None else generation_config)
+
+        def settle(name, value, default):
+            """What the caller says, else what the generation configuration says, else the default."""
+            return next(option for option in (value, getattr(config, name, None), default) if option is not None)
+
         options = GenerationOptions(
             config=config,
-            latent_source=latent_source if latent_source is not None else getattr(config, "latent_source", None),
-            latent_temperature=(
-                latent_temperature if latent_temperature is not None else getattr(config, "latent_temperature", None)
-            ),
-            num_return_sequences=num_return_sequences if num_return_sequences is not None else config.num_return_sequences,
+            latent_source=latent_source or getattr(config, "latent_source", None),
+            latent_temperature=settle("latent_temperature", latent_temperature, 1.0),
+            num_return_sequences=settle("num_return_sequences", num_return_sequences, 1),
         )
         if options.latent_source is not None:
             check_choice("latent_source", options.latent_source, LATENT_SOURCES)
-        if options.latent_temperature is None:
-            options.latent_temperature = 1.0
         if options.latent_temperature < 0:
             raise ValueError(f"`latent_temperature` is {options.latent_temperature}; it cannot be negative.")
-        if options.num_return_sequences is None:
-            options.num_return_sequences = 1
         if options.num_return_sequences < 1:
             raise ValueError(f"`num_return_sequences` is {options.num_return_sequences}; it must be at least 1.")
         # The decoder sees one row per sequence: it must neither multiply the rows nor refuse several greedy ones.
@@ -516,7 +527,7 @@ class GenerationOptions:
 
     config: GenerationConfig
     latent_source: str | None
-    latent_temperature: float | None
+    latent_temperature: float
     num_return_sequences: int
 
     def draw(self, distribution: DiagonalGaussian, generator: torch.Generator | None) -> torch.Tensor:
@@ -524,4 +535,4 @@ class GenerationOptions:
         return distribution.repeat(self.num_return_sequences).sample(generator, self.latent_temperature)
 
 
-__all__ = ["VAEModel", "VAEOutput", "LatentOutput"]
+__all__ = ["LatentOutput", "VAEModel", "VAEOutput"]

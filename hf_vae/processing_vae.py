@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_conditional_vae import SOURCE_CONDITIONINGS
@@ -22,7 +24,7 @@ def as_list(name: str, texts: Texts) -> list[str]:
         raise ValueError(f"`{name}` is an empty list.")
     bad = [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
     if bad:
-        raise ValueError(f"`{name}` holds no text at position(s) {bad[:10]} (found {texts[bad[0]]!r}): every text needs a word.")
+        raise ValueError(f"`{name}` holds no text at position(s) {bad[:10]} (found {texts[bad[0]]!r}).")
     return texts
 
 
@@ -38,6 +40,9 @@ class VAEProcessor(ProcessorMixin):
     Raises:
         ValueError: the decoder's tokenizer has no EOS, so generation would not know where to stop.
     """
+
+    tokenizer: PreTrainedTokenizerBase
+    encoder_tokenizer: PreTrainedTokenizerBase
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, encoder_tokenizer: PreTrainedTokenizerBase, **kwargs):
         if tokenizer.eos_token_id is None:
@@ -80,7 +85,7 @@ class VAEProcessor(ProcessorMixin):
         features = self.features(texts, targets, max_length, max_target_length)
         if return_tensors is None:
             if isinstance(text, str):
-                features = {name: rows[0] for name, rows in features.items()}
+                return BatchEncoding({name: rows[0] for name, rows in features.items()})
             return BatchEncoding(features)
         rows = [dict(zip(features, values)) for values in zip(*features.values())]
         return self.pad(rows, padding=padding, return_tensors=return_tensors)
@@ -98,7 +103,7 @@ class VAEProcessor(ProcessorMixin):
         """y and EOS in the decoder's vocabulary, nothing else."""
         length = None if max_target_length is None else max_target_length - 1
         rows = self.tokenizer(targets, add_special_tokens=False, truncation=length is not None, max_length=length)
-        return [row + [self.tokenizer.eos_token_id] for row in rows["input_ids"]]
+        return [[*row, self.tokenizer.eos_token_id] for row in rows["input_ids"]]
 
     def pad(
         self,
@@ -115,7 +120,7 @@ class VAEProcessor(ProcessorMixin):
             ValueError: a feature that no argument of a model is named after, or a row that is empty or all padding.
         """
         batch: dict = {}
-        options = {"padding": padding, "pad_to_multiple_of": pad_to_multiple_of, "return_tensors": return_tensors}
+        options: dict[str, Any] = {"padding": padding, "pad_to_multiple_of": pad_to_multiple_of, "return_tensors": return_tensors}
         known = {"labels"}
         for prefix, tokenizer in (
             ("", self.encoder_tokenizer),
@@ -202,4 +207,4 @@ class ParaphraseVAEProcessor(ConditionalVAEProcessor):
     """Processor of a [`ParaphraseVAEModel`]: `text` is the original, `text_target` its paraphrase."""
 
 
-__all__ = ["VAEProcessor", "ConditionalVAEProcessor", "ParaphraseVAEProcessor"]
+__all__ = ["ConditionalVAEProcessor", "ParaphraseVAEProcessor", "VAEProcessor"]

@@ -12,38 +12,39 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from datasets import Dataset
 
-AGENTS = tuple(
-    "farmer baker doctor teacher sailor painter singer lawyer nurse pilot tailor butcher hunter dancer writer judge soldier plumber "
-    "barber banker gardener miner monk knight king queen prince poet clerk guard guide student coach actor priest cook driver "
-    "waiter mayor scout wizard pirate uncle aunt cousin neighbour stranger twin".split()
+_words = str.split
+
+AGENTS = _words(
+    "farmer baker doctor teacher sailor painter singer lawyer nurse pilot tailor butcher hunter dancer writer judge "
+    "soldier plumber barber banker gardener miner monk knight king queen prince poet clerk guard guide student coach actor priest cook driver "
+    "waiter mayor scout wizard pirate uncle aunt cousin neighbour stranger twin"
 )
 # Two synonyms each; the past tense is also the participle, so one word serves both voices.
-ACTIONS = tuple(
-    tuple(pair.split("/"))
-    for pair in (
+ACTIONS = [
+    (pair.partition("/")[0], pair.partition("/")[2])
+    for pair in _words(
         "bought/purchased fixed/repaired found/discovered wrecked/destroyed cleaned/washed carried/transported wanted/desired "
         "collected/gathered sold/traded examined/inspected displayed/exhibited built/constructed dropped/spilled kept/retained "
         "praised/applauded started/launched pinched/swiped picked/selected moved/shifted needed/required guarded/protected "
         "lifted/raised received/obtained concealed/covered"
-    ).split()
+    )
+]
+OBJECTS = _words(
+    "letter lamp clock chair table basket bottle ladder hammer kettle mirror carpet candle violin trumpet drum guitar coat "
+    "hat shoe ring coin key box bag book map painting vase plate cup spoon knife rope net boat cart wheel saddle tent flag statue camera "
+    "radio engine pump barrel crate"
 )
-OBJECTS = tuple(
-    "letter lamp clock chair table basket bottle ladder hammer kettle mirror carpet candle violin trumpet drum guitar coat hat shoe "
-    "ring coin key box bag book map painting vase plate cup spoon knife rope net boat cart wheel saddle tent flag statue camera "
-    "radio engine pump barrel crate".split()
-)
-PLACES = tuple(
+PLACES = _words(
     "park kitchen garden library market church castle harbour school hospital forest valley desert tunnel garage attic cellar barn "
-    "stable theatre museum station airport factory office palace prison village tower temple meadow courtyard".split()
+    "stable theatre museum station airport factory office palace prison village tower temple meadow courtyard"
 )
-TIMES = tuple(
-    "dawn sunrise noon dusk sunset midnight breakfast lunch dinner daybreak nightfall teatime bedtime christmas easter "
-    "harvest".split()
+TIMES = _words(
+    "dawn sunrise noon dusk sunset midnight breakfast lunch dinner daybreak nightfall teatime bedtime christmas easter harvest"
 )
 OPENINGS = {
     "told": ("", "i heard that", "it seems that"),
@@ -82,10 +83,10 @@ class Parse(NamedTuple):
 
 
 FORMS = tuple(Form(*choice) for choice in itertools.product(VOICES, TIME_POSITIONS, range(3), range(2)))
-_SLOTS = (AGENTS, range(len(ACTIONS)), OBJECTS, PLACES, TIMES, tuple(OPENINGS))
+_SLOTS: tuple[Sequence, ...] = (AGENTS, range(len(ACTIONS)), OBJECTS, PLACES, TIMES, tuple(OPENINGS))
 NUM_MEANINGS = math.prod(map(len, _SLOTS))
 # Which slot a content word fills, and with what.
-_SLOT_OF_WORD = {
+_SLOT_OF_WORD: dict[str, tuple[str, object]] = {
     **{word: ("agent", word) for word in AGENTS},
     **{word: ("action", (index, which)) for index, pair in enumerate(ACTIONS) for which, word in enumerate(pair)},
     **{word: ("object", word) for word in OBJECTS},
@@ -98,7 +99,7 @@ def meaning_at(index: int) -> Meaning:
     """The meaning number `index` of `NUM_MEANINGS`."""
     if not 0 <= index < NUM_MEANINGS:
         raise ValueError(f"`index` is {index}; meanings are numbered from 0 to {NUM_MEANINGS - 1}.")
-    values = []
+    values: list = []
     for slot in _SLOTS:
         index, choice = divmod(index, len(slot))
         values.append(slot[choice])
@@ -107,10 +108,7 @@ def meaning_at(index: int) -> Meaning:
 
 def _arrange(agent: str, verb: str, object: str, place: str, time: str, mood: str, form: Form) -> str:
     """The sentence with these words in this form."""
-    if form.voice == "active":
-        clause = f"the {agent} {verb} the {object}"
-    else:
-        clause = f"the {object} was {verb} by the {agent}"
+    clause = f"the {agent} {verb} the {object}" if form.voice == "active" else f"the {object} was {verb} by the {agent}"
     where, when = f"in the {place}", f"at {time}"
     order = {"front": (when, clause, where), "before_place": (clause, when, where), "end": (clause, where, when)}
     return " ".join((OPENINGS[mood][form.opening], *order[form.time_position], CLOSINGS[mood])).strip()
@@ -149,6 +147,13 @@ def parse(text: str) -> Parse | None:
     return Parse(meaning, form._replace(synonym=synonym))
 
 
+def _parse_source(text: str) -> Parse:
+    parsed = parse(text)
+    if parsed is None:
+        raise ValueError(f"{text!r} is no sentence of the grammar.")
+    return parsed
+
+
 def paraphrases(text: str) -> list[str]:
     """
     Every other sentence that says what `text` says: the support of p(y|x).
@@ -156,9 +161,7 @@ def paraphrases(text: str) -> list[str]:
     Raises:
         ValueError: `text` is no sentence of the grammar.
     """
-    parsed = parse(text)
-    if parsed is None:
-        raise ValueError(f"{text!r} is no sentence of the grammar.")
+    parsed = _parse_source(text)
     return [realize(parsed.meaning, form) for form in FORMS if form != parsed.form]
 
 
@@ -224,10 +227,13 @@ def judge(outputs: Iterable[list[str]], sources: Iterable[str]) -> dict[str, flo
         `grammatical` and `meaning_kept`, shares of all outputs that are sentences of the grammar, and that say what their source
         says (a copy of it does); `distinct_correct`, the mean number of different paraphrases among the outputs for one source
         (a copy is none).
+
+    Raises:
+        ValueError: a source is no sentence of the grammar.
     """
     total = grammatical = kept = distinct = rows = 0
     for texts, source in zip(outputs, sources, strict=True):
-        meaning = parse(source).meaning
+        meaning = _parse_source(source).meaning
         parses = [parse(text) for text in texts]
         right = {text for text, parsed in zip(texts, parses) if parsed is not None and parsed.meaning == meaning}
         total += len(texts)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
+from transformers import BatchEncoding
 
 from ..gaussian import DiagonalGaussian
 from ..modeling_vae import VAEModel, sentence_nats
@@ -57,7 +58,7 @@ class LikelihoodEvaluator:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def _batches(self, description: str) -> Iterator[tuple[list[int], dict]]:
+    def _batches(self, description: str) -> Iterator[tuple[list[int], BatchEncoding]]:
         """This process's share of the examples: their numbers and their tensors."""
         lengths = [len(text) + len(target) for text, target in zip(self.texts, self.targets)]
         for numbers in own_batches(lengths, self.batch_size, description):
@@ -67,7 +68,8 @@ class LikelihoodEvaluator:
     @torch.no_grad()
     def posterior(self) -> DiagonalGaussian:
         """q of every example, in order; each is encoded once."""
-        numbers, rows = [], []
+        numbers: list[int] = []
+        rows: list[torch.Tensor] = []
         for group, batch in self._batches("encoding"):
             latent_dist = _call(self.model.encode, batch).latent_dist
             numbers += group
@@ -85,7 +87,8 @@ class LikelihoodEvaluator:
         Returns:
             `torch.Tensor` of shape `(examples, samples)`.
         """
-        numbers, rows = [], []
+        numbers: list[int] = []
+        rows: list[torch.Tensor] = []
         for group, batch in self._batches("decoding"):
             conditioning = _call(self.model.condition, batch)
             chunks = []
@@ -100,7 +103,7 @@ class LikelihoodEvaluator:
         return torch.stack(gather_in_order(numbers, rows))
 
 
-def _call(method, batch: dict):
+def _call(method, batch: BatchEncoding):
     """`method` with those tensors of the batch that it names, as the Trainer calls `forward`."""
     return method(**{name: batch[name] for name in inspect.signature(method).parameters if name in batch})
 

@@ -16,7 +16,7 @@ IBLEU_ALPHA = 0.8
 def _corpus_score(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """`references[i]` are those of `hypotheses[i]`; they may differ in number."""
     most = max(map(len, references))
-    streams = [[row[which] if which < len(row) else None for row in references] for which in range(most)]
+    streams: list = [[row[which] if which < len(row) else None for row in references] for which in range(most)]
     return metric.corpus_score(list(hypotheses), streams).score
 
 
@@ -50,8 +50,13 @@ def self_bleu(outputs: Sequence[Sequence[str]]) -> float:
     return sum(scores) / len(scores)
 
 
-def _best(outputs, references, score) -> list[str]:
-    return [max(texts, key=lambda text, refs=refs: score(text, refs)) for texts, refs in zip(outputs, references)]
+def _best(metric: BLEU | CHRF, outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> list[str]:
+    """For each source the output whose sentence score is highest."""
+    best = []
+    for texts, refs in zip(outputs, references):
+        scores = [metric.sentence_score(text, list(refs)).score for text in texts]
+        best.append(texts[scores.index(max(scores))])
+    return best
 
 
 def paraphrase_metrics(
@@ -97,9 +102,9 @@ def paraphrase_metrics(
     copy = bleu(sources, references)
     return {
         "bleu": average,
-        "best_bleu": bleu(_best(outputs, references, lambda *a: sentence_bleu.sentence_score(*a).score), references),
+        "best_bleu": bleu(_best(sentence_bleu, outputs, references), references),
         "chrf": mean(chrf(column, references) for column in columns),
-        "best_chrf": chrf(_best(outputs, references, lambda *a: sentence_chrf.sentence_score(*a).score), references),
+        "best_chrf": chrf(_best(sentence_chrf, outputs, references), references),
         "ibleu": ibleu(average, mean(bleu(column, originals) for column in columns)),
         "self_bleu": self_bleu(outputs) if len(columns) > 1 else 100.0,
         "distinct_1": mean(distinct(texts, 1) for texts in outputs),

@@ -21,7 +21,7 @@ PAPERS = {
     },
     "text-vae": {
         "title": "Generating Sentences from a Continuous Space",
-        "authors": "Bowman, Samuel R. and Vilnis, Luke and Vinyals, Oriol and Dai, Andrew M. and Jozefowicz, Rafal and Bengio, Samy",
+        "authors": "Bowman, Samuel R. and Vilnis, Luke and Vinyals, Oriol and Dai, Andrew and Jozefowicz, Rafal and Bengio, Samy",
         "year": "2015",
         "booktitle": "arXiv:1511.06349",
         "key": "bowman2015generating",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
@@ -36,10 +37,8 @@ def train_tokenizers(texts: Iterable[str], vocab_size: int) -> tuple[PreTrainedT
         vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    special = {"pad_token": PAD, "unk_token": UNK, "bos_token": BOS, "eos_token": EOS}
-    decoder = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **special
-    )
+    special: dict[str, Any] = {"pad_token": PAD, "unk_token": UNK, "bos_token": BOS, "eos_token": EOS}
+    decoder = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **special)
     paired = Tokenizer.from_str(tokenizer.to_str())
     paired.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A {SEP}",
@@ -71,13 +70,13 @@ def small_configs(
     The initialisation is wider than the usual 0.02: at widths of a hundred or two, weights of 0.02 pass on so little that a
     decoder takes thousands of steps to learn to look at its prompt at all.
     """
-    vocabulary = {
+    vocabulary: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    size = {
+    size: dict[str, Any] = {
         "hidden_size": hidden_size,
         "intermediate_size": 2 * hidden_size,
         "num_attention_heads": num_attention_heads,

@@ -1,0 +1,42 @@
+"""Package metadata. The settings of the tools are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "hf_vae" / "__init__.py").read_text(encoding="utf-8"), re.M)[1]
+
+EXAMPLES = ["matplotlib>=3.11", "PyYAML>=6.0.3", "tensorboard>=2.21"]
+DEVELOPMENT = [*EXAMPLES, "mypy>=2.4", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17", "types-PyYAML>=6.0.12"]
+
+setup(
+    name="hf_vae",
+    version=VERSION,
+    description="Latent-variable text generation for Hugging Face transformers",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["hf_vae", "hf_vae.*"]),
+    package_data={"hf_vae": ["py.typed"], "hf_vae.hub": ["model_card_template.md"]},
+    python_requires=">=3.10",
+    # The oldest versions that the tests have run with.
+    install_requires=[
+        "accelerate>=1.15",
+        "datasets>=5.2",
+        "evaluate>=0.4.6",
+        "huggingface_hub>=2.4",
+        "Jinja2>=3.1.6",
+        "peft>=0.21.2",
+        "sacrebleu>=2.6",
+        "torch>=2.13",
+        "transformers>=5.23,<6",
+    ],
+    extras_require={"examples": EXAMPLES, "dev": DEVELOPMENT},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
