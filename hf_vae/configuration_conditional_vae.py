@@ -22,7 +22,7 @@ class ConditionalVAEConfig(VAEConfig):
     The other arguments are [`VAEConfig`]'s.
 
     Raises:
-        ValueError: a choice that does not exist, or `tie_encoders=False` where the decoder uses no encoder of x.
+        StrictDataclassError: a choice that does not exist, or `tie_encoders=False` where the decoder uses no encoder of x.
     """
 
     source_conditioning: str = "prompt"

@@ -41,7 +41,8 @@ class VAEConfig(PreTrainedConfig):
             begins; it defaults to the decoder's BOS, then its EOS. Settled when the configuration is made.
 
     Raises:
-        ValueError: a choice that does not exist, a size or rate out of range, or no token to start with.
+        StrictDataclassError: of huggingface_hub, for a value of the wrong type, a choice that does not exist, a size or rate out of
+            range, or where there is no token to start with.
     """
 
     model_type = "text-vae"
@@ -77,7 +78,9 @@ class VAEConfig(PreTrainedConfig):
             candidates = (getattr(decoder, "decoder_start_token_id", None), decoder.bos_token_id, eos)
             self.decoder_start_token_id = next((token for token in candidates if token is not None), None)
         if self.pad_token_id is None:
-            self.pad_token_id = decoder.pad_token_id if decoder.pad_token_id is not None else eos
+            # Padding is masked, so any token may stand there.
+            candidates = (decoder.pad_token_id, eos, self.decoder_start_token_id)
+            self.pad_token_id = next((token for token in candidates if token is not None), None)
 
     def validate_latent_options(self):
         """Runs when a configuration is made or loaded."""

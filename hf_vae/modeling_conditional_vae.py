@@ -7,7 +7,9 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from .configuration_conditional_vae import ConditionalVAEConfig
-from .modeling_vae import LatentOutput, VAEModel, VAEOutput, build_encoder
+from .encoders import build_encoder, read_text
+from .generation_options import LatentGenerationOptions
+from .modeling_vae import LatentOutput, VAEModel, VAEOutput
 
 
 class ConditionalVAEModel(VAEModel):
@@ -97,7 +99,7 @@ class ConditionalVAEModel(VAEModel):
         if input_ids is None:
             raise ValueError("`input_ids` is missing: with `source_conditioning='cross_attention'` it is the source.")
         encoder = self.encoder if self.config.tie_encoders else self.source_encoder
-        states, _ = self._read("input_ids", encoder, input_ids, attention_mask)
+        states, _ = read_text("input_ids", encoder, input_ids, attention_mask)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         return {"encoder_hidden_states": self.source_projection(states), "encoder_attention_mask": mask}
 
@@ -165,8 +167,8 @@ class ConditionalVAEModel(VAEModel):
         Texts given x, each decoded from its own z: as [`VAEModel.generate`], but the default `latent_source` is the prior, and
         the posterior needs `posterior_input_ids`, the pair whose z is wanted. x is encoded once, however many sequences.
         """
-        options, model_kwargs = self._generation_options(
-            generation_config, latent_source, latent_temperature, num_return_sequences, latents, kwargs
+        options, model_kwargs = LatentGenerationOptions.settle(
+            generation_config or self.generation_config, latent_source, latent_temperature, num_return_sequences, kwargs
         )
         conditioning = self.condition(prompt_input_ids, prompt_attention_mask, input_ids, attention_mask)
         batch = next(iter(conditioning.values())).shape[0]

@@ -1,6 +1,5 @@
 """The text VAE: q(z|y), p(z) = N(0, I), p(y|z), and the ELBO between them. The base of the conditional models."""
 
-import copy
 import inspect
 from dataclasses import dataclass
 from typing import cast
@@ -8,30 +7,27 @@ from typing import cast
 import torch
 from torch import nn
 from transformers import (
-    MODEL_MAPPING,
     AutoConfig,
-    AutoModel,
     AutoModelForCausalLM,
     GenerationConfig,
-    PreTrainedConfig,
     PreTrainedModel,
     initialization,
 )
 from transformers.generation import GenerationMixin
 from transformers.utils import ModelOutput
 
-from .configuration_vae import VAEConfig, check_choice
+from .configuration_vae import VAEConfig
+from .encoders import build_encoder, check_attention_mask, check_length, pool, read_text
 from .gaussian import FREE_BITS, DiagonalGaussian
+from .generation_options import LatentGenerationOptions
 from .modeling_latent_decoder import LatentDecoder
-
-LATENT_SOURCES = ("prior", "posterior")
 
 
 @dataclass
 class LatentOutput(ModelOutput):
     """What `encode` and `prior` return: a distribution over z, one row per example."""
 
-    latent_dist: DiagonalGaussian | None = None
+    latent_dist: DiagonalGaussian
 
 
 @dataclass
@@ -56,46 +52,9 @@ class VAEOutput(ModelOutput):
     logits: torch.Tensor | None = None
 
 
-def check_attention_mask(name: str, mask: torch.Tensor | None) -> None:
-    """Raises a `ValueError` that names the rows of `mask` that hold nothing but padding."""
-    if mask is None or torch.compiler.is_compiling():
-        return
-    empty = (mask.sum(-1) == 0).nonzero().flatten().tolist()
-    if empty:
-        raise ValueError(f"`{name}` is all padding in row(s) {empty}: every row needs at least one token.")
-
-
-def check_length(name: str, length: int, config: PreTrainedConfig) -> None:
-    """Raises a `ValueError` where `length` tokens exceed what the model of `config` was built for."""
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and length > longest:
-        raise ValueError(
-            f"{name} is {length} tokens long, but {type(config).__name__} holds {longest} (`max_position_embeddings`): "
-            "truncate the text, for instance with the processor's `max_length`."
-        )
-
-
 def sentence_nats(logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tensor:
     """-log p(y|·) of each row, summed over its tokens in float32: `(rows, target, vocab)`, `(rows, target)` to `(rows,)`."""
     return nn.functional.cross_entropy(logits.transpose(1, 2).float(), labels, reduction="none").sum(-1)
-
-
-def build_encoder(config: PreTrainedConfig, pooling: str, name_or_path: str | None = None, **kwargs) -> PreTrainedModel:
-    """The encoder of `config`, with random weights or those of `name_or_path`, and without a pooler that nothing reads."""
-    model_class = MODEL_MAPPING.get(type(config), None)
-    has_pooler = isinstance(model_class, type) and "add_pooling_layer" in inspect.signature(model_class).parameters
-    if has_pooler and pooling != "pooler":
-        # Parameters without a gradient break distributed training under gradient checkpointing.
-        kwargs["add_pooling_layer"] = False
-    if name_or_path is None:
-        encoder = AutoModel.from_config(config, **kwargs)
-    else:
-        encoder = AutoModel.from_pretrained(name_or_path, config=config, **kwargs)
-    if encoder.config.is_encoder_decoder:
-        raise ValueError(f"The encoder {type(encoder).__name__} is an encoder-decoder: pass an encoder on its own.")
-    if getattr(encoder.config.get_text_config(), "hidden_size", None) is None:
-        raise ValueError(f"The encoder {type(encoder).__name__} states no `hidden_size`, so it has no hidden states to pool.")
-    return encoder
 
 
 class VAEModel(PreTrainedModel, GenerationMixin):
@@ -221,27 +180,17 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             raise ValueError("`input_ids` is missing: q(z|y) reads y.")
         return LatentOutput(latent_dist=self._posterior("input_ids", input_ids, attention_mask, token_type_ids))
 
-    def _posterior(self, name, input_ids, attention_mask, token_type_ids) -> DiagonalGaussian:
-        hidden_states, pooled = self._read(name, self.encoder, input_ids, attention_mask, token_type_ids)
-        if self.config.pooling == "mean":
-            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-            mask = mask.unsqueeze(-1).to(hidden_states)
-            pooled = (hidden_states * mask).sum(1) / mask.sum(1)
-        elif self.config.pooling == "first":
-            pooled = hidden_states[:, 0]
-        if pooled is None:
-            raise ValueError(f"`pooling='pooler'`: {type(self.encoder).__name__} has no pooler; choose 'mean' or 'first'.")
+    def _posterior(
+        self,
+        name: str,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        token_type_ids: torch.Tensor | None,
+    ) -> DiagonalGaussian:
+        hidden_states, pooler_output = read_text(name, self.encoder, input_ids, attention_mask, token_type_ids)
+        pooled = pool(self.config.pooling, hidden_states, pooler_output, attention_mask)
         mean, logvar = self.posterior(pooled.to(self.posterior.weight.dtype)).chunk(2, dim=-1)
         return DiagonalGaussian(mean, logvar)
-
-    @staticmethod
-    def _read(name, encoder, input_ids, attention_mask, token_type_ids=None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Last hidden states and, where the encoder has one, the pooler's output."""
-        check_attention_mask(name.replace("input_ids", "attention_mask"), attention_mask)
-        check_length(f"`{name}`", input_ids.shape[1], encoder.config)
-        optional = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        outputs = encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **optional)
-        return outputs.last_hidden_state, getattr(outputs, "pooler_output", None)
 
     # p(z) -----------------------------------------------------------------------------------------------------------------
 
@@ -441,8 +390,8 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: an option out of range, or `latents` of a wrong shape.
         """
-        options, model_kwargs = self._generation_options(
-            generation_config, latent_source, latent_temperature, num_return_sequences, latents, kwargs
+        options, model_kwargs = LatentGenerationOptions.settle(
+            generation_config or self.generation_config, latent_source, latent_temperature, num_return_sequences, kwargs
         )
         given = input_ids if input_ids is not None else prompt_input_ids
         batch = self._batch_size(given, latents, num_samples)
@@ -471,34 +420,6 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             return given.shape[0]
         return 1 if latents is None else latents.shape[0]
 
-    def _generation_options(self, generation_config, latent_source, latent_temperature, num_return_sequences, latents, kwargs):
-        config = copy.deepcopy(self.generation_config if generation_config is None else generation_config)
-
-        def settle(name, value, default):
-            """What the caller says, else what the generation configuration says, else the default."""
-            return next(option for option in (value, getattr(config, name, None), default) if option is not None)
-
-        options = GenerationOptions(
-            config=config,
-            latent_source=latent_source or getattr(config, "latent_source", None),
-            latent_temperature=settle("latent_temperature", latent_temperature, 1.0),
-            num_return_sequences=settle("num_return_sequences", num_return_sequences, 1),
-        )
-        if options.latent_source is not None:
-            check_choice("latent_source", options.latent_source, LATENT_SOURCES)
-        if options.latent_temperature < 0:
-            raise ValueError(f"`latent_temperature` is {options.latent_temperature}; it cannot be negative.")
-        if options.num_return_sequences < 1:
-            raise ValueError(f"`num_return_sequences` is {options.num_return_sequences}; it must be at least 1.")
-        # The decoder sees one row per sequence: it must neither multiply the rows nor refuse several greedy ones.
-        config.num_return_sequences = None
-        # What comes back has no prompt, so a length without one is what `max_length` means.
-        model_kwargs = config.update(**kwargs)
-        if config.max_length is not None:
-            config.max_new_tokens = config.max_new_tokens or config.max_length - 1
-            config.max_length = None
-        return options, model_kwargs
-
     def _generate(self, latents, batch, conditioning, options, model_kwargs):
         rows = latents.shape[0]
         if rows == batch and options.num_return_sequences > 1:
@@ -519,20 +440,6 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             output.sequences = output.sequences[:, prompt:]
             return output
         return output[:, prompt:]
-
-
-@dataclass
-class GenerationOptions:
-    """The latent's share of a generation configuration, settled, beside the decoder's."""
-
-    config: GenerationConfig
-    latent_source: str | None
-    latent_temperature: float
-    num_return_sequences: int
-
-    def draw(self, distribution: DiagonalGaussian, generator: torch.Generator | None) -> torch.Tensor:
-        """One z for each sequence to return, those of one input next to each other."""
-        return distribution.repeat(self.num_return_sequences).sample(generator, self.latent_temperature)
 
 
 __all__ = ["LatentOutput", "VAEModel", "VAEOutput"]

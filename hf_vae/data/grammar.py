@@ -20,9 +20,9 @@ from datasets import Dataset
 _words = str.split
 
 AGENTS = _words(
-    "farmer baker doctor teacher sailor painter singer lawyer nurse pilot tailor butcher hunter dancer writer judge "
-    "soldier plumber barber banker gardener miner monk knight king queen prince poet clerk guard guide student coach actor priest cook driver "
-    "waiter mayor scout wizard pirate uncle aunt cousin neighbour stranger twin"
+    "farmer baker doctor teacher sailor painter singer lawyer nurse pilot tailor butcher hunter dancer writer judge soldier "
+    "plumber barber banker gardener miner monk knight king queen prince poet clerk guard guide student coach actor priest "
+    "cook driver waiter mayor scout wizard pirate uncle aunt cousin neighbour stranger twin"
 )
 # Two synonyms each; the past tense is also the participle, so one word serves both voices.
 ACTIONS = [
@@ -36,12 +36,12 @@ ACTIONS = [
 ]
 OBJECTS = _words(
     "letter lamp clock chair table basket bottle ladder hammer kettle mirror carpet candle violin trumpet drum guitar coat "
-    "hat shoe ring coin key box bag book map painting vase plate cup spoon knife rope net boat cart wheel saddle tent flag statue camera "
-    "radio engine pump barrel crate"
+    "hat shoe ring coin key box bag book map painting vase plate cup spoon knife rope net boat cart wheel saddle tent flag "
+    "statue camera radio engine pump barrel crate"
 )
 PLACES = _words(
-    "park kitchen garden library market church castle harbour school hospital forest valley desert tunnel garage attic cellar barn "
-    "stable theatre museum station airport factory office palace prison village tower temple meadow courtyard"
+    "park kitchen garden library market church castle harbour school hospital forest valley desert tunnel garage attic "
+    "cellar barn stable theatre museum station airport factory office palace prison village tower temple meadow courtyard"
 )
 TIMES = _words(
     "dawn sunrise noon dusk sunset midnight breakfast lunch dinner daybreak nightfall teatime bedtime christmas easter harvest"
