@@ -24,7 +24,7 @@ import json
 import logging
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -336,18 +336,11 @@ def train_baseline(model_args, training_args, train, tokenized, common, lengths)
     model, _ = build(model_args, train)
     latent_size = model.config.latent_size
     directory = str(Path(training_args.output_dir) / "baseline")
-    # The same run in every respect but z, for its likelihood alone.
-    settings = {
-        **{name: value for name, value in vars(training_args).items() if name in TrainingArguments.__dataclass_fields__},
-        "output_dir": directory,
-        "push_to_hub": False,
-        "resume_from_checkpoint": None,
-    }
-    settings = {name: value for name, value in settings.items() if TrainingArguments.__dataclass_fields__[name].init}
+    settings = replace(training_args, output_dir=directory, push_to_hub=False, resume_from_checkpoint=None)
     columns = ["input_ids", "attention_mask", "prompt_input_ids", "prompt_attention_mask", "labels", "length"]
     data = {name: rows.select_columns([c for c in columns if c in rows.column_names]) for name, rows in tokenized.items()}
     collator = LatentFreeCollator(processor, latent_size=latent_size)
-    trainer = make_trainer(model, TrainingArguments(**settings), collator, data["train"], data["validation"], [])
+    trainer = make_trainer(model, settings, collator, data["train"], data["validation"], [])
     trainer.train()
     if model_args.lora:
         model = model.merge_and_unload()

@@ -217,7 +217,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         words = target.masked_fill(~observed, cast(int, self.config.pad_token_id))
         if self.training and self.config.word_dropout:
             dropped = torch.rand(words.shape, device=words.device) < self.config.word_dropout
-            words = words.masked_fill(dropped & observed, self.config.word_dropout_token_id)
+            words = words.masked_fill(dropped & observed, cast(int, self.config.word_dropout_token_id))
         context_ids, context_mask, states = self._decoder_context(labels.shape[0], **conditioning)
         input_ids = torch.cat([context_ids, words], dim=1)
         attention_mask = torch.cat([context_mask, observed.to(context_mask)], dim=1)

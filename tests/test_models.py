@@ -196,9 +196,7 @@ def test_from_encoder_decoder_pretrained_keeps_the_parts_weights(variant, tmp_pa
     for name, tensor in pretrained.items():
         assert torch.equal(model.decoder.lm.state_dict()[name], tensor)
     if variant == "paraphrase-cross":
-        assert all(
-            torch.equal(a, b) for a, b in zip(model.source_encoder.parameters(), model.encoder.parameters(), strict=True)
-        )
+        assert all(torch.equal(a, b) for a, b in zip(model.source_encoder.parameters(), model.encoder.parameters(), strict=True))
     assert model(**make_batch(model)).loss.isfinite()
     with pytest.raises(ValueError, match="has no field named latent_sise"):
         type(donor).from_encoder_decoder_pretrained(str(tmp_path / "encoder"), str(tmp_path / "decoder"), latent_sise=4)

@@ -37,10 +37,10 @@ def plot_training(log_history: list[dict], path: str | Path) -> None:
         panel.plot(steps, [entry[key] for entry in logs], color=colour, marker=".", markersize=4)
         panel.set_ylabel(label)
         panel.grid(alpha=0.3)
-        panel.set_ylim(bottom=0)
     # The first steps start from a uniform guess and would flatten everything that follows.
     panels[0].set_yscale("log")
-    panels[0].set_ylim(bottom=None)
+    for panel in panels[1:]:
+        panel.set_ylim(bottom=0)
     panels[-1].set_xlabel("optimiser step")
     figure.align_ylabels(panels)
     figure.savefig(path, dpi=120)

@@ -1,0 +1,165 @@
+"""The training script, run small: what it refuses and what it leaves behind."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
+
+from hf_vae import ParaphraseVAEModel, ParaphraseVAEProcessor
+from hf_vae.data import grammar
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SMALL = [
+    "--max_steps", "4", "--grammar_pairs", "40", "--max_test_samples", "4", "--importance_samples", "3", "--hidden_size", "16",
+    "--logging_steps", "2", "--max_new_tokens", "8", "--use_cpu", "--per_device_train_batch_size", "4", "--disable_tqdm", "true",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_paraphrase", EXAMPLES / "train_paraphrase.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+FIGURES = {
+    "elbo", "kl", "iw_nll", "reconstruction", "nll_posterior", "nll_prior", "nll_shuffled", "bleu", "best_bleu", "ibleu",
+    "self_bleu", "distinct_2", "entropy", "grammatical", "meaning_kept", "distinct_correct_in_10",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, capsys):
+    output = tmp_path / "paraphrase"
+    metrics = script.main([*SMALL, "--output_dir", str(output), "--with_baseline"])
+    assert metrics.keys() >= FIGURES and metrics["baseline"].keys() >= FIGURES and "bleu" in metrics["baseline"]["sampling"]
+    assert json.loads((output / "metrics.json").read_text()) == metrics
+    assert metrics["entropy"] == grammar.entropy()
+    expected = {
+        "config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "training.png",
+        "README.md", "encoder_tokenizer", "modeling_paraphrase_vae.py",
+    }  # fmt: skip
+    assert expected <= {path.name for path in output.iterdir()}
+    assert json.loads((output / "config.json").read_text())["auto_map"]
+    printed = capsys.readouterr().out
+    assert printed.count("  -> ") == 4 * 5 and printed.count("   = ") == 4 * 5
+    for auto_class in (AutoModel, AutoModelForSeq2SeqLM):
+        assert isinstance(auto_class.from_pretrained(output), ParaphraseVAEModel)
+    model, processor = AutoModel.from_pretrained(output).eval(), AutoProcessor.from_pretrained(output)
+    assert isinstance(processor, ParaphraseVAEProcessor)
+    sequences = model.generate(**processor("the farmer bought a unicorn ."), num_return_sequences=5, max_new_tokens=8)
+    assert len(processor.batch_decode(sequences, skip_special_tokens=True)) == 5
+
+
+@pytest.mark.slow
+def test_a_stranger_without_the_package_can_load_the_model(script, tmp_path):
+    output = tmp_path / "paraphrase"
+    script.main([*SMALL, "--output_dir", str(output)])
+    program = (
+        "import sys\n"
+        "sys.modules['hf_vae'] = None\n"
+        "from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor\n"
+        f"model = AutoModel.from_pretrained({str(output)!r}, trust_remote_code=True)\n"
+        f"processor = AutoProcessor.from_pretrained({str(output)!r}, trust_remote_code=True)\n"
+        "sequences = model.generate(**processor('the farmer'), num_return_sequences=3, max_new_tokens=5, do_sample=False)\n"
+        "print(len(processor.batch_decode(sequences, skip_special_tokens=True)))\n"
+        f"print(type(AutoModelForSeq2SeqLM.from_pretrained({str(output)!r}, trust_remote_code=True)).__name__)\n"
+    )
+    environment = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "PATH": ""}
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.split() == ["3", "ParaphraseVAEModel"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--lora", '{"r": 2, "target_modules": ".*decoder.lm.*(q_proj|v_proj)"}'],
+        ["--freeze_decoder", "--activation_checkpointing"],
+        ["--bf16"],
+    ],
+    ids=["lora", "frozen decoder", "bf16"],
+)
+def test_own_pairs_between_pretrained_parts(script, tmp_path, options):
+    """A pretrained encoder and decoder with their own tokenizers, and pairs in a file."""
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("\n".join(json.dumps(row) for row in grammar.draw_pairs(12, seed=0, num_targets=2)), encoding="utf-8")
+    rows = grammar.draw_pairs(12, seed=0)
+    tokenizer, encoder_tokenizer = script.train_tokenizers([row["source"] for row in rows], 300)
+    encoder, decoder = script.small_configs(tokenizer, hidden_size=16)
+    from transformers import AutoModelForCausalLM
+
+    for name, part, its_tokenizer in (
+        ("encoder", AutoModel.from_config(encoder), encoder_tokenizer),
+        ("decoder", AutoModelForCausalLM.from_config(decoder), tokenizer),
+    ):
+        part.save_pretrained(tmp_path / name)
+        its_tokenizer.save_pretrained(tmp_path / name)
+    arguments = [
+        "--encoder_name_or_path", str(tmp_path / "encoder"), "--decoder_name_or_path", str(tmp_path / "decoder"),
+        "--train_file", str(pairs), "--validation_file", str(pairs), "--output_dir", str(tmp_path / "out"), "--free_bits", "2",
+        "--report_to", "none",
+    ]  # fmt: skip
+    metrics = script.main([*arguments, *SMALL, *options])
+    assert "bleu" in metrics and "grammatical" not in metrics
+    before = AutoModelForCausalLM.from_pretrained(tmp_path / "decoder").state_dict()
+    after = AutoModel.from_pretrained(tmp_path / "out").decoder.lm.state_dict()
+    changed = {name for name in before if not before[name].equal(after[name].float())}
+    if "--lora" in options:
+        assert changed and all("q_proj" in name or "v_proj" in name for name in changed)
+        assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").exists()
+    elif "--freeze_decoder" in options:
+        assert not changed
+    else:
+        assert changed
+
+
+def test_a_file_of_arguments_comes_first_and_the_command_line_overrides_it(script, tmp_path):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"latent_size": 7, "seed": 5, "kl_schedule_options": {"steps": 9}}), encoding="utf-8")
+    model_args, _, _, training_args = script.parse_arguments([str(recipe), "--seed", "6"])
+    assert (model_args.latent_size, training_args.seed) == (7, 6)
+    assert model_args.kl_schedule_options == {"steps": 9}
+    recipe.write_text('{"latent_sise": 7}', encoding="utf-8")
+    with pytest.raises(ValueError, match="no such argument.*latent_sise"):
+        script.parse_arguments([str(recipe)])
+
+
+@pytest.mark.parametrize("recipe", sorted((EXAMPLES / "recipes").glob("paraphrase_*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_parses(script, recipe, tmp_path):
+    script.parse_arguments([str(recipe), "--output_dir", str(tmp_path)])
+    assert yaml.safe_load(recipe.read_text())["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--label_smoothing_factor", "0.1"], "`--label_smoothing_factor` must be 0"),
+        (["--kl_schedule", "linear", "--kl_schedule_options", '{"steps": 0}'], "`steps` is 0"),
+        (["--encoder_name_or_path", "x"], "Give both"),
+        (["--train_file", "none.jsonl"], "needs a `--validation_file`"),
+        (["--train_file", "none.jsonl", "--validation_file", "none.jsonl"], "There is no file none.jsonl"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(script, tmp_path, arguments, message):
+    output = tmp_path / "out"
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        script.main([*SMALL, "--output_dir", str(output), *arguments])
+    assert not output.exists()
+
+
+def test_an_output_directory_with_a_model_of_another_kind_is_refused(script, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
+    with pytest.raises(ValueError, match="holds a model of type 'gpt2'"):
+        script.main([*SMALL, "--output_dir", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

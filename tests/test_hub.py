@@ -1,0 +1,47 @@
+"""Model cards tell what was measured, in valid metadata."""
+
+import pytest
+from conftest import make_model
+from huggingface_hub import ModelCard
+
+from hf_vae.hub import RunRecord, make_model_card, write_model_card
+
+RECORD = RunRecord(
+    name="someone/paraphrases",
+    command="accelerate launch examples/train_paraphrase.py",
+    dataset="sentences",
+    metrics={"iw_nll": 3.61, "kl": 2.98, "bleu": 41.5, "unknown_figure": 1.0, "baseline": {"bleu": 40.0}},
+    baseline={"bleu": 40.0},
+    measured_on="Measured on 5 held-out sources.",
+    training={"free bits": "3.0 nats per sentence", "seed": 0},
+    samples=[('she said "no"', ["no, she said"]), ("a", ["b", "c"])],
+    base_models=["bert-base-uncased", "gpt2"],
+    dataset_ids=["someone/sentences"],
+)
+
+
+def test_card_round_trip(tmp_path):
+    path = write_model_card(make_model("paraphrase-prompt"), RECORD, tmp_path)
+    card = ModelCard.load(path)
+    data = card.data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "text-generation", "apache-2.0")
+    assert data.base_model == ["bert-base-uncased", "gpt2"] and data.datasets == ["someone/sentences"]
+    assert {"hf_vae", "paraphrase-vae"} <= set(data.tags)
+    assert {result.metric_type: result.metric_value for result in data.eval_results} == {"iw_nll": 3.61, "kl": 2.98, "bleu": 41.5}
+    assert "| BLEU, average output | 41.500 | 40.000 |" in card.text
+    assert "| KL(q ‖ p) (nats per sentence) | 2.980 | – |" in card.text
+    assert 'inputs = processor("she said \\"no\\"")' in card.text
+    assert "no, she said" in card.text and "@inproceedings{gupta2018deep," in card.text
+    assert "{{" not in card.content and "{%" not in card.content and "unknown_figure" not in card.content
+
+
+def test_card_without_baseline_samples_or_ids(tmp_path):
+    record = RunRecord("n", "c", "d", {"kl": 1.0}, "Measured.", {"seed": 0})
+    card = make_model_card(make_model("vae"), record)
+    assert "without z" not in card.text and "## Samples" not in card.text
+    assert card.data.base_model is None
+
+
+def test_a_card_without_figures_is_refused():
+    with pytest.raises(ValueError, match="holds none of the known figures"):
+        make_model_card(make_model("vae"), RunRecord("n", "c", "d", {"mystery": 1.0}, "m", {}))

@@ -1,0 +1,135 @@
+"""Text to tensors and back."""
+
+import pytest
+import torch
+from conftest import make_model
+from transformers import AutoProcessor, PreTrainedTokenizerFast
+
+from hf_vae import ParaphraseVAEProcessor, VAEDataCollator, VAEProcessor
+
+TEXTS = ["the cat sat on the mat", "a dog"]
+TARGETS = ["the mat", "a dog ran in the park"]
+
+
+def test_a_conditional_processor_gives_what_generate_needs(processor):
+    inputs = processor(TEXTS)
+    assert set(inputs) == {"input_ids", "attention_mask", "prompt_input_ids", "prompt_attention_mask"}
+    # The prompt is padded on the left, so that the start token follows it directly; the encoder's input on the right.
+    assert inputs["prompt_attention_mask"][:, -1].tolist() == [1, 1] and inputs["prompt_attention_mask"][1, 0] == 0
+    assert inputs["attention_mask"][:, 0].tolist() == [1, 1] and inputs["attention_mask"][1, -1] == 0
+    cross = ParaphraseVAEProcessor(processor.tokenizer, processor.encoder_tokenizer, source_conditioning="cross_attention")
+    assert set(cross(TEXTS)) == {"input_ids", "attention_mask"}
+
+
+def test_targets_add_labels_and_the_pair(processor):
+    features = processor(TEXTS, TARGETS)
+    eos = processor.tokenizer.eos_token_id
+    for row, target in zip(features["labels"], TARGETS, strict=True):
+        real = row[row != -100].tolist()
+        assert real == [*processor.tokenizer(target)["input_ids"], eos]
+    pair = processor.encoder_tokenizer(TEXTS[0], TARGETS[0])
+    assert features["posterior_input_ids"][0, : len(pair["input_ids"])].tolist() == pair["input_ids"]
+    assert set(features["posterior_token_type_ids"][0].tolist()) == {0, 1}
+
+
+def test_a_vae_processor_has_no_prompt_and_no_pair(vae_processor):
+    assert set(vae_processor(TEXTS, TEXTS)) >= {"input_ids", "attention_mask", "labels"}
+    assert not any(name.startswith(("prompt", "posterior")) for name in vae_processor(TEXTS, TEXTS))
+
+
+def test_words_never_seen_make_the_round_trip(processor):
+    text = "zyzzyva naïve 漢字 🙂"
+    ids = processor([text])["prompt_input_ids"]
+    assert processor.batch_decode(ids, skip_special_tokens=True)[0].strip() == text
+
+
+@pytest.mark.parametrize("return_tensors, text", [("pt", TEXTS[0]), ("pt", TEXTS), (None, TEXTS)])
+def test_one_text_and_several_alone_or_as_lists(processor, return_tensors, text):
+    inputs = processor(text, return_tensors=return_tensors)
+    assert len(inputs["input_ids"]) == (1 if isinstance(text, str) else 2)
+
+
+def test_what_comes_out_of_the_processor_goes_into_the_model(processor):
+    model = make_model("paraphrase-prompt")
+    model.encoder.resize_token_embeddings(len(processor.encoder_tokenizer))
+    model.decoder.lm.resize_token_embeddings(len(processor.tokenizer))
+    assert model(**processor(TEXTS, TARGETS)).loss.isfinite()
+    sequences = model.generate(**processor(TEXTS), num_return_sequences=3, max_new_tokens=4)
+    assert len(processor.batch_decode(sequences, skip_special_tokens=True)) == 6
+
+
+def test_collator_equals_the_processor_on_a_batch(processor):
+    rows = [dict(processor(x, y, return_tensors=None)) for x, y in zip(TEXTS, TARGETS)]
+    batch, direct = VAEDataCollator(processor)(rows), processor(TEXTS, TARGETS)
+    assert batch.keys() == direct.keys()
+    assert all(torch.equal(batch[name], direct[name]) for name in direct)
+    assert VAEDataCollator(processor, pad_to_multiple_of=8)(rows)["labels"].shape[1] % 8 == 0
+
+
+def test_truncation_keeps_the_eos_and_the_models_limits(processor):
+    features = processor([TEXTS[0]], [TARGETS[1]], max_length=3, max_target_length=3)
+    assert features["input_ids"].shape[1] == features["prompt_input_ids"].shape[1] == 3
+    assert features["labels"].shape[1] == 3 and features["labels"][0, -1] == processor.tokenizer.eos_token_id
+    assert features["posterior_input_ids"].shape[1] <= 6
+
+
+def test_a_tokenizer_that_closes_its_texts_does_not_close_the_prompt(tokenizers):
+    from tokenizers import processors
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers[0]._tokenizer, bos_token="[BOS]", eos_token="[EOS]", pad_token="[PAD]"
+    )
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        single="[BOS] $A [EOS]", special_tokens=[("[BOS]", tokenizer.bos_token_id), ("[EOS]", tokenizer.eos_token_id)]
+    )
+    inputs = ParaphraseVAEProcessor(tokenizer, tokenizers[1])(["the mat"])
+    assert inputs["prompt_input_ids"][0, 0] == tokenizer.bos_token_id
+    assert tokenizer.eos_token_id not in inputs["prompt_input_ids"]
+    tokenizer._tokenizer.post_processor = processors.ByteLevel()
+
+
+@pytest.mark.parametrize("kind", [VAEProcessor, ParaphraseVAEProcessor])
+def test_saved_with_its_model_both_tokenizers_come_back(kind, tokenizers, tmp_path):
+    processor = kind(*tokenizers)
+    make_model("vae" if kind is VAEProcessor else "paraphrase-prompt").save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert type(loaded) is kind
+    for name, tensor in processor(TEXTS, TARGETS).items():
+        assert torch.equal(loaded(TEXTS, TARGETS)[name], tensor)
+
+
+def test_source_conditioning_is_saved(tokenizers, tmp_path):
+    ParaphraseVAEProcessor(*tokenizers, source_conditioning="cross_attention").save_pretrained(tmp_path)
+    assert ParaphraseVAEProcessor.from_pretrained(tmp_path).source_conditioning == "cross_attention"
+
+
+def test_bad_texts_are_named(processor):
+    with pytest.raises(ValueError, match=r"`text` holds no text at position\(s\) \[1\] \(found '  '\)"):
+        processor(["the mat", "  "])
+    with pytest.raises(ValueError, match=r"`text_target` holds no text at position\(s\) \[0\] \(found None\)"):
+        processor(["the mat"], [None])
+    with pytest.raises(ValueError, match="`text` is an empty list"):
+        processor([])
+    with pytest.raises(ValueError, match="`text` has 1 and `text_target` 2"):
+        processor(["the mat"], TARGETS)
+    with pytest.raises(ValueError, match="'source_conditioning' is 'telepathy'|`source_conditioning` is 'telepathy'"):
+        ParaphraseVAEProcessor(processor.tokenizer, processor.encoder_tokenizer, source_conditioning="telepathy")
+
+
+def test_bad_rows_are_named_before_the_model_sees_them(processor):
+    row = dict(processor(TEXTS[0], TARGETS[0], return_tensors=None))
+    collator = VAEDataCollator(processor)
+    with pytest.raises(ValueError, match=r"`attention_mask` holds no token in row\(s\) \[1\]"):
+        collator([row, {**row, "attention_mask": [0] * len(row["attention_mask"])}])
+    with pytest.raises(ValueError, match=r"`labels` holds no token in row\(s\) \[0\]"):
+        collator([{**row, "labels": []}, row])
+    with pytest.raises(ValueError, match="Features hold colour"):
+        collator([{**row, "colour": [1]}])
+
+
+def test_a_tokenizer_without_padding_pads_with_eos_and_one_without_eos_is_refused(tokenizers):
+    bare = PreTrainedTokenizerFast(tokenizer_object=tokenizers[0]._tokenizer, eos_token="[EOS]")
+    assert VAEProcessor(bare, tokenizers[1]).tokenizer.pad_token == "[EOS]"
+    with pytest.raises(ValueError, match="has no EOS token"):
+        VAEProcessor(PreTrainedTokenizerFast(tokenizer_object=tokenizers[0]._tokenizer), tokenizers[1])

@@ -1,0 +1,25 @@
+"""What the package promises to those who import it."""
+
+import subprocess
+import sys
+
+import hf_vae
+
+
+def test_everything_named_is_there_and_documented():
+    for name in hf_vae.__all__:
+        assert getattr(hf_vae, name).__doc__, name
+
+
+def test_importing_registers_downloads_nothing_and_is_quiet():
+    script = (
+        "import socket\n"
+        "def refuse(*a, **k): raise AssertionError('network')\n"
+        "socket.socket.connect = refuse\n"
+        "import hf_vae\n"
+        "from transformers import AutoConfig\n"
+        "print(type(AutoConfig.for_model('paraphrase-vae')).__name__, type(AutoConfig.for_model('text-vae')).__name__)\n"
+    )
+    result = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["ParaphraseVAEConfig", "VAEConfig"]
+    assert "Warning" not in result.stderr
