@@ -17,6 +17,7 @@ from hf_vae.evaluation import (
     paraphrase_metrics,
     self_bleu,
 )
+from hf_vae.evaluation.evaluate_metric import ParaphraseMetric
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
 TARGETS = ["a cat", "the dog ran", "the mat sat", "a dog", "the park"]
@@ -154,3 +155,11 @@ def test_ragged_outputs_are_refused():
         paraphrase_metrics(["a", "b"], [["a"], ["b", "c"]], [["a"], ["b"]])
     with pytest.raises(ValueError, match="1 sources, 2 lists of outputs"):
         paraphrase_metrics(["a"], [["a"], ["b"]], [["a"], ["b"]])
+
+
+def test_the_evaluate_metric_gives_the_same_figures(tmp_path):
+    sources, outputs, references = ["how far is it", "who is he"], [["a b", "c d"], ["e", "f"]], [["a b c"], ["e", "g h"]]
+    metric = ParaphraseMetric(cache_dir=str(tmp_path))
+    assert metric.compute(predictions=outputs, references=references, sources=sources) == paraphrase_metrics(
+        sources, outputs, references
+    )
