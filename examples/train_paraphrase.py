@@ -150,8 +150,12 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
         train = grammar.load_paraphrases(data_args.grammar_pairs, seed, skip=max_test + num_validation)
         return expand_targets(train), validation, test
     columns = {"source_column": data_args.source_column, "target_column": data_args.target_column}
-    test = load_pairs(data_args.test_file or data_args.validation_file, "test", max_rows=max_test, **columns)
-    validation = load_pairs(data_args.validation_file or data_args.test_file, "validation", **columns)
+    held_out = {"validation": data_args.validation_file, "test": data_args.test_file}
+    # One of the two may stand for both.
+    given = {split: name for split, name in held_out.items() if name}
+    names = {split: (name or next(iter(given.values())), split if name else next(iter(given))) for split, name in held_out.items()}
+    validation = load_pairs(*names["validation"], **columns)
+    test = load_pairs(*names["test"], max_rows=max_test, **columns)
     train = load_pairs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **columns)
     return expand_targets(train), validation, test
 
@@ -348,7 +352,8 @@ def train_baseline(model_args, training_args, train, tokenized, common, lengths)
     first_targets = [targets[0] for targets in test["targets"]]
     nll = LikelihoodEvaluator(model, processor, list(test["source"]), first_targets, **lengths).nll(zeros).mean().item()
     figures = {"elbo": -nll, "kl": 0.0}
-    figures.update(dict.fromkeys(("iw_nll", "reconstruction", "nll_posterior", "nll_prior", "nll_shuffled"), nll))
+    names = ("iw_nll", "reconstruction", "nll_posterior", "nll_prior", "nll_shuffled", "nll_zero")
+    figures.update(dict.fromkeys(names, nll))
     beams = measure(model, *common, latents=zeros, num_beams=evaluation_args.num_paraphrases, do_sample=False)
     figures.update(beams["metrics"])
     set_seed(seed)

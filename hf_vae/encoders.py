@@ -55,13 +55,16 @@ def read_text(
     what the caller calls `input_ids`.
 
     Raises:
-        ValueError: a row of padding only, or more tokens than the encoder holds.
+        ValueError: a row of padding only, more tokens than the encoder holds, or an encoder without hidden states.
     """
     check_attention_mask(name.replace("input_ids", "attention_mask"), attention_mask)
     check_length(f"`{name}`", input_ids.shape[1], encoder.config)
     optional = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
     outputs = encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **optional)
-    return outputs.last_hidden_state, getattr(outputs, "pooler_output", None)
+    hidden_states = getattr(outputs, "last_hidden_state", None)
+    if hidden_states is None:
+        raise ValueError(f"The encoder {type(encoder).__name__} returns no `last_hidden_state`, so there is nothing to pool.")
+    return hidden_states, getattr(outputs, "pooler_output", None)
 
 
 def pool(

@@ -155,6 +155,18 @@ class VAEModel(PreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, value: nn.Module):
         self.decoder.set_output_embeddings(value)
 
+    def resize_token_embeddings(self, *args, **kwargs):
+        """
+        Refused: encoder and decoder have a vocabulary each.
+
+        Raises:
+            NotImplementedError: always; it names what to call.
+        """
+        raise NotImplementedError(
+            "Encoder and decoder have a vocabulary each: call `model.encoder.resize_token_embeddings` or "
+            "`model.decoder.resize_token_embeddings`."
+        )
+
     # q(z|y) ---------------------------------------------------------------------------------------------------------------
 
     def encode(

@@ -58,6 +58,7 @@ class VAEProcessor(ProcessorMixin):
         text_target: Texts | None = None,
         max_length: int | None = None,
         max_target_length: int | None = None,
+        truncation: bool | None = None,
         padding: bool | str = True,
         return_tensors: str | None = "pt",
     ) -> BatchEncoding:
@@ -69,6 +70,8 @@ class VAEProcessor(ProcessorMixin):
             text_target (`str` or `list[str]`, *optional*): y, one for each text; adds `labels`.
             max_length (`int`, *optional*): truncates `text` to as many tokens in each vocabulary.
             max_target_length (`int`, *optional*): truncates y to as many tokens, its EOS included.
+            truncation (`bool`, *optional*): whether to truncate; by default where a length is given. `True` without a length
+                truncates to what the tokenizer says that its model holds.
             padding (`bool` or `str`, defaults to `True`): the tokenizers' own option.
             return_tensors (`str`, *optional*, defaults to `"pt"`): `None` gives lists, unpadded.
 
@@ -82,7 +85,14 @@ class VAEProcessor(ProcessorMixin):
         targets = None if text_target is None else as_list("text_target", text_target)
         if targets is not None and len(targets) != len(texts):
             raise ValueError(f"`text` has {len(texts)} and `text_target` {len(targets)} texts; each text needs one target.")
-        features = self.features(texts, targets, max_length, max_target_length)
+        lengths = {"text": max_length, "target": max_target_length, "pair": None}
+        if max_length is not None and max_target_length is not None:
+            lengths["pair"] = max_length + max_target_length
+        cuts = {
+            name: {"max_length": length, "truncation": length is not None if truncation is None else truncation}
+            for name, length in lengths.items()
+        }
+        features = self.features(texts, targets, cuts)
         if return_tensors is None:
             if isinstance(text, str):
                 return BatchEncoding({name: rows[0] for name, rows in features.items()})
@@ -90,20 +100,19 @@ class VAEProcessor(ProcessorMixin):
         rows = [dict(zip(features, values)) for values in zip(*features.values())]
         return self.pad(rows, padding=padding, return_tensors=return_tensors)
 
-    def features(
-        self, texts: list[str], targets: list[str] | None, max_length: int | None, max_target_length: int | None
-    ) -> dict[str, list[list[int]]]:
-        """Unpadded token ids by the names of the model's arguments."""
-        features = dict(self.encoder_tokenizer(texts, truncation=max_length is not None, max_length=max_length))
+    def features(self, texts: list[str], targets: list[str] | None, cuts: dict[str, dict[str, Any]]) -> dict[str, list[list[int]]]:
+        """Unpadded token ids by the names of the model's arguments; `cuts` has tokenizers' options for text, target and pair."""
+        features = dict(self.encoder_tokenizer(texts, **cuts["text"]))
         if targets is not None:
-            features["labels"] = self.label_ids(targets, max_target_length)
+            features["labels"] = self.label_ids(targets, cuts["target"])
         return features
 
-    def label_ids(self, targets: list[str], max_target_length: int | None) -> list[list[int]]:
+    def label_ids(self, targets: list[str], cut: dict[str, Any]) -> list[list[int]]:
         """y and EOS in the decoder's vocabulary, nothing else."""
-        length = None if max_target_length is None else max_target_length - 1
-        rows = self.tokenizer(targets, add_special_tokens=False, truncation=length is not None, max_length=length)
-        return [[*row, self.tokenizer.eos_token_id] for row in rows["input_ids"]]
+        rows = self.tokenizer(targets, add_special_tokens=False, **cut)["input_ids"]
+        if cut["truncation"] and cut["max_length"] is not None:
+            rows = [row[: cut["max_length"] - 1] for row in rows]
+        return [[*row, self.tokenizer.eos_token_id] for row in rows]
 
     def pad(
         self,
@@ -179,22 +188,18 @@ class ConditionalVAEProcessor(VAEProcessor):
         super().__init__(tokenizer, encoder_tokenizer, **kwargs)
         self.source_conditioning = source_conditioning
 
-    def features(
-        self, texts: list[str], targets: list[str] | None, max_length: int | None, max_target_length: int | None
-    ) -> dict[str, list[list[int]]]:
-        """Unpadded token ids by the names of the model's arguments."""
-        truncation = {"truncation": max_length is not None, "max_length": max_length}
-        source = self.encoder_tokenizer(texts, **truncation)
+    def features(self, texts: list[str], targets: list[str] | None, cuts: dict[str, dict[str, Any]]) -> dict[str, list[list[int]]]:
+        """Unpadded token ids by the names of the model's arguments; `cuts` has tokenizers' options for text, target and pair."""
+        source = self.encoder_tokenizer(texts, **cuts["text"])
         features = {name: source[name] for name in ("input_ids", "attention_mask")}
         if self.source_conditioning == "prompt":
-            prompt = self.tokenizer(texts, **truncation)
+            prompt = self.tokenizer(texts, **cuts["text"])
             features["prompt_input_ids"] = [self._open(row) for row in prompt["input_ids"]]
             features["prompt_attention_mask"] = [[1] * len(row) for row in features["prompt_input_ids"]]
         if targets is not None:
-            lengths = None if max_length is None or max_target_length is None else max_length + max_target_length
-            pair = self.encoder_tokenizer(texts, targets, truncation=lengths is not None, max_length=lengths)
+            pair = self.encoder_tokenizer(texts, targets, **cuts["pair"])
             features.update({f"posterior_{name}": rows for name, rows in pair.items()})
-            features["labels"] = self.label_ids(targets, max_target_length)
+            features["labels"] = self.label_ids(targets, cuts["target"])
         return features
 
     def _open(self, prompt: list[int]) -> list[int]:

@@ -19,6 +19,7 @@ from conftest import (
 )
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig, T5Config
+from transformers.utils import ModelOutput
 
 from hf_vae import ParaphraseVAEModel, VAEConfig, VAEModel
 
@@ -421,6 +422,22 @@ def test_an_encoder_decoder_is_no_encoder():
     donor = make_model("vae")
     with pytest.raises(ValueError, match="T5Model is an encoder-decoder"):
         VAEModel(VAEConfig(encoder=config, decoder=donor.config.decoder, latent_size=4))
+
+
+def test_vocabularies_are_resized_where_they_are():
+    model = make_model("paraphrase-prompt")
+    with pytest.raises(NotImplementedError, match=r"model\.decoder\.resize_token_embeddings"):
+        model.resize_token_embeddings(60)
+    model.decoder.resize_token_embeddings(60)
+    assert model.config.decoder.vocab_size == 60
+    assert model(**make_batch(model)).logits.shape[-1] == 60
+
+
+def test_an_encoder_without_hidden_states_is_refused():
+    model = make_model("vae")
+    model.encoder.forward = lambda **_: ModelOutput(pooler_output=torch.zeros(3, 16))
+    with pytest.raises(ValueError, match="returns no `last_hidden_state`"):
+        model(**make_batch(model))
 
 
 def test_prior_log_density_of_nothing_is_log_one():

@@ -71,6 +71,10 @@ def test_truncation_keeps_the_eos_and_the_models_limits(processor):
     assert features["input_ids"].shape[1] == features["prompt_input_ids"].shape[1] == 3
     assert features["labels"].shape[1] == 3 and features["labels"][0, -1] == processor.tokenizer.eos_token_id
     assert features["posterior_input_ids"].shape[1] <= 6
+    processor.encoder_tokenizer.model_max_length = 4
+    assert processor([TEXTS[0]], truncation=True)["input_ids"].shape[1] == 4
+    assert processor([TEXTS[0]], max_length=3, truncation=False)["input_ids"].shape[1] > 4
+    processor.encoder_tokenizer.model_max_length = 10**9
 
 
 def test_a_tokenizer_that_closes_its_texts_does_not_close_the_prompt(tokenizers):

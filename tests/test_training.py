@@ -14,7 +14,7 @@ from conftest import VARIANTS, make_batch, make_model
 from datasets import Dataset
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers import Trainer, TrainingArguments
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
 
 from hf_vae import KLAnnealingCallback, VAEDataCollator
 from hf_vae.training import LinearSchedule, SigmoidSchedule
@@ -179,6 +179,20 @@ def test_per_example_outputs_give_the_exact_corpus_elbo(processor, tmp_path, mon
     expected = model.eval()(**batch)
     elbo = -(predictions[0] + predictions[1]).mean()
     assert elbo == pytest.approx(-(expected.reconstruction_loss + expected.kl).mean().item(), rel=1e-5)
+
+
+def test_seq2seq_trainer_predicts_with_generate(processor, tmp_path):
+    model = resized(make_model("paraphrase-prompt"), processor)
+    arguments = Seq2SeqTrainingArguments(
+        output_dir=str(tmp_path), predict_with_generate=True, generation_max_length=6, use_cpu=True, report_to="none",
+        per_device_eval_batch_size=3, disable_tqdm=True, dataloader_pin_memory=False,
+    )  # fmt: skip
+    data, collator = ragged_dataset(processor), VAEDataCollator(processor)
+    trainer = Seq2SeqTrainer(model, arguments, data_collator=collator, processing_class=processor)
+    predictions = trainer.predict(data).predictions
+    # The start token and five new ones; the trainer pads what it collects.
+    assert (predictions[:, 0] == model.config.decoder_start_token_id).all()
+    assert (predictions[:, 6:] == processor.tokenizer.pad_token_id).all()
 
 
 def test_the_callback_refuses_what_it_cannot_train(processor, tmp_path):
