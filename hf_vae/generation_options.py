@@ -1,4 +1,4 @@
-"""The latent's options in `generate()`, settled between the caller and the generation configuration."""
+"""Generation's defaults for a composite, and the latent's options, settled between the caller and those defaults."""
 
 import copy
 from dataclasses import dataclass
@@ -6,10 +6,19 @@ from dataclasses import dataclass
 import torch
 from transformers import GenerationConfig
 
-from .configuration_vae import check_choice
+from .configuration_vae import VAEConfig, check_choice
 from .gaussian import DiagonalGaussian
 
 LATENT_SOURCES = ("prior", "posterior")
+
+
+def composite_generation_config(config: VAEConfig, decoder_defaults: GenerationConfig) -> GenerationConfig:
+    """The decoder's generation defaults with the composite's special tokens; latent options set on it survive saving."""
+    defaults = decoder_defaults.to_diff_dict()
+    # A configuration that follows from a model's loses its extra fields when it is saved.
+    defaults.pop("_from_model_config", None)
+    special = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+    return GenerationConfig(**defaults | {name: getattr(config, name) for name in special})
 
 
 @dataclass

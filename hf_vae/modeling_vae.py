@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput
 from .configuration_vae import VAEConfig
 from .encoders import build_encoder, check_attention_mask, check_length, pool, read_text
 from .gaussian import FREE_BITS, DiagonalGaussian
-from .generation_options import LatentGenerationOptions
+from .generation_options import LatentGenerationOptions, composite_generation_config
 from .modeling_latent_decoder import LatentDecoder
 
 
@@ -87,7 +87,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         self.kl_weight: torch.Tensor
         self.register_buffer("kl_weight", torch.ones(()), persistent=False)
         self.post_init()
-        self.generation_config = self.composite_generation_config(config, self.decoder.lm.generation_config)
+        self.generation_config = composite_generation_config(config, self.decoder.lm.generation_config)
         if self._auto_class is not None:
             # Saving notes one Auto class of its own accord; this is the second one.
             name = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
@@ -129,15 +129,6 @@ class VAEModel(PreTrainedModel, GenerationMixin):
     @staticmethod
     def prepare_decoder_config(config: VAEConfig) -> None:
         """Asks the decoder's configuration for what this model needs of it, before the decoder is built."""
-
-    @staticmethod
-    def composite_generation_config(config: VAEConfig, decoder_defaults: GenerationConfig) -> GenerationConfig:
-        """The decoder's generation defaults with the composite's special tokens; latent options set on it survive saving."""
-        defaults = decoder_defaults.to_diff_dict()
-        # A configuration that follows from a model's loses its extra fields when it is saved.
-        defaults.pop("_from_model_config", None)
-        special = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
-        return GenerationConfig(**defaults | {name: getattr(config, name) for name in special})
 
     @property
     def encoder_hidden_size(self) -> int:
