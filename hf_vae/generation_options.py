@@ -17,8 +17,10 @@ def composite_generation_config(config: VAEConfig, decoder_defaults: GenerationC
     defaults = decoder_defaults.to_diff_dict()
     # A configuration that follows from a model's loses its extra fields when it is saved.
     defaults.pop("_from_model_config", None)
-    special = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
-    return GenerationConfig(**defaults | {name: getattr(config, name) for name in special})
+    defaults.update(pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id)
+    # A chat model may stop at more tokens than its configuration's one.
+    defaults.setdefault("eos_token_id", config.eos_token_id)
+    return GenerationConfig(**defaults)
 
 
 @dataclass
@@ -28,13 +30,13 @@ class LatentGenerationOptions:
         config (`GenerationConfig`): everything else, for the decoder's own `generate`.
         latent_source (`str`, *optional*): `"prior"`, `"posterior"` or the model's default.
         latent_temperature (`float`): factor on the source's standard deviation.
-        num_return_sequences (`int`): sequences for each input.
+        num_return_sequences (`int`, *optional*): sequences for each input, where the caller said.
     """
 
     config: GenerationConfig
     latent_source: str | None
     latent_temperature: float
-    num_return_sequences: int
+    num_return_sequences: int | None
 
     @classmethod
     def settle(
@@ -54,20 +56,20 @@ class LatentGenerationOptions:
         """
         config = copy.deepcopy(defaults)
 
-        def option(name, given, default):
-            return next(value for value in (given, getattr(config, name, None), default) if value is not None)
+        def option(name, given, default=None):
+            return next((value for value in (given, getattr(config, name, None)) if value is not None), default)
 
         options = cls(
             config=config,
-            latent_source=latent_source or getattr(config, "latent_source", None),
+            latent_source=option("latent_source", latent_source),
             latent_temperature=option("latent_temperature", latent_temperature, 1.0),
-            num_return_sequences=option("num_return_sequences", num_return_sequences, 1),
+            num_return_sequences=option("num_return_sequences", num_return_sequences),
         )
         if options.latent_source is not None:
             check_choice("latent_source", options.latent_source, LATENT_SOURCES)
         if options.latent_temperature < 0:
             raise ValueError(f"`latent_temperature` is {options.latent_temperature}; it cannot be negative.")
-        if options.num_return_sequences < 1:
+        if options.num_return_sequences is not None and options.num_return_sequences < 1:
             raise ValueError(f"`num_return_sequences` is {options.num_return_sequences}; it must be at least 1.")
         # The decoder sees one row per sequence: it must neither multiply the rows nor refuse several greedy ones.
         config.num_return_sequences = None
@@ -80,4 +82,26 @@ class LatentGenerationOptions:
 
     def draw(self, distribution: DiagonalGaussian, generator: torch.Generator | None) -> torch.Tensor:
         """One z for each sequence to return, those of one input next to each other."""
-        return distribution.repeat(self.num_return_sequences).sample(generator, self.latent_temperature)
+        return distribution.repeat(self.num_return_sequences or 1).sample(generator, self.latent_temperature)
+
+    def accept(self, latents: torch.Tensor, batch_size: int, latent_size: int) -> torch.Tensor:
+        """
+        `latents` as the caller gave them: one for each sequence to return, or one for each input, whose sequences then share it
+        and are the decoder's to multiply.
+
+        Raises:
+            ValueError: they are neither.
+        """
+        count = self.num_return_sequences
+        rows, fits = latents.shape[0], latents.ndim == 2 and latents.shape[1] == latent_size
+        if count is not None and count > 1 and rows == batch_size:
+            self.config.num_return_sequences = count
+        elif count is None:
+            fits = fits and rows > 0 and rows % batch_size == 0
+        else:
+            fits = fits and rows == batch_size * count
+        if not fits:
+            expected = f"({batch_size * (count or 1)}, {latent_size})" + (" or a multiple of its rows" if count is None else "")
+            shared = f", or ({batch_size}, {latent_size}) to share" if count is not None and count > 1 else ""
+            raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}{shared}.")
+        return latents

@@ -173,7 +173,7 @@ class ConditionalVAEModel(VAEModel):
         conditioning = self.condition(prompt_input_ids, prompt_attention_mask, input_ids, attention_mask)
         batch = next(iter(conditioning.values())).shape[0]
         if latents is not None:
-            self._check_latents(latents, batch * options.num_return_sequences, batch)
+            latents = options.accept(latents, batch, self.config.latent_size)
         elif options.latent_source == "posterior":
             posterior = self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist
             latents = options.draw(posterior, generator)

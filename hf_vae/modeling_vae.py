@@ -1,6 +1,5 @@
 """The text VAE: q(z|y), p(z) = N(0, I), p(y|z), and the ELBO between them. The base of the conditional models."""
 
-import inspect
 from dataclasses import dataclass
 from typing import cast
 
@@ -114,8 +113,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             ValueError: a field that the configuration does not have, or a part that cannot serve.
         """
         config_class = cast(type[VAEConfig], cls.config_class)
-        fields = set(inspect.signature(config_class).parameters) | set(config_class.__dataclass_fields__)
-        unknown = sorted(set(latent_options) - fields)
+        unknown = sorted(set(latent_options) - set(config_class.__dataclass_fields__))
         if unknown:
             raise ValueError(f"{config_class.__name__} has no field named {', '.join(unknown)}.")
         encoder_config = AutoConfig.from_pretrained(encoder_name_or_path)
@@ -312,7 +310,9 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         if latents is None:
             latents = posterior.sample()
         else:
-            self._check_latents(latents, labels.shape[0])
+            expected = (labels.shape[0], self.config.latent_size)
+            if latents.shape != expected:
+                raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}.")
         logits = self.decode(latents, labels, **conditioning)
         objective = sentence_nats(logits, labels)
         output = VAEOutput(reconstruction_loss=objective)
@@ -341,11 +341,6 @@ class VAEModel(PreTrainedModel, GenerationMixin):
                 "text, call `generate`."
             )
         return labels
-
-    def _check_latents(self, latents: torch.Tensor, *rows: int) -> None:
-        if latents.ndim != 2 or latents.shape[0] not in rows or latents.shape[1] != self.config.latent_size:
-            expected = " or ".join(f"({count}, {self.config.latent_size})" for count in dict.fromkeys(rows))
-            raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}.")
 
     # Generation -----------------------------------------------------------------------------------------------------------
 
@@ -400,7 +395,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         batch = self._batch_size(given, latents, num_samples)
         source = options.latent_source or ("prior" if input_ids is None else "posterior")
         if latents is not None:
-            self._check_latents(latents, batch * options.num_return_sequences, batch)
+            latents = options.accept(latents, batch, self.config.latent_size)
         elif source == "posterior":
             if input_ids is None:
                 raise ValueError("`latent_source='posterior'` needs `input_ids`, the text whose posterior is sampled.")
@@ -425,8 +420,6 @@ class VAEModel(PreTrainedModel, GenerationMixin):
 
     def _generate(self, latents, batch, conditioning, options, model_kwargs):
         rows = latents.shape[0]
-        if rows == batch and options.num_return_sequences > 1:
-            options.config.num_return_sequences = options.num_return_sequences
         repeated = {name: tensor.repeat_interleave(rows // batch, 0) for name, tensor in conditioning.items()}
         context_ids, context_mask, states = self._decoder_context(rows, **repeated)
         check_length("prompt and start token together", context_ids.shape[1], self.config.decoder)

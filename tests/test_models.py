@@ -257,6 +257,8 @@ def test_sequences_of_an_input_stand_together_and_match_a_batch_of_one(model, ba
         alone = {name: tensor[row : row + 1] for name, tensor in inputs.items()}
         single = model.generate(**alone, latents=latents[2 * row : 2 * row + 2], num_return_sequences=2, **GREEDY)
         assert torch.equal(single, together[2 * row : 2 * row + 2])
+    # As many latents as there are sequences say how many are wanted.
+    assert torch.equal(model.generate(**inputs, latents=latents, **GREEDY), together)
 
 
 def test_output_is_the_start_token_and_new_tokens(model, batch):
@@ -331,8 +333,12 @@ def test_bad_inputs_are_named_before_any_compute(model, batch):
         model(**inputs)
     with pytest.raises(ValueError, match=r"`latents` has shape \(3, 5\); expected \(3, 4\)"):
         model(**batch, latents=torch.zeros(3, 5))
-    with pytest.raises(ValueError, match=r"expected \(6, 4\) or \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"expected \(6, 4\), or \(3, 4\) to share"):
         model.generate(**inputs, latents=torch.zeros(4, 4), num_return_sequences=2)
+    with pytest.raises(ValueError, match=r"`latents` has shape \(4, 4\); expected \(3, 4\) or a multiple of its rows"):
+        model.generate(**inputs, latents=torch.zeros(4, 4))
+    with pytest.raises(ValueError, match=r"`latents` has shape \(3, 5\)"):
+        model.generate(**inputs, latents=torch.zeros(3, 5))
     with pytest.raises(ValueError, match="`num_return_sequences` is 0"):
         model.generate(**inputs, num_return_sequences=0)
     with pytest.raises(ValueError, match=r"`latent_temperature` is -1\.0"):
