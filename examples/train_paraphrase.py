@@ -71,6 +71,10 @@ class ModelArguments:
     kl_schedule_options: str = field(
         default="{}", metadata={"help": "The schedule's options as JSON, such as '{\"steps\": 1000}'."}
     )
+    latent_free_steps: int = field(
+        default=0,
+        metadata={"help": "Steps to train with z = 0 first: a decoder that can lean on z too early never reads its source well."},
+    )
     freeze_encoder: bool = field(default=False, metadata={"help": "Train only what is new around the encoder."})
     freeze_decoder: bool = field(default=False, metadata={"help": "Train only what is new around the decoder."})
     lora: str | None = field(
@@ -111,7 +115,8 @@ def parse_arguments(argv: list[str]):
         recipe, *argv = argv
     elif not any(word.partition("=")[0] == "--train_file" for word in argv):
         recipe = EMBEDDED_RECIPE
-    parser.set_defaults(output_dir="outputs/paraphrase")
+    # The first step is logged so that a run shorter than `logging_steps` has its plot too.
+    parser.set_defaults(output_dir="outputs/paraphrase", logging_first_step=True)
     if recipe is not None:
         # JSON is YAML too.
         defaults = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
@@ -213,7 +218,7 @@ def make_trainer(model, training_args, collator, train, validation, callbacks) -
         model,
         training_args,
         train_dataset=train,
-        eval_dataset=validation if training_args.do_eval else None,
+        eval_dataset=validation,
         data_collator=collator,
         callbacks=callbacks,
     )
@@ -277,12 +282,14 @@ def main(argv: list[str]) -> dict:
         training_args,
         VAEDataCollator(processor),
         tokenized["train"],
-        tokenized["validation"],
+        tokenized["validation"] if training_args.do_eval else None,
         [KLAnnealingCallback(schedule)],
     )
     checkpoint = training_args.resume_from_checkpoint
     if checkpoint in ("True", "true", "last"):
         checkpoint = get_last_checkpoint(training_args.output_dir)
+    if model_args.latent_free_steps and checkpoint is None:
+        train_without_latent(model, processor, training_args, "latent_free", model_args.latent_free_steps, tokenized["train"])
     trainer.train(resume_from_checkpoint=checkpoint)
     if model_args.lora:
         if state.is_main_process:
@@ -330,6 +337,24 @@ def main(argv: list[str]) -> dict:
     return metrics
 
 
+def train_without_latent(model, processor, training_args, name: str, max_steps: int, train: Dataset) -> None:
+    """Trains with z = 0, in a directory of its own below the output's, by the run's other settings."""
+    settings = replace(
+        training_args,
+        output_dir=str(Path(training_args.output_dir) / name),
+        max_steps=max_steps,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        push_to_hub=False,
+        resume_from_checkpoint=None,
+    )
+    read = ("input_ids", "attention_mask", "prompt_input_ids", "prompt_attention_mask", "labels", "length")
+    data = train.select_columns([column for column in train.column_names if column in read])
+    collator = LatentFreeCollator(processor, latent_size=model.config.latent_size)
+    make_trainer(model, settings, collator, data, None, []).train()
+
+
 def train_baseline(model_args, training_args, train, tokenized, common, lengths) -> dict:
     """
     Figures of the same model trained with z = 0, in its own directory. It has one p(y|x), so every NLL is the same number, and
@@ -339,13 +364,9 @@ def train_baseline(model_args, training_args, train, tokenized, common, lengths)
     set_seed(training_args.seed)
     model, _ = build(model_args, train)
     latent_size = model.config.latent_size
-    directory = str(Path(training_args.output_dir) / "baseline")
-    settings = replace(training_args, output_dir=directory, push_to_hub=False, resume_from_checkpoint=None)
-    columns = ["input_ids", "attention_mask", "prompt_input_ids", "prompt_attention_mask", "labels", "length"]
-    data = {name: rows.select_columns([c for c in columns if c in rows.column_names]) for name, rows in tokenized.items()}
-    collator = LatentFreeCollator(processor, latent_size=latent_size)
-    trainer = make_trainer(model, settings, collator, data["train"], data["validation"], [])
-    trainer.train()
+    # As many steps as the model with z has had altogether.
+    steps = training_args.max_steps + model_args.latent_free_steps if training_args.max_steps > 0 else -1
+    train_without_latent(model, processor, training_args, "baseline", steps, tokenized["train"])
     if model_args.lora:
         model = model.merge_and_unload()
     zeros = torch.zeros(len(test), 1, latent_size)
@@ -369,6 +390,7 @@ def describe(argv, model_args, data_args, training_args, test, metrics, shown) -
         "KL schedule": f"{model_args.kl_schedule} {model_args.kl_schedule_options}",
         "free bits": f"{model_args.free_bits} nats per {model_args.free_bits_per}",
         "word dropout": model_args.word_dropout,
+        "steps with z = 0 first": model_args.latent_free_steps,
         "optimiser steps": training_args.max_steps if training_args.max_steps > 0 else "–",
         "epochs": training_args.num_train_epochs if training_args.max_steps <= 0 else "–",
         "batch size per device": training_args.per_device_train_batch_size,
