@@ -15,8 +15,8 @@ from hf_vae.data import grammar
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL = [
-    "--max_steps", "4", "--grammar_pairs", "40", "--max_test_samples", "4", "--importance_samples", "3", "--hidden_size", "16",
-    "--max_new_tokens", "8", "--latent_free_steps", "2", "--use_cpu", "--per_device_train_batch_size", "4", "--disable_tqdm", "true",
+    "--max_steps", "4", "--grammar_pairs", "40", "--max_test_samples", "4", "--importance_samples", "3", "--hidden_size", "16", "--use_cpu",
+    "--max_new_tokens", "8", "--latent_free_steps", "2", "--per_device_train_batch_size", "4", "--disable_tqdm", "true",
 ]  # fmt: skip
 
 
