@@ -20,7 +20,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["hf_vae", "hf_vae.*"]),
     package_data={"hf_vae": ["py.typed"], "hf_vae.hub": ["model_card_template.md"]},
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     # The oldest versions that the tests have run with.
     install_requires=[
         "accelerate>=1.15",

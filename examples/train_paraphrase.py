@@ -48,6 +48,18 @@ logger = logging.getLogger(__name__)
 EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "paraphrase_embedded.yaml"
 
 
+RESUME_LAST = ("True", "true", "last")
+
+
+def last_checkpoint(training_args: TrainingArguments) -> str | None:
+    return get_last_checkpoint(training_args.output_dir) if Path(training_args.output_dir).is_dir() else None
+
+
+def parse_json(options: str | dict | None) -> dict:
+    """A command line's JSON, or what a file of arguments holds in its place."""
+    return json.loads(options) if isinstance(options, str) else options or {}
+
+
 @dataclass
 class ModelArguments:
     encoder_name_or_path: str | None = field(
@@ -127,14 +139,27 @@ def parse_arguments(argv: list[str]):
     return parser.parse_args_into_dataclasses(args=argv)
 
 
-def check_arguments(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
+def check_arguments(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    evaluation_args: EvaluationArguments,
+    training_args: TrainingArguments,
+) -> None:
     """Everything that can be refused before anything is computed or written."""
+    least = {"num_paraphrases": 2, "importance_samples": 1, "max_test_samples": 2, "max_new_tokens": 1}
+    for name, smallest in least.items():
+        if getattr(evaluation_args, name) < smallest:
+            raise ValueError(f"`--{name}` is {getattr(evaluation_args, name)}; it must be at least {smallest}.")
     if bool(model_args.encoder_name_or_path) != bool(model_args.decoder_name_or_path):
         raise ValueError("Give both `--encoder_name_or_path` and `--decoder_name_or_path`, or neither to train from nothing.")
     if model_args.encoder_name_or_path and not data_args.train_file:
         raise ValueError("Pretrained parts need `--train_file`; the embedded grammar is for models trained from nothing.")
     if data_args.train_file and not (data_args.validation_file or data_args.test_file):
         raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: figures are measured on held-out pairs.")
+    if "task_type" in parse_json(model_args.lora):
+        raise ValueError("`--lora` names a `task_type`; leave it out: peft's task types expect arguments of other models.")
+    if training_args.resume_from_checkpoint in RESUME_LAST and not last_checkpoint(training_args):
+        raise ValueError(f"`--resume_from_checkpoint`: {training_args.output_dir} holds no checkpoint.")
     if training_args.label_smoothing_factor:
         raise ValueError("`--label_smoothing_factor` must be 0: an ELBO has no label smoothing.")
     config_file = Path(training_args.output_dir) / "config.json"
@@ -143,6 +168,19 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
         if found != ParaphraseVAEConfig.model_type:
             raise ValueError(
                 f"`--output_dir` {training_args.output_dir} holds a model of type {found!r}; choose another directory."
+            )
+
+
+def check_lengths(model: ParaphraseVAEModel, data_args: DataArguments) -> None:
+    """Refuses lengths at which the longest rows could not be read, which would else show in the middle of training."""
+    source, target = data_args.max_source_length, data_args.max_target_length
+    needed = {"encoder": source + target, "decoder": source + 1 + target}
+    for part, length in needed.items():
+        longest = getattr(getattr(model.config, part).get_text_config(), "max_position_embeddings", None)
+        if longest is not None and length > longest:
+            raise ValueError(
+                f"`--max_source_length` {source} and `--max_target_length` {target} make {length} tokens for the {part}, which "
+                f"holds {longest}; lower them."
             )
 
 
@@ -162,10 +200,14 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
     validation = load_pairs(*names["validation"], **columns)
     test = load_pairs(*names["test"], max_rows=max_test, **columns)
     train = load_pairs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **columns)
+    if len(test) < 2:
+        raise ValueError(f"{names['test'][0]} has {len(test)} source; figures need at least two.")
     return expand_targets(train), validation, test
 
 
-def build(model_args: ModelArguments, train: Dataset) -> tuple[ParaphraseVAEModel, ParaphraseVAEProcessor]:
+def build(
+    model_args: ModelArguments, data_args: DataArguments, train: Dataset
+) -> tuple[ParaphraseVAEModel, ParaphraseVAEProcessor]:
     """The model with its processor, around pretrained parts or from nothing."""
     latent_options = {
         name: getattr(model_args, name)
@@ -188,16 +230,24 @@ def build(model_args: ModelArguments, train: Dataset) -> tuple[ParaphraseVAEMode
     else:
         sizes = ("hidden_size", "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "dropout")
         encoder, decoder = small_configs(
-            tokenizer, max_position_embeddings=256, **{size: getattr(model_args, size) for size in sizes}
+            tokenizer,
+            max_position_embeddings=max(256, data_args.max_source_length + data_args.max_target_length + 1),
+            **{size: getattr(model_args, size) for size in sizes},
         )
         model = ParaphraseVAEModel(ParaphraseVAEConfig(encoder=encoder, decoder=decoder, **latent_options))
-    model.encoder.requires_grad_(not model_args.freeze_encoder)
-    model.decoder.lm.requires_grad_(not model_args.freeze_decoder)
+    check_lengths(model, data_args)
+    # What no pretrained part brought along is trained whatever is frozen.
+    new = ["posterior", "project"]
+    if model_args.source_conditioning == "cross_attention":
+        new += ["source_projection", "crossattention", "ln_cross_attn"]
+    for name, parameter in model.named_parameters():
+        frozen = model_args.freeze_decoder if name.startswith("decoder.lm.") else model_args.freeze_encoder
+        pretrained = name.startswith(("encoder.", "source_encoder.", "decoder.lm."))
+        parameter.requires_grad_(not (pretrained and frozen) or any(module in name.split(".") for module in new))
     if model_args.lora:
         from peft import LoraConfig, get_peft_model
 
-        lora = json.loads(model_args.lora) if isinstance(model_args.lora, str) else model_args.lora
-        model = get_peft_model(model, LoraConfig(**{"modules_to_save": ["posterior", "project"], **lora}))
+        model = get_peft_model(model, LoraConfig(**{"modules_to_save": new, **parse_json(model_args.lora)}))
     return model, processor
 
 
@@ -217,6 +267,7 @@ def make_trainer(model, training_args, collator, train, validation, callbacks) -
     return Trainer(
         model,
         training_args,
+        processing_class=collator.processor,
         train_dataset=train,
         eval_dataset=validation,
         data_collator=collator,
@@ -249,9 +300,12 @@ def measure(model, processor, test, data_args, evaluation_args, seed, on_grammar
 def main(argv: list[str]) -> dict:
     # 1. Arguments, refused before any compute where they cannot work.
     model_args, data_args, evaluation_args, training_args = parse_arguments(argv)
-    check_arguments(model_args, data_args, training_args)
-    options = model_args.kl_schedule_options
-    schedule = make_schedule(model_args.kl_schedule, **(json.loads(options) if isinstance(options, str) else options))
+    check_arguments(model_args, data_args, evaluation_args, training_args)
+    schedule = make_schedule(model_args.kl_schedule, **parse_json(model_args.kl_schedule_options))
+    push_to_hub = training_args.push_to_hub
+    if model_args.lora:
+        # The Trainer would leave the adapter beside the merged model, where it would be applied once more.
+        training_args.push_to_hub = False
     output_dir = Path(training_args.output_dir)
     on_grammar = data_args.train_file is None
     state = PartialState()
@@ -262,7 +316,7 @@ def main(argv: list[str]) -> dict:
         train, validation, test = load_data(data_args, evaluation_args.max_test_samples, training_args.seed)
 
     # 3. Model and processor.
-    model, processor = build(model_args, train)
+    model, processor = build(model_args, data_args, train)
     lengths = {"max_length": data_args.max_source_length, "max_target_length": data_args.max_target_length}
 
     def tokenize(rows):
@@ -286,8 +340,8 @@ def main(argv: list[str]) -> dict:
         [KLAnnealingCallback(schedule)],
     )
     checkpoint = training_args.resume_from_checkpoint
-    if checkpoint in ("True", "true", "last"):
-        checkpoint = get_last_checkpoint(training_args.output_dir)
+    if checkpoint in RESUME_LAST:
+        checkpoint = last_checkpoint(training_args)
     if model_args.latent_free_steps and checkpoint is None:
         train_without_latent(model, processor, training_args, "latent_free", model_args.latent_free_steps, tokenized["train"])
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -295,8 +349,10 @@ def main(argv: list[str]) -> dict:
         if state.is_main_process:
             model.save_pretrained(output_dir / "adapter")
         model = model.merge_and_unload()
+        model.save_pretrained(output_dir, is_main_process=state.is_main_process)
+    else:
+        trainer.save_model()
     if state.is_main_process:
-        model.save_pretrained(output_dir)
         processor.save_pretrained(output_dir)
         plot_training(trainer.state.log_history, output_dir / "training.png")
     trainer.save_state()
@@ -305,19 +361,30 @@ def main(argv: list[str]) -> dict:
     first_targets = [targets[0] for targets in test["targets"]]
     evaluator = LikelihoodEvaluator(model, processor, list(test["source"]), first_targets, **lengths)
     metrics = likelihood_metrics(evaluator, evaluation_args.importance_samples, training_args.seed)
+    limit = data_args.max_target_length
+    cut = sum(len(processor.label_ids([target], {"truncation": False})[0]) > limit for target in first_targets)
+    if cut:
+        logger.warning("%d of %d references are cut to %d tokens; their likelihood is the cut text's.", cut, len(test), limit)
+    metrics["references_cut"] = cut / len(test)
     common = (processor, test, data_args, evaluation_args, training_args.seed, on_grammar)
     generated = measure(model, *common, do_sample=False)
     metrics.update(generated["metrics"])
 
     # 6. The same model trained without z: beams and sampling are then all the diversity there is.
     if evaluation_args.with_baseline:
-        metrics["baseline"] = train_baseline(model_args, training_args, train, tokenized, common, lengths)
+        metrics["baseline"] = train_baseline(model_args, training_args, train, tokenized["train"], common, lengths)
 
     # 7. What a stranger needs: figures, and a card that tells them.
     if state.is_main_process:
         (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         shown = list(zip(test["source"], generated["outputs"], test["targets"]))[:5]
-        write_model_card(model, describe(argv, model_args, data_args, training_args, test, metrics, shown), output_dir)
+        repository = None
+        if push_to_hub:
+            api = HfApi(token=training_args.hub_token)
+            name = training_args.hub_model_id or output_dir.name
+            repository = api.create_repo(name, private=training_args.hub_private_repo, exist_ok=True).repo_id
+        record = describe(argv, model_args, data_args, evaluation_args, training_args, test, metrics, shown)
+        write_model_card(model, replace(record, name=repository or record.name), output_dir)
         for source, outputs, references in shown:
             print(f"\n{source}")
             for output in outputs[:5]:
@@ -328,11 +395,9 @@ def main(argv: list[str]) -> dict:
         print(f"\nSaved to {output_dir}")
 
         # 8. Share it.
-        if training_args.push_to_hub:
-            api = HfApi(token=training_args.hub_token)
-            name = training_args.hub_model_id or output_dir.name
-            repository = api.create_repo(name, private=training_args.hub_private_repo, exist_ok=True).repo_id
-            api.upload_folder(repo_id=repository, folder_path=output_dir, ignore_patterns=["checkpoint-*", "runs/*", "baseline/*"])
+        if repository:
+            kept_back = ["checkpoint-*", "runs/*", "baseline/*", "latent_free/*"]
+            api.upload_folder(repo_id=repository, folder_path=output_dir, ignore_patterns=kept_back)
     state.wait_for_everyone()
     return metrics
 
@@ -352,21 +417,29 @@ def train_without_latent(model, processor, training_args, name: str, max_steps: 
     read = ("input_ids", "attention_mask", "prompt_input_ids", "prompt_attention_mask", "labels", "length")
     data = train.select_columns([column for column in train.column_names if column in read])
     collator = LatentFreeCollator(processor, latent_size=model.config.latent_size)
+    # What only q uses gets no gradient, which distributed training would stumble over.
+    decoder_reads_encoder = model.config.source_conditioning == "cross_attention" and model.config.tie_encoders
+    unused = [model.posterior] if decoder_reads_encoder else [model.posterior, model.encoder]
+    idle = [parameter for module in unused for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in idle:
+        parameter.requires_grad_(False)
     make_trainer(model, settings, collator, data, None, []).train()
+    for parameter in idle:
+        parameter.requires_grad_(True)
 
 
-def train_baseline(model_args, training_args, train, tokenized, common, lengths) -> dict:
+def train_baseline(model_args, training_args, train, tokenized_train, common, lengths) -> dict:
     """
     Figures of the same model trained with z = 0, in its own directory. It has one p(y|x), so every NLL is the same number, and
     its several outputs are beams (`beam`) or samples (`sampling`).
     """
-    processor, test, _, evaluation_args, seed, _ = common
+    processor, test, data_args, evaluation_args, seed, _ = common
     set_seed(training_args.seed)
-    model, _ = build(model_args, train)
+    model, _ = build(model_args, data_args, train)
     latent_size = model.config.latent_size
     # As many steps as the model with z has had altogether.
     steps = training_args.max_steps + model_args.latent_free_steps if training_args.max_steps > 0 else -1
-    train_without_latent(model, processor, training_args, "baseline", steps, tokenized["train"])
+    train_without_latent(model, processor, training_args, "baseline", steps, tokenized_train)
     if model_args.lora:
         model = model.merge_and_unload()
     zeros = torch.zeros(len(test), 1, latent_size)
@@ -382,10 +455,12 @@ def train_baseline(model_args, training_args, train, tokenized, common, lengths)
     return figures
 
 
-def describe(argv, model_args, data_args, training_args, test, metrics, shown) -> RunRecord:
+def describe(argv, model_args, data_args, evaluation_args, training_args, test, metrics, shown) -> RunRecord:
     """What the card tells of this run."""
     pretrained = [name for name in (model_args.encoder_name_or_path, model_args.decoder_name_or_path) if name]
-    dataset = "sentences of hf_vae's paraphrase grammar" if data_args.train_file is None else Path(data_args.train_file).stem
+    embedded = data_args.train_file is None
+    dataset = "sentences of hf_vae's paraphrase grammar" if embedded else f"the pairs of `{Path(data_args.train_file).name}`"
+    named = not embedded and not Path(data_args.train_file).suffix
     training = {
         "KL schedule": f"{model_args.kl_schedule} {model_args.kl_schedule_options}",
         "free bits": f"{model_args.free_bits} nats per {model_args.free_bits_per}",
@@ -398,19 +473,22 @@ def describe(argv, model_args, data_args, training_args, test, metrics, shown) -
         "seed": training_args.seed,
     }
     return RunRecord(
-        name=training_args.hub_model_id or Path(training_args.output_dir).name,
+        name=training_args.output_dir,
         command=shlex.join(["accelerate", "launch", "examples/train_paraphrase.py", *argv]),
         dataset=dataset,
         metrics=metrics,
         baseline=metrics.get("baseline", {}),
         measured_on=(
-            f"Measured on {len(test)} held-out sources: bounds on the first reference of each; text metrics on greedy outputs that "
-            "differ by z, drawn from the prior."
+            f"Measured on {len(test)} held-out sources: bounds on the first reference of each; text metrics on "
+            f"{evaluation_args.num_paraphrases} greedy outputs that differ by z, drawn from the prior; without z, on as many beams."
         ),
         training=training,
         samples=[(source, outputs[:5]) for source, outputs, _ in shown],
         base_models=pretrained,
-        dataset_ids=[],
+        dataset_ids=[data_args.train_file] if named else [],
+        # Of other data and other weights only their owners can say.
+        license="apache-2.0" if embedded else None,
+        language="en" if embedded else None,
     )
 
 

@@ -70,17 +70,28 @@ class VAEConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        decoder = self.decoder
-        eos = decoder.eos_token_id[0] if isinstance(decoder.eos_token_id, list) else decoder.eos_token_id
+
+        def token(name: str) -> Any:
+            """The decoder's; some families keep theirs with the text model."""
+            return next(
+                (
+                    value
+                    for config in (self.decoder, self.decoder.get_text_config())
+                    if (value := getattr(config, name, None)) is not None
+                ),
+                None,
+            )
+
         if self.eos_token_id is None:
-            self.eos_token_id = decoder.eos_token_id
+            self.eos_token_id = token("eos_token_id")
+        eos = self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
         if self.decoder_start_token_id is None:
-            candidates = (getattr(decoder, "decoder_start_token_id", None), decoder.bos_token_id, eos)
-            self.decoder_start_token_id = next((token for token in candidates if token is not None), None)
+            candidates = (token("decoder_start_token_id"), token("bos_token_id"), eos)
+            self.decoder_start_token_id = next((value for value in candidates if value is not None), None)
         if self.pad_token_id is None:
             # Padding is masked, so any token may stand there.
-            candidates = (decoder.pad_token_id, eos, self.decoder_start_token_id)
-            self.pad_token_id = next((token for token in candidates if token is not None), None)
+            candidates = (token("pad_token_id"), eos, self.decoder_start_token_id)
+            self.pad_token_id = next((value for value in candidates if value is not None), None)
 
     def validate_latent_options(self):
         """Runs when a configuration is made or loaded."""

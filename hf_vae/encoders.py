@@ -15,10 +15,10 @@ def check_attention_mask(name: str, mask: torch.Tensor | None) -> None:
         raise ValueError(f"`{name}` is all padding in row(s) {empty}: every row needs at least one token.")
 
 
-def check_length(name: str, length: int, config: PreTrainedConfig) -> None:
-    """Raises a `ValueError` where `length` tokens exceed what the model of `config` was built for."""
+def check_length(name: str, mask: torch.Tensor, config: PreTrainedConfig) -> None:
+    """Raises a `ValueError` where a row of `mask` has more tokens than the model of `config` was built for."""
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and length > longest:
+    if longest is not None and mask.shape[1] > longest and (length := int(mask.sum(-1).max())) > longest:
         raise ValueError(
             f"{name} is {length} tokens long, but {type(config).__name__} holds {longest} (`max_position_embeddings`): "
             "truncate the text, for instance with the processor's `max_length`."
@@ -58,7 +58,8 @@ def read_text(
         ValueError: a row of padding only, more tokens than the encoder holds, or an encoder without hidden states.
     """
     check_attention_mask(name.replace("input_ids", "attention_mask"), attention_mask)
-    check_length(f"`{name}`", input_ids.shape[1], encoder.config)
+    # An encoder may count its positions over padding too.
+    check_length(f"`{name}`", torch.ones_like(input_ids), encoder.config)
     optional = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
     outputs = encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **optional)
     hidden_states = getattr(outputs, "last_hidden_state", None)

@@ -42,19 +42,25 @@ class LatentGenerationOptions:
     def settle(
         cls,
         defaults: GenerationConfig,
+        given: GenerationConfig | None,
+        latents: torch.Tensor | None,
         latent_source: str | None,
         latent_temperature: float | None,
         num_return_sequences: int | None,
         kwargs: dict,
     ) -> tuple["LatentGenerationOptions", dict]:
         """
-        What the caller says, else what the generation configuration says, else the default; and those of `kwargs` that are no
-        generation option but inputs of the decoder.
+        What the caller says, else what the `given` configuration says, else the model's `defaults`; and those of `kwargs` that are
+        no generation option but inputs of the decoder.
 
         Raises:
-            ValueError: an option out of range.
+            ValueError: an option out of range, or one of where z comes from beside `latents`.
         """
-        config = copy.deepcopy(defaults)
+        if latents is not None and (latent_source is not None or latent_temperature is not None):
+            raise ValueError("`latents` are given: `latent_source` and `latent_temperature` would have no effect, leave them out.")
+        config = copy.deepcopy(defaults if given is None else given)
+        if given is not None:
+            config.update(**defaults.to_dict(), defaults_only=True, allow_custom_entries=True)
 
         def option(name, given, default=None):
             return next((value for value in (given, getattr(config, name, None)) if value is not None), default)
@@ -78,6 +84,9 @@ class LatentGenerationOptions:
         if config.max_length is not None:
             config.max_new_tokens = config.max_new_tokens or config.max_length - 1
             config.max_length = None
+        if config.min_length:
+            config.min_new_tokens = config.min_new_tokens or config.min_length - 1
+            config.min_length = None
         return options, model_kwargs
 
     def draw(self, distribution: DiagonalGaussian, generator: torch.Generator | None) -> torch.Tensor:

@@ -1,7 +1,5 @@
 """What all conditional models share: q(z|x,y) reads the pair, p(y|x,z) sees the source x."""
 
-import copy
-
 import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
@@ -26,7 +24,6 @@ class ConditionalVAEModel(VAEModel):
         encoder: PreTrainedModel | None = None,
         decoder: PreTrainedModel | None = None,
     ):
-        self.prepare_decoder_config(config)
         super().__init__(config, encoder, decoder)
         if config.source_conditioning == "cross_attention":
             if not self.decoder.takes_encoder_states:
@@ -35,14 +32,20 @@ class ConditionalVAEModel(VAEModel):
                     "Choose 'prompt', which works with any decoder."
                 )
             if not config.tie_encoders:
-                self.source_encoder = copy.deepcopy(encoder) if encoder else build_encoder(config.encoder, "mean")
-            self.source_projection = nn.Linear(self.encoder_hidden_size, self.decoder.project.out_features)
+                self.source_encoder = build_encoder(config.encoder, "mean", dtype=self.encoder.dtype)
+                if encoder is not None:
+                    # A copy of what was pretrained; a pooler, which nothing reads here, stays behind.
+                    self.source_encoder.load_state_dict(encoder.state_dict(), strict=False)
+            self.source_projection = nn.Linear(
+                self.encoder_hidden_size, self.decoder.project.out_features, dtype=self.encoder.dtype
+            )
             self.post_init()
 
     @staticmethod
     def prepare_decoder_config(config: ConditionalVAEConfig) -> None:
+        VAEModel.prepare_decoder_config(config)
         if config.source_conditioning == "cross_attention":
-            config.decoder.is_decoder = config.decoder.add_cross_attention = True
+            config.decoder.add_cross_attention = True
 
     # q(z|x,y) -------------------------------------------------------------------------------------------------------------
 
@@ -92,16 +95,22 @@ class ConditionalVAEModel(VAEModel):
         Raises:
             ValueError: x is missing in the form that `config.source_conditioning` asks for.
         """
+        source = self._source(prompt_input_ids, input_ids)
         if self.config.source_conditioning == "prompt":
-            if prompt_input_ids is None:
-                raise ValueError("`prompt_input_ids` is missing: with `source_conditioning='prompt'` it is the source.")
             return super().condition(prompt_input_ids, prompt_attention_mask)
-        if input_ids is None:
-            raise ValueError("`input_ids` is missing: with `source_conditioning='cross_attention'` it is the source.")
         encoder = self.encoder if self.config.tie_encoders else self.source_encoder
-        states, _ = read_text("input_ids", encoder, input_ids, attention_mask)
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return {"encoder_hidden_states": self.source_projection(states), "encoder_attention_mask": mask}
+        states, _ = read_text("input_ids", encoder, source, attention_mask)
+        mask = torch.ones_like(source) if attention_mask is None else attention_mask
+        projected = self.source_projection(states).to(self.decoder.dtype)
+        return {"encoder_hidden_states": projected, "encoder_attention_mask": mask}
+
+    def _source(self, prompt_input_ids: torch.Tensor | None, input_ids: torch.Tensor | None) -> torch.Tensor:
+        """x in the form that the decoder sees."""
+        conditioning = self.config.source_conditioning
+        name, source = ("prompt_input_ids", prompt_input_ids) if conditioning == "prompt" else ("input_ids", input_ids)
+        if source is None:
+            raise ValueError(f"`{name}` is missing: with `source_conditioning={conditioning!r}` it is the source.")
+        return source
 
     # The objective --------------------------------------------------------------------------------------------------------
 
@@ -168,10 +177,9 @@ class ConditionalVAEModel(VAEModel):
         the posterior needs `posterior_input_ids`, the pair whose z is wanted. x is encoded once, however many sequences.
         """
         options, model_kwargs = LatentGenerationOptions.settle(
-            generation_config or self.generation_config, latent_source, latent_temperature, num_return_sequences, kwargs
+            self.generation_config, generation_config, latents, latent_source, latent_temperature, num_return_sequences, kwargs
         )
-        conditioning = self.condition(prompt_input_ids, prompt_attention_mask, input_ids, attention_mask)
-        batch = next(iter(conditioning.values())).shape[0]
+        batch = self._source(prompt_input_ids, input_ids).shape[0]
         if latents is not None:
             latents = options.accept(latents, batch, self.config.latent_size)
         elif options.latent_source == "posterior":
@@ -179,6 +187,7 @@ class ConditionalVAEModel(VAEModel):
             latents = options.draw(posterior, generator)
         else:
             latents = options.draw(self.prior(batch).latent_dist, generator)
+        conditioning = self.condition(prompt_input_ids, prompt_attention_mask, input_ids, attention_mask)
         return self._generate(latents, batch, conditioning, options, model_kwargs)
 
 

@@ -45,7 +45,7 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         lm.config._experts_implementation_internal = experts
         self.lm = lm
         embedding_size = cast(nn.Embedding, lm.get_input_embeddings()).weight.shape[-1]
-        self.project = nn.Linear(latent_size, embedding_size)
+        self.project = nn.Linear(latent_size, embedding_size, dtype=lm.dtype)
         self.takes_position_ids = "position_ids" in parameters
         self.takes_encoder_states = "encoder_hidden_states" in parameters
         self.post_init()

@@ -75,12 +75,13 @@ class VAEModel(PreTrainedModel, GenerationMixin):
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
+        self.prepare_decoder_config(config)
         super().__init__(config)
         self.encoder = build_encoder(config.encoder, config.pooling) if encoder is None else encoder
         self.decoder = LatentDecoder(config.decoder, config.latent_size, decoder)
         # The very objects, so that whatever changes a part's configuration changes the composite's.
         config.encoder, config.decoder = self.encoder.config, self.decoder.config
-        self.posterior = nn.Linear(self.encoder_hidden_size, 2 * config.latent_size)
+        self.posterior = nn.Linear(self.encoder_hidden_size, 2 * config.latent_size, dtype=self.encoder.dtype)
         # A buffer, because it changes at every step and a Python number would recompile the graph; not in the checkpoint,
         # because it follows from the step.
         self.kl_weight: torch.Tensor
@@ -100,13 +101,21 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             initialization.ones_(self.kl_weight)
 
     @classmethod
-    def from_encoder_decoder_pretrained(cls, encoder_name_or_path: str, decoder_name_or_path: str, **latent_options) -> "VAEModel":
+    def from_encoder_decoder_pretrained(
+        cls,
+        encoder_name_or_path: str,
+        decoder_name_or_path: str,
+        dtype: torch.dtype | str = torch.float32,
+        **latent_options,
+    ) -> "VAEModel":
         """
         A model around a pretrained encoder and a pretrained decoder.
 
         Args:
             encoder_name_or_path (`str`): Hub id or local path of any `AutoModel` encoder.
             decoder_name_or_path (`str`): Hub id or local path of any `AutoModelForCausalLM` decoder.
+            dtype (`torch.dtype` or `str`, defaults to `torch.float32`): of both parts' weights. Training wants float32 (with the
+                Trainer's `bf16` for speed); `"auto"` keeps what each part was saved in.
             latent_options: fields of the model's configuration, such as `latent_size` or `free_bits`.
 
         Raises:
@@ -120,13 +129,16 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         decoder_config = AutoConfig.from_pretrained(decoder_name_or_path)
         config = config_class(encoder=encoder_config, decoder=decoder_config, **latent_options)
         cls.prepare_decoder_config(config)
-        encoder = build_encoder(config.encoder, config.pooling, encoder_name_or_path)
-        decoder = AutoModelForCausalLM.from_pretrained(decoder_name_or_path, config=config.decoder)
+        encoder = build_encoder(config.encoder, config.pooling, encoder_name_or_path, dtype=dtype)
+        decoder = AutoModelForCausalLM.from_pretrained(decoder_name_or_path, config=config.decoder, dtype=dtype)
         return cls(config, encoder=encoder, decoder=decoder)
 
     @staticmethod
     def prepare_decoder_config(config: VAEConfig) -> None:
         """Asks the decoder's configuration for what this model needs of it, before the decoder is built."""
+        if hasattr(config.decoder, "is_decoder"):
+            # Models of BERT's kind otherwise look at the words that they are to predict.
+            config.decoder.is_decoder = True
 
     @property
     def encoder_hidden_size(self) -> int:
@@ -190,7 +202,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
     ) -> DiagonalGaussian:
         hidden_states, pooler_output = read_text(name, self.encoder, input_ids, attention_mask, token_type_ids)
         pooled = pool(self.config.pooling, hidden_states, pooler_output, attention_mask)
-        mean, logvar = self.posterior(pooled.to(self.posterior.weight.dtype)).chunk(2, dim=-1)
+        mean, logvar = self.posterior(pooled).chunk(2, dim=-1)
         return DiagonalGaussian(mean, logvar)
 
     # p(z) -----------------------------------------------------------------------------------------------------------------
@@ -222,7 +234,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         context_ids, context_mask, states = self._decoder_context(labels.shape[0], **conditioning)
         input_ids = torch.cat([context_ids, words], dim=1)
         attention_mask = torch.cat([context_mask, observed.to(context_mask)], dim=1)
-        check_length("prompt, start token and target together", input_ids.shape[1], self.config.decoder)
+        check_length("prompt, start token and target together", attention_mask, self.config.decoder)
         outputs = self.decoder(
             input_ids=input_ids,
             latents=latents,
@@ -389,7 +401,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             ValueError: an option out of range, or `latents` of a wrong shape.
         """
         options, model_kwargs = LatentGenerationOptions.settle(
-            generation_config or self.generation_config, latent_source, latent_temperature, num_return_sequences, kwargs
+            self.generation_config, generation_config, latents, latent_source, latent_temperature, num_return_sequences, kwargs
         )
         given = input_ids if input_ids is not None else prompt_input_ids
         batch = self._batch_size(given, latents, num_samples)
@@ -397,10 +409,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         if latents is not None:
             latents = options.accept(latents, batch, self.config.latent_size)
         elif source == "posterior":
-            if input_ids is None:
-                raise ValueError("`latent_source='posterior'` needs `input_ids`, the text whose posterior is sampled.")
-            posterior = self.encode(input_ids, attention_mask, token_type_ids).latent_dist
-            latents = options.draw(posterior, generator)
+            latents = options.draw(self.encode(input_ids, attention_mask, token_type_ids).latent_dist, generator)
         else:
             latents = options.draw(self.prior(batch).latent_dist, generator)
         conditioning = self.condition(prompt_input_ids, prompt_attention_mask)
@@ -422,7 +431,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         rows = latents.shape[0]
         repeated = {name: tensor.repeat_interleave(rows // batch, 0) for name, tensor in conditioning.items()}
         context_ids, context_mask, states = self._decoder_context(rows, **repeated)
-        check_length("prompt and start token together", context_ids.shape[1], self.config.decoder)
+        check_length("prompt and start token together", context_mask, self.config.decoder)
         output = self.decoder.generate(
             input_ids=context_ids,
             attention_mask=context_mask,

@@ -68,7 +68,8 @@ class VAEProcessor(ProcessorMixin):
         Args:
             text (`str` or `list[str]`): what the encoder reads; for the VAE the text to reconstruct.
             text_target (`str` or `list[str]`, *optional*): y, one for each text; adds `labels`.
-            max_length (`int`, *optional*): truncates `text` to as many tokens in each vocabulary.
+            max_length (`int`, *optional*): truncates `text` to as many tokens in each vocabulary. The pair that q(z|x,y) reads is
+                truncated, to both lengths together, where both are given.
             max_target_length (`int`, *optional*): truncates y to as many tokens, its EOS included.
             truncation (`bool`, *optional*): whether to truncate; by default where a length is given. `True` without a length
                 truncates to what the tokenizer says that its model holds.
@@ -136,7 +137,7 @@ class VAEProcessor(ProcessorMixin):
             ("posterior_", self.encoder_tokenizer),
             ("prompt_", self.tokenizer),
         ):
-            names = [name for name in features[0] if name.startswith(f"{prefix}input_ids")]
+            names = [name for name in features[0] if name == f"{prefix}input_ids"]
             names += [f"{prefix}{name}" for name in ("attention_mask", "token_type_ids") if f"{prefix}{name}" in features[0]]
             known.update(names)
             if f"{prefix}input_ids" not in names:
@@ -197,10 +198,18 @@ class ConditionalVAEProcessor(VAEProcessor):
             features["prompt_input_ids"] = [self._open(row) for row in prompt["input_ids"]]
             features["prompt_attention_mask"] = [[1] * len(row) for row in features["prompt_input_ids"]]
         if targets is not None:
-            pair = self.encoder_tokenizer(texts, targets, **cuts["pair"])
+            pair = self._pair(texts, targets, cuts["pair"])
             features.update({f"posterior_{name}": rows for name, rows in pair.items()})
             features["labels"] = self.label_ids(targets, cuts["target"])
         return features
+
+    def _pair(self, texts: list[str], targets: list[str], cut: dict[str, Any]) -> BatchEncoding:
+        """x and y as q(z|x,y) reads them, told apart also where the encoder's tokenizer has no template for pairs."""
+        tokenizer = self.encoder_tokenizer
+        if tokenizer.num_special_tokens_to_add(pair=True):
+            return tokenizer(texts, targets, **cut)
+        separator = tokenizer.sep_token or tokenizer.eos_token or "\n"
+        return tokenizer([f"{x}{separator}{y}" for x, y in zip(texts, targets)], **cut)
 
     def _open(self, prompt: list[int]) -> list[int]:
         """A prompt goes on with the start token, so a tokenizer's closing EOS is no part of it."""

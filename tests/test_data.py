@@ -15,7 +15,15 @@ def test_size():
     assert grammar.NUM_MEANINGS >= 10**5
     assert len(grammar.FORMS) >= 24
     assert 200 <= len(grammar.vocabulary()) <= 999
-    assert len(set(grammar.vocabulary())) == len(grammar.vocabulary())
+    words = [
+        *grammar.AGENTS,
+        *(word for pair in grammar.ACTIONS for word in pair),
+        *grammar.OBJECTS,
+        *grammar.PLACES,
+        *grammar.TIMES,
+    ]
+    assert len(set(words)) == len(words), "a word that fills two slots would make sentences ambiguous"
+    assert len(set(grammar.vocabulary())) == len(grammar.vocabulary()) > len(words)
 
 
 @pytest.mark.parametrize("index", [0, 1, 123_456, grammar.NUM_MEANINGS - 1])

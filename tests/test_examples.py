@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,9 @@ from hf_vae.data import grammar
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL = [
-    "--max_steps", "4", "--grammar_pairs", "40", "--max_test_samples", "4", "--importance_samples", "3", "--hidden_size", "16", "--use_cpu",
+    "--max_steps", "4", "--grammar_pairs", "40", "--max_test_samples", "4", "--importance_samples", "3", "--hidden_size", "16",
     "--max_new_tokens", "8", "--latent_free_steps", "2", "--per_device_train_batch_size", "4", "--disable_tqdm", "true",
+    "--use_cpu", "--max_source_length", "40", "--max_target_length", "40",
 ]  # fmt: skip
 
 
@@ -86,7 +88,7 @@ def test_a_stranger_without_the_package_can_load_the_model(script, tmp_path):
     [
         ["--lora", '{"r": 2, "target_modules": ".*decoder.lm.*(q_proj|v_proj)"}'],
         ["--freeze_decoder", "--activation_checkpointing"],
-        ["--bf16"],
+        ["--bf16", "--save_strategy", "steps", "--save_steps", "2"],
     ],
     ids=["lora", "frozen decoder", "bf16"],
 )
@@ -122,6 +124,11 @@ def test_own_pairs_between_pretrained_parts(script, tmp_path, options):
         assert not changed
     else:
         assert changed
+        # Killed after its second step, the same run goes on from there; the checkpoint has the processor too.
+        assert isinstance(AutoProcessor.from_pretrained(tmp_path / "out" / "checkpoint-2"), ParaphraseVAEProcessor)
+        shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+        resumed = script.main([*arguments, *SMALL, *options, "--resume_from_checkpoint", "last"])
+        assert resumed["elbo"] == pytest.approx(metrics["elbo"], abs=1e-4)
 
 
 def test_a_file_of_arguments_comes_first_and_the_command_line_overrides_it(script, tmp_path):
@@ -147,6 +154,10 @@ def test_every_recipe_parses(script, recipe, tmp_path):
         (["--label_smoothing_factor", "0.1"], "`--label_smoothing_factor` must be 0"),
         (["--kl_schedule", "linear", "--kl_schedule_options", '{"steps": 0}'], "`steps` is 0"),
         (["--encoder_name_or_path", "x"], "Give both"),
+        (["--num_paraphrases", "0"], "`--num_paraphrases` is 0"),
+        (["--importance_samples", "0"], "`--importance_samples` is 0"),
+        (["--resume_from_checkpoint", "last"], "holds no checkpoint"),
+        (["--lora", '{"task_type": "CAUSAL_LM"}'], "names a `task_type`"),
         (["--train_file", "none.jsonl"], "needs a `--validation_file`"),
         (["--train_file", "none.jsonl", "--validation_file", "none.jsonl"], "There is no file none.jsonl"),
     ],
@@ -163,3 +174,11 @@ def test_an_output_directory_with_a_model_of_another_kind_is_refused(script, tmp
     with pytest.raises(ValueError, match="holds a model of type 'gpt2'"):
         script.main([*SMALL, "--output_dir", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_lengths_that_the_models_do_not_hold_are_refused(script, tmp_path):
+    model_args, data_args, _, _ = script.parse_arguments([*SMALL, "--output_dir", str(tmp_path)])
+    model, _ = script.build(model_args, data_args, script.expand_targets(grammar.load_paraphrases(5)))
+    data_args.max_source_length = 400
+    with pytest.raises(ValueError, match=r"make 440 tokens for the encoder, which holds 256"):
+        script.check_lengths(model, data_args)

@@ -17,6 +17,7 @@ RECORD = RunRecord(
     samples=[('she said "no"', ["no, she said"]), ("a", ["b", "c"])],
     base_models=["bert-base-uncased", "gpt2"],
     dataset_ids=["someone/sentences"],
+    license="apache-2.0",
 )
 
 

@@ -133,6 +133,41 @@ def test_word_dropout_is_a_rate_and_only_of_training():
     assert not (seen["ids"] == UNK).any()
 
 
+# Parts --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_decoder_of_berts_kind_does_not_see_the_words_it_predicts():
+    """Such models look both ways unless told: the first logits would then change with the last word."""
+    parts = {"encoder": tiny_encoder_config(), "decoder": tiny_encoder_config(bos_token_id=BOS, eos_token_id=EOS), "latent_size": 4}
+    model = VAEModel(VAEConfig(**parts)).eval()
+    labels = make_batch(model)["labels"].clamp(min=4)
+    changed = labels.clone()
+    changed[:, 3] = 5 + (changed[:, 3] == 5)
+    with torch.no_grad():
+        first, second = (model.decode(torch.zeros(3, 4), each) for each in (labels, changed))
+    assert torch.equal(first[:, :4], second[:, :4])
+    assert not torch.equal(first[:, 4:], second[:, 4:])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_parts_in_bfloat16_work_together_and_with_float32(variant, tmp_path):
+    donor = make_model(variant)
+    donor.encoder.to(torch.bfloat16).save_pretrained(tmp_path / "encoder")
+    AutoModelForCausalLM.from_config(make_model("vae").config.decoder).to(torch.bfloat16).save_pretrained(tmp_path / "decoder")
+    conditioning = {
+        name: getattr(donor.config, name) for name in ("source_conditioning", "tie_encoders") if hasattr(donor.config, name)
+    }
+    for dtype, expected in ((torch.float32, torch.float32), ("auto", torch.bfloat16)):
+        model = type(donor).from_encoder_decoder_pretrained(
+            str(tmp_path / "encoder"), str(tmp_path / "decoder"), dtype=dtype, latent_size=4, **conditioning
+        )
+        assert {parameter.dtype for parameter in model.parameters()} == {expected}
+        batch = make_batch(model)
+        output = model.eval()(**batch)
+        assert output.kl.dtype == output.reconstruction_loss.dtype == torch.float32
+        assert model.generate(**generation_inputs(batch), **GREEDY).shape == (3, 9)
+
+
 # Saving -------------------------------------------------------------------------------------------------------------------
 
 
@@ -238,16 +273,17 @@ def _conditioning(model, batch):
 def test_k_sequences_use_k_latents_and_read_the_source_once(model, batch):
     """8 greedy sequences of one input from a decoder that z moves: two equal z would show as two equal log-probabilities."""
     inputs = {name: tensor[:1] for name, tensor in generation_inputs(batch).items()}
-    calls, latents = [], []
-    encoders = [module for name, module in model.named_modules() if name in ("encoder", "source_encoder")]
-    for encoder in encoders:
-        encoder.register_forward_hook(lambda *_: calls.append(1))
+    rows, latents = [], []
+    for encoder in (module for name, module in model.named_modules() if name in ("encoder", "source_encoder")):
+        encoder.register_forward_hook(lambda module, args, output: rows.append(len(output[0])))
     model.decoder.project.register_forward_pre_hook(lambda module, args: latents.append(args[0]))
     sequences = model.generate(**inputs, num_return_sequences=8, **GREEDY)
     assert sequences.shape[0] == 8
     assert latents[0].unique(dim=0).shape[0] == 8
     assert all(torch.equal(latents[0], later) for later in latents)
-    assert len(calls) <= 1
+    # A prompt needs no encoder; everything else is read by one, one row of it.
+    reads = model.config.model_type == "text-vae" or model.config.source_conditioning == "cross_attention"
+    assert rows == [1] * reads
 
 
 def test_sequences_of_an_input_stand_together_and_match_a_batch_of_one(model, batch):
@@ -265,7 +301,8 @@ def test_output_is_the_start_token_and_new_tokens(model, batch):
     inputs = generation_inputs(batch)
     sequences = model.generate(**inputs, **GREEDY)
     assert (sequences[:, 0] == BOS).all() and sequences.shape[1] == 9
-    assert model.generate(**inputs, max_length=5, min_new_tokens=4, do_sample=False).shape[1] == 5
+    for shortest in ({"min_new_tokens": 4}, {"min_length": 5}):
+        assert model.generate(**inputs, max_length=5, do_sample=False, **shortest).shape[1] == 5
 
 
 def test_seeds_and_temperature(model, batch):
@@ -322,6 +359,10 @@ def test_generation_config_object_and_ignored_labels(model, batch):
     sequences = model.generate(**inputs, generation_config=config, labels=batch["labels"], do_sample=False)
     assert torch.equal(sequences, model.generate(**inputs, num_return_sequences=2, latent_temperature=0.0, **GREEDY))
     assert config.num_return_sequences == 2 and config.do_sample
+    # What it leaves open is the model's own default, as in transformers.
+    model.generation_config.latent_temperature = 0.0
+    config = GenerationConfig(max_new_tokens=8, min_new_tokens=8, num_return_sequences=2, do_sample=True)
+    assert torch.equal(model.generate(**inputs, generation_config=config, do_sample=False), sequences)
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------------
@@ -339,6 +380,8 @@ def test_bad_inputs_are_named_before_any_compute(model, batch):
         model.generate(**inputs, latents=torch.zeros(4, 4))
     with pytest.raises(ValueError, match=r"`latents` has shape \(3, 5\)"):
         model.generate(**inputs, latents=torch.zeros(3, 5))
+    with pytest.raises(ValueError, match="`latents` are given"):
+        model.generate(**inputs, latents=torch.zeros(3, 4), latent_temperature=0.5)
     with pytest.raises(ValueError, match="`num_return_sequences` is 0"):
         model.generate(**inputs, num_return_sequences=0)
     with pytest.raises(ValueError, match=r"`latent_temperature` is -1\.0"):
@@ -370,7 +413,7 @@ def test_conditional_models_need_their_source_and_their_pair():
 
 def test_a_vae_names_what_it_lacks():
     model = make_model("vae")
-    with pytest.raises(ValueError, match="`latent_source='posterior'` needs `input_ids`"):
+    with pytest.raises(ValueError, match="`input_ids` is missing"):
         model.generate(latent_source="posterior")
     with pytest.raises(ValueError, match="use `num_return_sequences`"):
         model.generate(torch.ones(1, 3, dtype=torch.long), num_samples=3)

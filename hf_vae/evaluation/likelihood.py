@@ -144,7 +144,8 @@ def likelihood_metrics(evaluator: LikelihoodEvaluator, num_samples: int = 100, s
     if len(evaluator) < 2:
         raise ValueError("One example cannot be given another one's z; evaluate at least two.")
     posterior = evaluator.posterior()
-    prior = DiagonalGaussian.standard(*posterior.mean.shape)
+    prior = evaluator.model.prior(len(evaluator)).latent_dist
+    prior = DiagonalGaussian(prior.mean.cpu(), prior.logvar.cpu())
     size = (len(evaluator), num_samples, evaluator.model.config.latent_size)
     noise = example_noise(*size, seed)
     mean, std = posterior.mean.unsqueeze(1), posterior.std.unsqueeze(1)

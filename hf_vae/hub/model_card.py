@@ -61,7 +61,7 @@ class RunRecord:
     What a card tells of a run, nothing of which it can find out by itself.
 
     Args:
-        name (`str`): the model's name.
+        name (`str`): what `from_pretrained` loads it by.
         command (`str`): the command line that made it.
         dataset (`str`): what it was trained and measured on, in words.
         metrics (`dict[str, float]`): measured figures by their names in `METRIC_NAMES`; others are left out.
@@ -71,8 +71,8 @@ class RunRecord:
         samples (`list[tuple[str, list[str]]]`): sources with outputs.
         base_models (`list[str]`): Hub ids of the parts; none where they were trained from nothing.
         dataset_ids (`list[str]`): Hub ids of the data.
-        license (`str`): the weights' licence.
-        language (`str`): of the text.
+        license (`str`, *optional*): the weights' licence, where it is known.
+        language (`str`, *optional*): of the text.
     """
 
     name: str
@@ -85,8 +85,8 @@ class RunRecord:
     samples: Sequence[tuple[str, Sequence[str]]] = ()
     base_models: Sequence[str] = ()
     dataset_ids: Sequence[str] = ()
-    license: str = "apache-2.0"
-    language: str = "en"
+    license: str | None = None
+    language: str | None = None
 
 
 def make_model_card(model: PreTrainedModel, record: RunRecord) -> ModelCard:

@@ -43,8 +43,8 @@ class KLAnnealingCallback(TrainerCallback):
                 f"`label_smoothing_factor` is {args.label_smoothing_factor}; an ELBO has no label smoothing, set it to 0."
             )
         self._forget()
-        if self._hook is None:
-            self._hook = self._model.register_forward_hook(self._collect)
+        self._unhook()
+        self._hook = self._model.register_forward_hook(self._collect)
         # Reporters such as TensorBoard stand in front of a user's callbacks and would write a log before the parts are in it.
         # A callback is not told where it stands, so it asks its caller.
         handler = inspect.currentframe().f_back.f_locals.get("self")
@@ -56,9 +56,7 @@ class KLAnnealingCallback(TrainerCallback):
         self._model.kl_weight.fill_(self.schedule(state.global_step))
 
     def on_train_end(self, args, state, control, **kwargs):
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
+        self._unhook()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" not in logs or self._model is None:
@@ -73,8 +71,14 @@ class KLAnnealingCallback(TrainerCallback):
         logs.update(parts)
         state.log_history[-1].update(parts)
 
+    def _unhook(self):
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
     def _forget(self):
-        self._sums = torch.zeros(len(self.PARTS) + 1, dtype=torch.float64)
+        # float32, which every accelerator has.
+        self._sums = torch.zeros(len(self.PARTS) + 1)
 
     def _collect(self, module, arguments, output):
         if not module.training:
@@ -82,7 +86,7 @@ class KLAnnealingCallback(TrainerCallback):
         values = [output[name] for name in self.PARTS if output.get(name) is not None]
         if len(values) < len(self.PARTS):
             return
-        sums = torch.stack([value.detach().double().sum() for value in values])
+        sums = torch.stack([value.detach().float().sum() for value in values])
         count = sums.new_tensor([len(values[0])])
         self._sums = self._sums.to(sums.device) + torch.cat([sums, count])
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
-import matplotlib.pyplot as plt
 from matplotlib import ticker
-
-matplotlib.use("Agg")
+from matplotlib.figure import Figure
 
 
 def plot_training(log_history: list[dict], path: str | Path) -> None:
@@ -26,7 +23,8 @@ def plot_training(log_history: list[dict], path: str | Path) -> None:
     if not logs:
         raise ValueError("The log has no entry with `kl`: train with KLAnnealingCallback, and past the first logging step.")
     steps = [entry["step"] for entry in logs]
-    figure, panels = plt.subplots(3, 1, sharex=True, figsize=(7, 7), layout="constrained")
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True)
     for panel, (key, label, colour) in zip(
         panels,
         (
@@ -47,4 +45,3 @@ def plot_training(log_history: list[dict], path: str | Path) -> None:
     panels[-1].set_xlabel("optimiser step")
     figure.align_ylabels(panels)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
