@@ -100,7 +100,10 @@ class DataArguments:
     train_file: str | None = field(
         default=None, metadata={"help": "JSON lines, CSV or a dataset's name. Without it: the embedded grammar."}
     )
-    validation_file: str | None = field(default=None, metadata={"help": "As train_file; measured while training."})
+    validation_file: str | None = field(
+        default=None,
+        metadata={"help": "As train_file; measured while training with --eval_strategy, and at the end without a test_file."},
+    )
     test_file: str | None = field(default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."})
     source_column: str = field(default="source", metadata={"help": "Column of the originals."})
     target_column: str = field(default="targets", metadata={"help": "Column of the paraphrases: one text or a list."})
