@@ -119,6 +119,9 @@ class EvaluationArguments:
     num_paraphrases: int = field(default=10, metadata={"help": "Paraphrases of each test source."})
     importance_samples: int = field(default=100, metadata={"help": "Samples of z in the importance-weighted bound."})
     max_new_tokens: int = field(default=40, metadata={"help": "Longest paraphrase to generate."})
+    latent_temperature: float = field(
+        default=1.0, metadata={"help": "Factor on the spread of z in the paraphrases measured; becomes the model's default."}
+    )
     with_baseline: bool = field(default=False, metadata={"help": "Also train and measure the same model without z."})
 
 
@@ -149,6 +152,8 @@ def check_arguments(
     training_args: TrainingArguments,
 ) -> None:
     """Everything that can be refused before anything is computed or written."""
+    if evaluation_args.latent_temperature < 0:
+        raise ValueError(f"`--latent_temperature` is {evaluation_args.latent_temperature}; it cannot be negative.")
     least = {"num_paraphrases": 2, "importance_samples": 1, "max_test_samples": 2, "max_new_tokens": 1}
     for name, smallest in least.items():
         if getattr(evaluation_args, name) < smallest:
@@ -287,6 +292,7 @@ def measure(model, processor, test, data_args, evaluation_args, seed, on_grammar
         sources,
         num_return_sequences=evaluation_args.num_paraphrases,
         latents=latents,
+        latent_temperature=evaluation_args.latent_temperature,
         seed=seed,
         max_length=data_args.max_source_length,
         max_new_tokens=evaluation_args.max_new_tokens,
@@ -348,6 +354,7 @@ def main(argv: list[str]) -> dict:
     if model_args.latent_free_steps and checkpoint is None:
         train_without_latent(model, processor, training_args, "latent_free", model_args.latent_free_steps, tokenized["train"])
     trainer.train(resume_from_checkpoint=checkpoint)
+    model.generation_config.latent_temperature = evaluation_args.latent_temperature
     if model_args.lora:
         if state.is_main_process:
             model.save_pretrained(output_dir / "adapter")
@@ -469,6 +476,7 @@ def describe(argv, model_args, data_args, evaluation_args, training_args, test, 
         "free bits": f"{model_args.free_bits} nats per {model_args.free_bits_per}",
         "word dropout": model_args.word_dropout,
         "steps with z = 0 first": model_args.latent_free_steps,
+        "spread of z in the outputs measured": evaluation_args.latent_temperature,
         "optimiser steps": training_args.max_steps if training_args.max_steps > 0 else "–",
         "epochs": training_args.num_train_epochs if training_args.max_steps <= 0 else "–",
         "batch size per device": training_args.per_device_train_batch_size,

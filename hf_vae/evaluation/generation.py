@@ -17,6 +17,7 @@ def generate_texts(
     texts: Sequence[str],
     num_return_sequences: int = 10,
     latents: torch.Tensor | None = None,
+    latent_temperature: float = 1.0,
     seed: int = 0,
     batch_size: int = 50,
     max_length: int | None = None,
@@ -32,6 +33,7 @@ def generate_texts(
         num_return_sequences (`int`, defaults to 10): outputs a text.
         latents (`torch.Tensor`, *optional*): z of shape `(texts, num_return_sequences, latent_size)`, or `(texts, 1, latent_size)`
             where the outputs of a text share one; drawn from N(0, I) where not given, each output's its own.
+        latent_temperature (`float`, defaults to 1.0): factor on that draw.
         seed (`int`, defaults to 0): of that draw, which depends neither on the batches nor on the number of processes.
         batch_size (`int`, defaults to 50): inputs at once.
         max_length (`int`, *optional*): truncates the inputs.
@@ -42,7 +44,7 @@ def generate_texts(
     """
     model.eval()
     if latents is None:
-        latents = example_noise(len(texts), num_return_sequences, model.config.latent_size, seed)
+        latents = latent_temperature * example_noise(len(texts), num_return_sequences, model.config.latent_size, seed)
     numbers: list[int] = []
     outputs: list[list[str]] = []
     for batch in own_batches([len(text) for text in texts], batch_size, "generating"):
