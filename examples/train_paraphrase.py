@@ -22,6 +22,7 @@ Every argument of `TrainingArguments` works. A YAML or JSON file of arguments ma
 
 import json
 import logging
+import os
 import shlex
 import sys
 from dataclasses import dataclass, field, replace
@@ -179,6 +180,13 @@ def check_arguments(
             )
 
 
+def use_all_cores(state: PartialState) -> None:
+    """`accelerate launch` gives its only process on a machine without an accelerator one thread; give it the others back."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if launched and state.num_processes == 1 and state.device.type == "cpu":
+        torch.set_num_threads(os.cpu_count() or 1)
+
+
 def check_lengths(model: ParaphraseVAEModel, data_args: DataArguments) -> None:
     """Refuses lengths at which the longest rows could not be read, which would else show in the middle of training."""
     source, target = data_args.max_source_length, data_args.max_target_length
@@ -318,6 +326,7 @@ def main(argv: list[str]) -> dict:
     output_dir = Path(training_args.output_dir)
     on_grammar = data_args.train_file is None
     state = PartialState()
+    use_all_cores(state)
     set_seed(training_args.seed)
 
     # 2. Data: one row a pair to train on, one row a source with all its paraphrases to measure on.
