@@ -38,8 +38,9 @@ def plot_training(log_history: list[dict], path: str | Path) -> None:
         panel.grid(alpha=0.3)
     # The first steps start from a uniform guess and would flatten everything that follows.
     panels[0].set_yscale("log")
-    for axis in (panels[0].yaxis.set_major_formatter, panels[0].yaxis.set_minor_formatter):
-        axis(ticker.FormatStrFormatter("%g"))
+    panels[0].yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    panels[0].yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    panels[0].yaxis.set_minor_formatter(ticker.NullFormatter())
     for panel in panels[1:]:
         panel.set_ylim(bottom=0)
     panels[-1].set_xlabel("optimiser step")
