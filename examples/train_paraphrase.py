@@ -449,8 +449,8 @@ def train_without_latent(model, processor, training_args, name: str, max_steps: 
 
 def train_baseline(model_args, training_args, train, tokenized_train, common, lengths) -> dict:
     """
-    Figures of the same model trained with z = 0, in its own directory. It has one p(y|x), so every NLL is the same number, and
-    its several outputs are beams (`beam`) or samples (`sampling`).
+    Figures of the same model trained with z = 0, in its own directory. It has one p(y|x), so every NLL is the same number. Its
+    several outputs are beams; the figures of samples in their place stand under `sampling`.
     """
     processor, test, data_args, evaluation_args, seed, _ = common
     set_seed(training_args.seed)

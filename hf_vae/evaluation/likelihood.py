@@ -156,13 +156,13 @@ def likelihood_metrics(evaluator: LikelihoodEvaluator, num_samples: int = 100, s
     kl = posterior.kl(prior).sum(-1)
     first = samples[:, :1]
     # Another stream than the posterior's noise: a prior sample must know nothing of y.
-    from_prior = example_noise(size[0], 1, size[2], seed + 1)
+    from_prior = prior.mean.unsqueeze(1) + prior.std.unsqueeze(1) * example_noise(size[0], 1, size[2], seed + 1)
     exchanged = evaluator.nll(torch.cat([from_prior, first.roll(-1, dims=0), torch.zeros_like(first)], dim=1))
     reconstruction = nll[:, 0]
     return {
         "elbo": -(reconstruction + kl).mean().item(),
         "kl": kl.mean().item(),
-        "iw_nll": importance_weighted_nll(log_p + log_q.neg() - nll).mean().item(),
+        "iw_nll": importance_weighted_nll(log_p - log_q - nll).mean().item(),
         "reconstruction": reconstruction.mean().item(),
         "nll_posterior": reconstruction.mean().item(),
         "nll_prior": exchanged[:, 0].mean().item(),
