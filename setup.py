@@ -30,6 +30,7 @@ setup(
         "Jinja2>=3.1.6",
         "peft>=0.21.2",
         "sacrebleu>=2.6",
+        "scikit-learn>=1.9",
         "torch>=2.13",
         "transformers>=5.23,<6",
     ],

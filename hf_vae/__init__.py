@@ -7,11 +7,14 @@ Importing the package registers its models with `AutoConfig`, `AutoModel`, `Auto
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
 
 from .configuration_conditional_vae import ConditionalVAEConfig
+from .configuration_lstm import LSTMConfig
 from .configuration_paraphrase_vae import ParaphraseVAEConfig
 from .configuration_vae import VAEConfig
+from .fitted_prior import GaussianMixturePrior
 from .gaussian import DiagonalGaussian
 from .modeling_conditional_vae import ConditionalVAEModel
 from .modeling_latent_decoder import LatentDecoder
+from .modeling_lstm import LSTMForCausalLM, LSTMModel
 from .modeling_paraphrase_vae import ParaphraseVAEModel
 from .modeling_vae import LatentOutput, VAEModel, VAEOutput
 from .processing_vae import ConditionalVAEProcessor, ParaphraseVAEProcessor, VAEProcessor
@@ -37,7 +40,11 @@ __all__ = [
     "ConditionalVAEModel",
     "ConditionalVAEProcessor",
     "DiagonalGaussian",
+    "GaussianMixturePrior",
     "KLAnnealingCallback",
+    "LSTMConfig",
+    "LSTMForCausalLM",
+    "LSTMModel",
     "LatentDecoder",
     "LatentOutput",
     "ParaphraseVAEConfig",

@@ -8,7 +8,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .gaussian import FREE_BITS
 
-LATENT_INJECTIONS = ("embedding",)
+LATENT_INJECTIONS = ("embedding", "memory", "prefix")
 POOLINGS = ("mean", "first", "pooler")
 
 
@@ -27,13 +27,24 @@ class VAEConfig(PreTrainedConfig):
         encoder (`PreTrainedConfig` or `dict`, defaults to BERT's): of any model under `AutoModel`.
         decoder (`PreTrainedConfig` or `dict`, defaults to GPT-2's): of any model under `AutoModelForCausalLM`.
         latent_size (`int`, defaults to 32): number of dimensions of z.
-        latent_injection (`str`, defaults to `"embedding"`): how z enters the decoder. `"embedding"` adds a projection of z
-            to every token's embedding.
+        latent_injection (`str` or `list[str]`, defaults to `"embedding"`): how z enters the decoder, in one or several ways:
+            `"embedding"`, `"memory"` or `"prefix"` (see [`LatentDecoder`]).
+        prefix_length (`int`, defaults to 4): embeddings that stand for z with `"prefix"`.
         pooling (`str`, defaults to `"mean"`): what the posterior's head reads: `"mean"` of the encoder's last hidden states
             over the tokens that are no padding, the `"first"` token's state, or the encoder's trained `"pooler"`.
+        posterior_bias (`bool`, defaults to `True`): whether the posterior's head has a bias; Optimus' has none.
         free_bits (`float`, defaults to 0.0): nats of KL that the training loss does not charge for.
         free_bits_per (`str`, defaults to `"sentence"`): whether `free_bits` are granted to a `"sentence"` in total or to
-            each latent `"dimension"`. Changes the loss in training, never the reported `kl`, nor anything in evaluation.
+            each latent `"dimension"`, or to the mean over the `"batch"` of each dimension. Changes the loss in training, never the
+            reported `kl`, nor anything in evaluation.
+        capacity (`float`, *optional*): instead of the KL, training charges for the distance of the batch's mean KL from so many
+            nats per sentence (Burgess et al. 2018).
+        batch_norm_gamma (`float`, *optional*): posterior means are normalised over the batch to this standard deviation (Zhu et
+            al. 2020), which keeps the KL above `latent_size` · `batch_norm_gamma`² / 2 nats.
+        bow_loss_weight (`float`, defaults to 0.0): weight, in training, of the bag-of-words loss (Zhao et al. 2017): z, and x where
+            there is one, predict y's words without their order. 1.0 in the paper.
+        fitted_prior_components (`int`, *optional*): components of a `fitted_prior`, a Gaussian mixture that was fitted to the
+            encoder's codes after training (`hf_vae.latent_space.fit_prior`) and that `generate` can draw z from.
         word_dropout (`float`, defaults to 0.0): probability with which, in training, a target token that the decoder reads
             is replaced (Bowman et al. 2015). Never the start token, the prompt or padding. 1.0 is the inputless decoder.
         word_dropout_token_id (`int`, *optional*): what replaces a dropped word; required with `word_dropout`.
@@ -57,10 +68,16 @@ class VAEConfig(PreTrainedConfig):
     encoder: Any = None
     decoder: Any = None
     latent_size: int = 32
-    latent_injection: str = "embedding"
+    latent_injection: str | list[str] = "embedding"
+    prefix_length: int = 4
     pooling: str = "mean"
+    posterior_bias: bool = True
     free_bits: int | float = 0.0
     free_bits_per: str = "sentence"
+    capacity: int | float | None = None
+    batch_norm_gamma: int | float | None = None
+    bow_loss_weight: int | float = 0.0
+    fitted_prior_components: int | None = None
     word_dropout: int | float = 0.0
     word_dropout_token_id: int | None = None
     pad_token_id: int | None = None
@@ -70,6 +87,8 @@ class VAEConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        if isinstance(self.latent_injection, str):
+            self.latent_injection = [self.latent_injection]
 
         def token(name: str) -> Any:
             """The decoder's; some families keep theirs with the text model."""
@@ -95,13 +114,28 @@ class VAEConfig(PreTrainedConfig):
 
     def validate_latent_options(self):
         """Runs when a configuration is made or loaded."""
-        check_choice("latent_injection", self.latent_injection, LATENT_INJECTIONS)
+        for way in self.latent_injection:
+            check_choice("latent_injection", way, LATENT_INJECTIONS)
+        if not self.latent_injection or len(set(self.latent_injection)) < len(self.latent_injection):
+            raise ValueError(f"`latent_injection` is {self.latent_injection}; name at least one way in, and each once.")
+        if self.prefix_length < 1:
+            raise ValueError(f"`prefix_length` is {self.prefix_length}; a prefix needs at least one embedding.")
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("free_bits_per", self.free_bits_per, tuple(FREE_BITS))
         if self.latent_size < 1:
             raise ValueError(f"`latent_size` is {self.latent_size}; a latent needs at least one dimension.")
         if self.free_bits < 0:
             raise ValueError(f"`free_bits` is {self.free_bits}; nats granted to the KL cannot be negative.")
+        if self.capacity is not None and (self.capacity < 0 or self.free_bits):
+            raise ValueError(
+                f"`capacity` is {self.capacity} and `free_bits` {self.free_bits}; a capacity is not negative and stands alone."
+            )
+        if self.batch_norm_gamma is not None and self.batch_norm_gamma <= 0:
+            raise ValueError(f"`batch_norm_gamma` is {self.batch_norm_gamma}; a standard deviation is above 0.")
+        if self.fitted_prior_components is not None and self.fitted_prior_components < 1:
+            raise ValueError(f"`fitted_prior_components` is {self.fitted_prior_components}; a mixture has at least one.")
+        if self.bow_loss_weight < 0:
+            raise ValueError(f"`bow_loss_weight` is {self.bow_loss_weight}; it cannot be negative.")
         if not 0 <= self.word_dropout <= 1:
             raise ValueError(f"`word_dropout` is {self.word_dropout}; it is a probability in [0, 1].")
         if self.word_dropout and self.word_dropout_token_id is None:

@@ -3,7 +3,15 @@
 import inspect
 
 import torch
-from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
+from torch import nn
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 
 def check_attention_mask(name: str, mask: torch.Tensor | None) -> None:
@@ -15,27 +23,55 @@ def check_attention_mask(name: str, mask: torch.Tensor | None) -> None:
         raise ValueError(f"`{name}` is all padding in row(s) {empty}: every row needs at least one token.")
 
 
-def check_length(name: str, mask: torch.Tensor, config: PreTrainedConfig) -> None:
-    """Raises a `ValueError` where a row of `mask` has more tokens than the model of `config` was built for."""
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and mask.shape[1] > longest and (length := int(mask.sum(-1).max())) > longest:
+def check_length(name: str, mask: torch.Tensor, config: PreTrainedConfig, reserved: int = 0) -> None:
+    """
+    Raises a `ValueError` where a row of `mask` has more tokens than the model of `config` was built for; `reserved` of its
+    positions are for no token.
+    """
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        return
+    longest = positions - reserved
+    if mask.shape[1] > longest and (length := int(mask.sum(-1).max())) > longest:
+        of_them = f" {positions}, of which {reserved} are for no token" if reserved else ""
         raise ValueError(
-            f"{name} is {length} tokens long, but {type(config).__name__} holds {longest} (`max_position_embeddings`): "
+            f"{name} is {length} tokens long, but {type(config).__name__} holds {longest} (`max_position_embeddings`{of_them}): "
             "truncate the text, for instance with the processor's `max_length`."
         )
 
 
+def reserved_positions(model: PreTrainedModel) -> int:
+    """How many rows of `model`'s table of positions no token gets: RoBERTa's kind counts from behind its padding's row on."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module.num_embeddings == positions and module is not model.get_input_embeddings():
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
+
+
 def build_encoder(config: PreTrainedConfig, pooling: str, name_or_path: str | None = None, **kwargs) -> PreTrainedModel:
-    """The encoder of `config`, with random weights or those of `name_or_path`, and without a pooler that nothing reads."""
+    """
+    The encoder of `config`, with random weights or those of `name_or_path`, and without a pooler that nothing reads. Of an
+    encoder-decoder its encoder, where transformers has a class for that alone (T5's kind).
+
+    Raises:
+        ValueError: the model reads no tokens, is an encoder-decoder, or has no hidden states.
+    """
+    auto_class: type[AutoModel] | type[AutoModelForTextEncoding] = AutoModel
     model_class = MODEL_MAPPING.get(type(config), None)
-    has_pooler = isinstance(model_class, type) and "add_pooling_layer" in inspect.signature(model_class).parameters
-    if has_pooler and pooling != "pooler":
-        # Parameters without a gradient break distributed training under gradient checkpointing.
-        kwargs["add_pooling_layer"] = False
+    if isinstance(model_class, type):
+        inputs = inspect.signature(model_class.forward).parameters
+        if "input_ids" not in inputs:
+            raise ValueError(f"The encoder {model_class.__name__} takes no `input_ids`: it reads something else than text.")
+        if "decoder_input_ids" in inputs and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
+            auto_class = AutoModelForTextEncoding
+        if "add_pooling_layer" in inspect.signature(model_class).parameters and pooling != "pooler":
+            # Parameters without a gradient break distributed training under gradient checkpointing.
+            kwargs["add_pooling_layer"] = False
     if name_or_path is None:
-        encoder = AutoModel.from_config(config, **kwargs)
+        encoder = auto_class.from_config(config, **kwargs)
     else:
-        encoder = AutoModel.from_pretrained(name_or_path, config=config, **kwargs)
+        encoder = auto_class.from_pretrained(name_or_path, config=config, **kwargs)
     if encoder.config.is_encoder_decoder:
         raise ValueError(f"The encoder {type(encoder).__name__} is an encoder-decoder: pass an encoder on its own.")
     if getattr(encoder.config.get_text_config(), "hidden_size", None) is None:
@@ -59,7 +95,7 @@ def read_text(
     """
     check_attention_mask(name.replace("input_ids", "attention_mask"), attention_mask)
     # An encoder may count its positions over padding too.
-    check_length(f"`{name}`", torch.ones_like(input_ids), encoder.config)
+    check_length(f"`{name}`", torch.ones_like(input_ids), encoder.config, reserved_positions(encoder))
     optional = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
     outputs = encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **optional)
     hidden_states = getattr(outputs, "last_hidden_state", None)

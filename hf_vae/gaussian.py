@@ -96,5 +96,21 @@ def free_bits_per_dimension(kl: torch.Tensor, nats: float) -> torch.Tensor:
     return kl.clamp(min=nats).sum(-1)
 
 
+def free_bits_per_dimension_of_batch(kl: torch.Tensor, nats: float) -> torch.Tensor:
+    """
+    Sum over dimensions of max(mean of KL_i over the batch, `nats`), the same for every row (Kingma et al. 2016, appendix C.8). The
+    batch is the micro-batch of one process. Shapes as in `free_bits_total`.
+    """
+    return kl.mean(0).clamp(min=nats).sum().expand(len(kl))
+
+
+def distance_to_capacity(kl: torch.Tensor, nats: float) -> torch.Tensor:
+    """
+    |KL - `nats`| of the batch's mean KL, the same for every row (Burgess et al. 2018, equation 8): the rate is pulled to a capacity
+    from both sides. The batch is the micro-batch of one process. Shapes as in `free_bits_total`.
+    """
+    return (kl.sum(-1).mean() - nats).abs().expand(len(kl))
+
+
 # What `config.free_bits_per` may say; each shapes a (batch, latent_size) KL into the loss's (batch,) term.
-FREE_BITS = {"sentence": free_bits_total, "dimension": free_bits_per_dimension}
+FREE_BITS = {"sentence": free_bits_total, "dimension": free_bits_per_dimension, "batch": free_bits_per_dimension_of_batch}

@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 from .configuration_vae import VAEConfig, check_choice
 from .gaussian import DiagonalGaussian
 
-LATENT_SOURCES = ("prior", "posterior")
+LATENT_SOURCES = ("prior", "posterior", "fitted_prior")
 
 
 def composite_generation_config(config: VAEConfig, decoder_defaults: GenerationConfig) -> GenerationConfig:
@@ -28,7 +28,7 @@ class LatentGenerationOptions:
     """
     Args:
         config (`GenerationConfig`): everything else, for the decoder's own `generate`.
-        latent_source (`str`, *optional*): `"prior"`, `"posterior"` or the model's default.
+        latent_source (`str`, *optional*): `"prior"`, `"posterior"`, `"fitted_prior"` or the model's default.
         latent_temperature (`float`): factor on the source's standard deviation.
         num_return_sequences (`int`, *optional*): sequences for each input, where the caller said.
     """

@@ -5,7 +5,7 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from .configuration_conditional_vae import ConditionalVAEConfig
-from .encoders import build_encoder, read_text
+from .encoders import build_encoder, pool, read_text
 from .generation_options import LatentGenerationOptions
 from .modeling_vae import LatentOutput, VAEModel, VAEOutput
 
@@ -36,9 +36,7 @@ class ConditionalVAEModel(VAEModel):
                 if encoder is not None:
                     # A copy of what was pretrained; a pooler, which nothing reads here, stays behind.
                     self.source_encoder.load_state_dict(encoder.state_dict(), strict=False)
-            self.source_projection = nn.Linear(
-                self.encoder_hidden_size, self.decoder.project.out_features, dtype=self.encoder.dtype
-            )
+            self.source_projection = nn.Linear(self.encoder_hidden_size, self.decoder.embedding_size, dtype=self.encoder.dtype)
             self.post_init()
 
     @staticmethod
@@ -103,6 +101,17 @@ class ConditionalVAEModel(VAEModel):
         mask = torch.ones_like(source) if attention_mask is None else attention_mask
         projected = self.source_projection(states).to(self.decoder.dtype)
         return {"encoder_hidden_states": projected, "encoder_attention_mask": mask}
+
+    @property
+    def context_size(self) -> int:
+        return self.decoder.embedding_size
+
+    def _context_vector(self, conditioning: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The mean of what the decoder sees of x, before it reads it: the prompt's embeddings, or the encoder's states."""
+        if self.config.source_conditioning == "prompt":
+            states = self.decoder.get_input_embeddings()(conditioning["prompt_input_ids"])
+            return pool("mean", states, None, conditioning.get("prompt_attention_mask"))
+        return pool("mean", conditioning["encoder_hidden_states"], None, conditioning["encoder_attention_mask"])
 
     def _source(self, prompt_input_ids: torch.Tensor | None, input_ids: torch.Tensor | None) -> torch.Tensor:
         """x in the form that the decoder sees."""
@@ -186,7 +195,7 @@ class ConditionalVAEModel(VAEModel):
             posterior = self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist
             latents = options.draw(posterior, generator)
         else:
-            latents = options.draw(self.prior(batch).latent_dist, generator)
+            latents = self._draw_from_prior(batch, options, generator)
         conditioning = self.condition(prompt_input_ids, prompt_attention_mask, input_ids, attention_mask)
         return self._generate(latents, batch, conditioning, options, model_kwargs)
 

@@ -1,35 +1,77 @@
 """p(y|x,z): any causal language model, reading a latent."""
 
 import inspect
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, initialization
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    DynamicCache,
+    PreTrainedConfig,
+    PreTrainedModel,
+    initialization,
+)
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.configuration_utils import get_head_shapes
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
+from .configuration_vae import LATENT_INJECTIONS, check_choice
+from .encoders import check_length, reserved_positions
+from .modeling_lstm import LSTMStateLayer
+
+# What a cache keeps for a layer that forgets nothing.
+GROWING = {DynamicLayer, LSTMStateLayer}
+
 
 class LatentDecoder(PreTrainedModel, GenerationMixin):
     r"""
-    A causal LM that adds a projection of `latents` to every token's embedding. Cache, masks and positions stay the LM's own, and
-    generation stays GenerationMixin's: `latents` is one more tensor that it repeats for beams and hands to every step.
+    A causal LM that reads `latents`, in one or several ways:
+
+    - `embedding`: a projection of z is added to every token's embedding. Right with any decoder and any cache.
+    - `memory` (Li et al. 2020, section 3.1): in front of the first token every layer holds one more position, whose key and value
+      are both one projection of z. Decoders whose every layer attends to everything. An LSTM's memory is its initial state
+      (Bowman et al. 2015): c is the projection, h its tanh.
+    - `prefix`: projections of z stand in front of the tokens as `prefix_length` embeddings. The same decoders.
+
+    Masks and positions stay the LM's own, and generation stays GenerationMixin's: `latents` is one more tensor that it repeats for
+    beams and hands to every step. What `memory` and `prefix` have put into a cache stays there: a generation that goes on from a
+    returned cache needs the same z.
 
     Args:
         config (`PreTrainedConfig`): the LM's own configuration, shared with it.
         latent_size (`int`): dimensions of z.
         lm (`PreTrainedModel`, *optional*): the language model; built from `config` where it is not given.
+        latent_injection (`Sequence[str]`, defaults to `("embedding",)`): the ways in.
+        prefix_length (`int`, defaults to 4): embeddings that stand for z with `prefix`.
 
     Raises:
-        ValueError: the LM takes no `inputs_embeds`, so nothing can be added to its embeddings.
+        ValueError: a way in that does not exist or that this LM does not have.
     """
 
     base_model_prefix = "lm"
     supports_gradient_checkpointing = True
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
-    def __init__(self, config: PreTrainedConfig, latent_size: int, lm: PreTrainedModel | None = None):
+    def __init__(
+        self,
+        config: PreTrainedConfig,
+        latent_size: int,
+        lm: PreTrainedModel | None = None,
+        latent_injection: Sequence[str] = ("embedding",),
+        prefix_length: int = 4,
+    ):
+        for way in latent_injection:
+            check_choice("latent_injection", way, LATENT_INJECTIONS)
+        if lm is None and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and getattr(config, "auto_map", None) is None:
+            raise ValueError(
+                f"The decoder's {type(config).__name__} has no causal LM under `AutoModelForCausalLM`; choose a family that has "
+                "one."
+            )
         # The LM comes first: it settles the attention in the configuration that both share.
         lm = AutoModelForCausalLM.from_config(config) if lm is None else lm
         parameters = inspect.signature(type(lm).forward).parameters
@@ -38,22 +80,74 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
                 f"The decoder {type(lm).__name__} takes no `inputs_embeds`, so a latent cannot be added to its embeddings; "
                 "choose a causal LM that does."
             )
+        if "past_key_values" not in parameters:
+            raise ValueError(
+                f"The decoder {type(lm).__name__} takes no `past_key_values`, so generation cannot go on from what it has read; "
+                "choose a causal LM that does."
+            )
         # A mixture of experts has settled its experts too, and they are not this wrapper's to check.
         experts = lm.config._experts_implementation_internal
         lm.config._experts_implementation_internal = None
         super().__init__(lm.config)
         lm.config._experts_implementation_internal = experts
         self.lm = lm
-        embedding_size = cast(nn.Embedding, lm.get_input_embeddings()).weight.shape[-1]
-        self.project = nn.Linear(latent_size, embedding_size, dtype=lm.dtype)
         self.takes_position_ids = "position_ids" in parameters
         self.takes_encoder_states = "encoder_hidden_states" in parameters
+        self.first_position = reserved_positions(lm) if self.takes_position_ids else 0
+        has_positions = getattr(lm.config.get_text_config(decoder=True), "max_position_embeddings", None) is not None
+        self.counts_padding = has_positions and not self.takes_position_ids
+        # Positions in front of the first token that only z fills.
+        self.num_slots = 0
+        self.embedding_size = cast(nn.Embedding, lm.get_input_embeddings()).weight.shape[-1]
+        if "embedding" in latent_injection:
+            self.project = nn.Linear(latent_size, self.embedding_size, dtype=lm.dtype)
+        if "memory" in latent_injection:
+            layers = self._layers("memory")
+            self.recurrent = isinstance(layers[0], LSTMStateLayer)
+            self.state_shapes = self._state_shapes(len(layers))
+            sizes = sum(torch.Size(shape).numel() for shape in self.state_shapes)
+            self.memory = nn.Linear(latent_size, sizes, bias=False, dtype=lm.dtype)
+            self.num_slots += 0 if self.recurrent else 1
+        if "prefix" in latent_injection:
+            self._layers("prefix")
+            self.prefix = nn.Linear(latent_size, prefix_length * self.embedding_size, dtype=lm.dtype)
+            self.num_slots += prefix_length
         self.post_init()
+
+    def _layers(self, way: str) -> list:
+        """What a cache keeps for each layer of the LM, where z can be put in front of all of it."""
+        text_config = self.config.get_text_config(decoder=True)
+        layers = DynamicCache(config=self.config).layers
+        kinds = {type(layer) for layer in layers}
+        if kinds not in ({DynamicLayer}, {LSTMStateLayer}):
+            raise ValueError(
+                f"`latent_injection` names {way!r}, which needs a decoder whose every layer attends to everything before it; "
+                f"{type(self.lm).__name__} has layers that forget or compress ({', '.join(sorted(kind.__name__ for kind in kinds))}"
+                "). Choose 'embedding', which works with any decoder."
+            )
+        if way == "memory" and getattr(text_config, "kv_lora_rank", None) is not None:
+            raise ValueError(
+                f"`latent_injection` names 'memory', but {type(self.lm).__name__} caches keys and values in a compressed form "
+                "that a latent cannot take. Choose 'embedding' or 'prefix'."
+            )
+        return layers
+
+    def _state_shapes(self, num_layers: int) -> list[tuple[int, ...]]:
+        """Shape of one row of what z gives each layer: h of an LSTM, or the key of one position."""
+        text_config = self.config.get_text_config(decoder=True)
+        if self.recurrent:
+            return [(text_config.hidden_size,)] * num_layers
+        heads, sizes = ([shape] * num_layers if isinstance(shape, int) else shape for shape in get_head_shapes(text_config))
+        if getattr(text_config, "multi_query", False) and not getattr(text_config, "new_decoder_architecture", False):
+            # Falcon's name for one head of keys and values.
+            heads = [1] * num_layers
+        return [(count, 1, size) for count, size in zip(heads, sizes)]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        if module is self.project:
+        new = (getattr(self, name, None) for name in ("project", "memory", "prefix"))
+        if isinstance(module, nn.Linear) and any(module is each for each in new):
             # A draw from N(0, I) then moves an embedding by the scale at which a fresh embedding is drawn: a pretrained
             # decoder, whose embeddings have grown, is hardly disturbed, and the latent has a gradient from the first step.
             std = getattr(self.config.get_text_config(), "initializer_range", None) or 0.02
@@ -77,8 +171,8 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         input_ids: torch.LongTensor | None = None,
         latents: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        past_key_values=None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
@@ -89,19 +183,54 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         """
         One pass of the LM over `input_ids` of shape `(rows, length)`, given `latents` of shape `(rows, latent_size)`.
 
-        Returns the LM's own output. Its logits at a token predict the next one, as in any causal LM.
+        Returns the LM's own output. Its logits at a token predict the next one, as in any causal LM; attentions, hidden states and
+        the cache also hold the positions that z fills.
+
+        Raises:
+            ValueError: `latents` are missing, there are more tokens than positions beside those that z fills, padding stands
+                in front of tokens of an LM that counts its positions over it, or `memory` or `prefix` meet a cache of fixed size
+                or gradient checkpointing, which cannot hold them.
         """
         if latents is None:
             raise ValueError("`latents` is missing: the decoder models p(y|x,z) and needs a z of shape (rows, latent_size).")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         # Follow the embeddings' dtype: quantised weights report an integer one.
-        inputs_embeds = inputs_embeds + self.project(latents.to(inputs_embeds)).unsqueeze(1)
+        latents = latents.to(inputs_embeds)
+        if hasattr(self, "project"):
+            inputs_embeds = inputs_embeds + self.project(latents).unsqueeze(1)
+        given_cache = past_key_values
+        starts = past_key_values is None or past_key_values.get_seq_length() == 0
+        if self.num_slots and past_key_values is not None and not {type(layer) for layer in past_key_values.layers} <= GROWING:
+            raise ValueError(
+                "`latent_injection` names 'memory' or 'prefix', which need a cache that grows: leave `cache_implementation` unset."
+            )
+        if self.counts_padding and attention_mask is not None:
+            self._check_padding(attention_mask)
+        if reserved := self.num_slots + self.first_position:
+            if starts:
+                mask = inputs_embeds.new_ones(inputs_embeds.shape[:2]) if attention_mask is None else attention_mask
+                check_length("What the decoder reads", mask, self.config, reserved)
+            position_ids = self._positions(inputs_embeds, attention_mask, position_ids, past_key_values) + reserved
+            if attention_mask is not None:
+                attention_mask = nn.functional.pad(attention_mask, (self.num_slots, 0), value=1)
+        if hasattr(self, "memory") and starts:
+            past_key_values = self._write_memory(latents, past_key_values)
+        if hasattr(self, "prefix") and starts:
+            prefix = self.prefix(latents).unflatten(-1, (-1, inputs_embeds.shape[-1]))
+            inputs_embeds = torch.cat([prefix, inputs_embeds], dim=1)
+            slots = torch.arange(reserved - prefix.shape[1], reserved, device=latents.device)
+            tokens = cast(torch.Tensor, position_ids)
+            position_ids = torch.cat([slots.expand(len(latents), -1), tokens.expand(len(latents), -1)], dim=1)
+            if isinstance(logits_to_keep, torch.Tensor):
+                logits_to_keep = logits_to_keep + prefix.shape[1]
+            elif logits_to_keep == 0:
+                logits_to_keep = inputs_embeds.shape[1] - prefix.shape[1]
         if self.takes_position_ids:
             kwargs["position_ids"] = position_ids
         if encoder_hidden_states is not None:
             kwargs.update(encoder_hidden_states=encoder_hidden_states, encoder_attention_mask=encoder_attention_mask)
-        return self.lm(
+        outputs = self.lm(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
@@ -109,6 +238,52 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             logits_to_keep=logits_to_keep,
             return_dict=True,
             **kwargs,
+        )
+        if given_cache is None and use_cache is False:
+            # What carried the memory in is no cache that the caller asked for.
+            outputs.past_key_values = None
+        return outputs
+
+    def _check_padding(self, attention_mask: torch.Tensor) -> None:
+        if not torch.compiler.is_compiling() and bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
+            raise ValueError(
+                f"`attention_mask` has padding in front of tokens, which {type(self.lm).__name__} counts as positions: give it "
+                "prompts of one length at a time."
+            )
+
+    def _positions(self, inputs_embeds, attention_mask, position_ids, cache) -> torch.Tensor:
+        """Of the tokens, counted from the first one, as `generate` counts them."""
+        if position_ids is not None:
+            return position_ids
+        length = inputs_embeds.shape[1]
+        if attention_mask is not None:
+            return (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -length:]
+        past = 0 if cache is None else max(cache.get_seq_length() - self.num_slots, 0)
+        return torch.arange(past, past + length, device=inputs_embeds.device).unsqueeze(0)
+
+    def _write_memory(self, latents: torch.Tensor, cache: Cache | None) -> Cache:
+        """What z gives every layer, put where the layer looks for what came before."""
+        if self.training and not self.recurrent and self.lm.is_gradient_checkpointing:
+            raise ValueError(
+                "`latent_injection` names 'memory', and gradient checkpointing drops the cache that holds it: turn "
+                "`gradient_checkpointing` off, or choose 'embedding'."
+            )
+        cache = DynamicCache(config=self.config) if cache is None else cache
+        flat = self.memory(latents).split([torch.Size(shape).numel() for shape in self.state_shapes], dim=-1)
+        for layer, (part, shape) in enumerate(zip(flat, self.state_shapes)):
+            state = part.unflatten(-1, shape)
+            if self.recurrent:
+                cache.update(state.tanh(), state, layer, 0)
+            else:
+                cache.update(state, state, layer)
+        return cache
+
+    def prepare_inputs_for_generation(self, input_ids, next_sequence_length=None, past_key_values=None, **kwargs):
+        if next_sequence_length is not None and kwargs.get("is_first_iteration") and past_key_values is not None:
+            # Told from the length of the cache, in which z has positions of its own.
+            next_sequence_length += self.num_slots if past_key_values.get_seq_length() else 0
+        return super().prepare_inputs_for_generation(
+            input_ids, next_sequence_length=next_sequence_length, past_key_values=past_key_values, **kwargs
         )
 
 

@@ -15,9 +15,12 @@ from transformers import (
 from transformers.generation import GenerationMixin
 from transformers.utils import ModelOutput
 
+from .bag_of_words import BagOfWordsHead
 from .configuration_vae import VAEConfig
 from .encoders import build_encoder, check_attention_mask, check_length, pool, read_text
-from .gaussian import FREE_BITS, DiagonalGaussian
+from .fitted_prior import GaussianMixturePrior
+from .gaussian import FREE_BITS, DiagonalGaussian, distance_to_capacity
+from .gaussian_head import FixedScaleBatchNorm, GaussianHead
 from .generation_options import LatentGenerationOptions, composite_generation_config
 from .modeling_latent_decoder import LatentDecoder
 
@@ -37,6 +40,8 @@ class VAEOutput(ModelOutput):
         reconstruction_loss (`torch.Tensor` of shape `(batch,)`): -log p(y|x,z), nats per sentence.
         kl (`torch.Tensor` of shape `(batch,)`): KL(q ‖ p), nats per sentence, never weighted or clamped. Absent where
             `latents` were given.
+        bow_loss (`torch.Tensor` of shape `(batch,)`): the bag-of-words loss, nats per sentence, not weighted; with
+            `config.bow_loss_weight`.
         posterior_mean, posterior_logvar, prior_mean, prior_logvar (`torch.Tensor` of shape `(batch, latent_size)`).
         logits (`torch.Tensor` of shape `(batch, target, vocab)`): `logits[:, t]` predicts `labels[:, t]`.
     """
@@ -44,6 +49,7 @@ class VAEOutput(ModelOutput):
     loss: torch.Tensor | None = None
     reconstruction_loss: torch.Tensor | None = None
     kl: torch.Tensor | None = None
+    bow_loss: torch.Tensor | None = None
     posterior_mean: torch.Tensor | None = None
     posterior_logvar: torch.Tensor | None = None
     prior_mean: torch.Tensor | None = None
@@ -78,10 +84,27 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         self.prepare_decoder_config(config)
         super().__init__(config)
         self.encoder = build_encoder(config.encoder, config.pooling) if encoder is None else encoder
-        self.decoder = LatentDecoder(config.decoder, config.latent_size, decoder)
+        self.decoder = LatentDecoder(config.decoder, config.latent_size, decoder, config.latent_injection, config.prefix_length)
         # The very objects, so that whatever changes a part's configuration changes the composite's.
         config.encoder, config.decoder = self.encoder.config, self.decoder.config
-        self.posterior = nn.Linear(self.encoder_hidden_size, 2 * config.latent_size, dtype=self.encoder.dtype)
+        self.posterior = GaussianHead(
+            self.encoder_hidden_size,
+            config.latent_size,
+            dtype=self.encoder.dtype,
+            bias=config.posterior_bias,
+            batch_norm_gamma=config.batch_norm_gamma,
+        )
+        if config.bow_loss_weight:
+            self.bow = BagOfWordsHead(
+                config.latent_size,
+                self.context_size,
+                self.decoder.embedding_size,
+                config.decoder.get_text_config().vocab_size,
+                dtype=self.decoder.dtype,
+            )
+        self.fitted_prior: GaussianMixturePrior | None = None
+        if config.fitted_prior_components is not None:
+            self.fitted_prior = GaussianMixturePrior(config.fitted_prior_components, config.latent_size)
         # A buffer, because it changes at every step and a Python number would recompile the graph; not in the checkpoint,
         # because it follows from the step.
         self.kl_weight: torch.Tensor
@@ -99,6 +122,18 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         if module is self:
             # Models are built without storage: what no checkpoint holds must be set here.
             initialization.ones_(self.kl_weight)
+        elif isinstance(module, FixedScaleBatchNorm):
+            module.init_weights()
+        elif isinstance(module, GaussianMixturePrior):
+            module.reset_parameters()
+
+    def initialize_weights(self):
+        # In a model that is not transformers' own, a module without tensors of its own counts as initialised, and what it would
+        # set in its layers stays unset (Falcon-H1's multipliers, after loading). By itself each part is done right.
+        for part in self.modules():
+            if isinstance(part, PreTrainedModel) and not part.is_custom_code():
+                part.initialize_weights()
+        super().initialize_weights()
 
     @classmethod
     def from_encoder_decoder_pretrained(
@@ -143,6 +178,11 @@ class VAEModel(PreTrainedModel, GenerationMixin):
     @property
     def encoder_hidden_size(self) -> int:
         return self.config.encoder.get_text_config().hidden_size
+
+    @property
+    def context_size(self) -> int:
+        """Width of the one vector of x that auxiliary heads read; a VAE has no x."""
+        return 0
 
     def get_input_embeddings(self) -> nn.Module:
         return self.encoder.get_input_embeddings()
@@ -202,14 +242,26 @@ class VAEModel(PreTrainedModel, GenerationMixin):
     ) -> DiagonalGaussian:
         hidden_states, pooler_output = read_text(name, self.encoder, input_ids, attention_mask, token_type_ids)
         pooled = pool(self.config.pooling, hidden_states, pooler_output, attention_mask)
-        mean, logvar = self.posterior(pooled).chunk(2, dim=-1)
-        return DiagonalGaussian(mean, logvar)
+        return self.posterior(pooled)
 
     # p(z) -----------------------------------------------------------------------------------------------------------------
 
     def prior(self, batch_size: int) -> LatentOutput:
         """The prior N(0, I), `batch_size` rows of it."""
         return LatentOutput(latent_dist=DiagonalGaussian.standard(batch_size, self.config.latent_size, self.device))
+
+    def set_fitted_prior(self, prior: GaussianMixturePrior) -> None:
+        """
+        Keeps a prior that was fitted to this model's codes: it is saved with the model, and
+        `generate(latent_source="fitted_prior")` draws from it.
+
+        Raises:
+            ValueError: a prior over another number of dimensions.
+        """
+        if prior.latent_size != self.config.latent_size:
+            raise ValueError(f"`prior` is over {prior.latent_size} dimensions; the model's z has {self.config.latent_size}.")
+        self.config.fitted_prior_components = prior.num_components
+        self.fitted_prior = prior.to(self.device)
 
     # p(y|z) ---------------------------------------------------------------------------------------------------------------
 
@@ -295,7 +347,8 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             output_logits (`bool`, *optional*): defaults to `True` in evaluation mode only.
 
         Returns:
-            [`VAEOutput`]. In training β is `kl_weight` and free bits apply; in evaluation the loss is the true negative ELBO.
+            [`VAEOutput`]. In training β is `kl_weight`, free bits or a capacity apply, and the bag-of-words loss is added; in
+            evaluation the loss is the true negative ELBO.
 
         Raises:
             ValueError: `labels` are missing, or an input is malformed.
@@ -333,16 +386,26 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             output.kl = kl.sum(-1)
             output.posterior_mean, output.posterior_logvar = posterior.mean, posterior.logvar
             output.prior_mean, output.prior_logvar = prior.mean, prior.logvar
+            objective = objective + (self.kl_weight * self._charged(kl) if self.training else output.kl)
+        if self.config.bow_loss_weight:
+            output.bow_loss = self.bow(latents, self._context_vector(conditioning), labels)
             if self.training:
-                charged = FREE_BITS[self.config.free_bits_per](kl, self.config.free_bits)
-                objective = objective + self.kl_weight * charged
-            else:
-                objective = objective + kl.sum(-1)
+                objective = objective + self.config.bow_loss_weight * output.bow_loss
         tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         output.loss = objective.sum() / tokens
         if not self.training if output_logits is None else output_logits:
             output.logits = logits
         return output.to_tuple() if return_dict is False else output
+
+    def _charged(self, kl: torch.Tensor) -> torch.Tensor:
+        """What training charges for a KL of shape `(batch, latent_size)`: shape `(batch,)`, nats per sentence."""
+        if self.config.capacity is not None:
+            return distance_to_capacity(kl, self.config.capacity)
+        return FREE_BITS[self.config.free_bits_per](kl, self.config.free_bits)
+
+    def _context_vector(self, conditioning: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        """One vector `(batch, context_size)` of x."""
+        return None
 
     @staticmethod
     def _check_labels(labels: torch.LongTensor | None) -> torch.LongTensor:
@@ -382,7 +445,8 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             prompt_input_ids, prompt_attention_mask (`(batch, prompt)`, *optional*): a prompt in the decoder's vocabulary.
             latents (`torch.Tensor` of shape `(rows, latent_size)`, *optional*): the z to decode, one per returned sequence; or one
                 per input, whose sequences then share it and differ by sampling or beams.
-            latent_source (`str`, *optional*): `"posterior"` (default where there is input) or `"prior"`.
+            latent_source (`str`, *optional*): `"posterior"` (default where there is input), `"prior"`, or `"fitted_prior"` where
+                the model has one.
             latent_temperature (`float`, *optional*, defaults to 1.0): factor on the source's standard deviation; 0 decodes its
                 mean.
             num_return_sequences (`int`, *optional*, defaults to 1): sequences per input, each with its own z, whatever the
@@ -411,9 +475,20 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         elif source == "posterior":
             latents = options.draw(self.encode(input_ids, attention_mask, token_type_ids).latent_dist, generator)
         else:
-            latents = options.draw(self.prior(batch).latent_dist, generator)
+            latents = self._draw_from_prior(batch, options, generator)
         conditioning = self.condition(prompt_input_ids, prompt_attention_mask)
         return self._generate(latents, batch, conditioning, options, model_kwargs)
+
+    def _draw_from_prior(self, batch: int, options: LatentGenerationOptions, generator: torch.Generator | None) -> torch.Tensor:
+        """One z for each sequence to return: from the prior, or from the one that was fitted after training."""
+        if options.latent_source != "fitted_prior":
+            return options.draw(self.prior(batch).latent_dist, generator)
+        if self.fitted_prior is None:
+            raise ValueError(
+                "`latent_source` is 'fitted_prior', and this model has none: fit one with `hf_vae.latent_space.fit_prior` and keep "
+                "it with `model.set_fitted_prior`."
+            )
+        return self.fitted_prior.sample(batch * (options.num_return_sequences or 1), generator, options.latent_temperature)
 
     @staticmethod
     def _batch_size(given: torch.Tensor | None, latents: torch.Tensor | None, num_samples: int | None) -> int:

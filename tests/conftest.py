@@ -13,6 +13,7 @@ from transformers import BertConfig, GPT2Config, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
 from hf_vae import (
+    LSTMConfig,
     ParaphraseVAEConfig,
     ParaphraseVAEModel,
     ParaphraseVAEProcessor,
@@ -49,6 +50,15 @@ def tiny_llama_config(**options) -> LlamaConfig:
     )  # fmt: skip
 
 
+def tiny_lstm_config(**options) -> LSTMConfig:
+    return LSTMConfig(
+        **{
+            "vocab_size": VOCAB, "embedding_size": 12, "hidden_size": 16, "bos_token_id": BOS, "eos_token_id": EOS,
+            "pad_token_id": PAD, "initializer_range": 0.5, **options,
+        }
+    )  # fmt: skip
+
+
 def make_model(variant: str, decoder: str = "gpt2", **options):
     """One of the family, in evaluation mode, with weights that follow from the variant's name alone."""
     torch.manual_seed(0)
@@ -58,7 +68,14 @@ def make_model(variant: str, decoder: str = "gpt2", **options):
         "latent_size": 4,
     }
     if variant == "vae":
-        return VAEModel(VAEConfig(**parts, **options)).eval()
+        return VAEModel(VAEConfig(**{**parts, **options})).eval()
+    if variant == "vae-optimus":
+        optimus = {"latent_injection": ["memory", "embedding"], "pooling": "pooler", "posterior_bias": False}
+        return VAEModel(VAEConfig(**{**parts, **optimus, **options})).eval()
+    if variant == "vae-lstm":
+        parts.update(encoder=tiny_lstm_config(bidirectional=True), decoder=tiny_lstm_config(num_hidden_layers=2))
+        bowman = {"latent_injection": ["memory", "embedding"], "pooling": "pooler"}
+        return VAEModel(VAEConfig(**{**parts, **bowman, **options})).eval()
     conditioning = {
         "paraphrase-prompt": {},
         "paraphrase-eq": {"source_conditioning": "cross_attention"},
@@ -67,7 +84,7 @@ def make_model(variant: str, decoder: str = "gpt2", **options):
     return ParaphraseVAEModel(ParaphraseVAEConfig(**parts, **conditioning, **options)).eval()
 
 
-VARIANTS = ("vae", "paraphrase-prompt", "paraphrase-eq", "paraphrase-cross")
+VARIANTS = ("vae", "vae-optimus", "vae-lstm", "paraphrase-prompt", "paraphrase-eq", "paraphrase-cross")
 
 
 def make_batch(model, rows: int = 3, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import BOS, EOS, PAD, VOCAB, tiny_gpt2_config, tiny_llama_config
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, MistralConfig, OPTConfig
+from conftest import BOS, EOS, PAD, VOCAB, tiny_gpt2_config, tiny_llama_config, tiny_lstm_config
+from transformers import AutoModelForCausalLM, DeepseekV3Config, Gemma3TextConfig, MistralConfig, OPTConfig
 
 from hf_vae import LatentDecoder
 
@@ -26,10 +26,20 @@ DECODERS = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=DECODERS)
+CASES = [(name, ("embedding",)) for name in DECODERS]
+DECODERS["lstm"] = lambda: tiny_lstm_config(num_hidden_layers=2)
+CASES += [
+    (name, ways)
+    for name in ("gpt2", "llama", "opt", "lstm")
+    for ways in (("memory",), ("prefix",), ("memory", "embedding"), ("embedding", "prefix", "memory"))
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{'-'.join(case[1])}")
 def decoder(request):
     torch.manual_seed(0)
-    return LatentDecoder(DECODERS[request.param](), latent_size=3).eval()
+    name, ways = request.param
+    return LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=ways).eval()
 
 
 def left_padded_prompt():
@@ -77,12 +87,78 @@ def test_a_left_padded_row_is_what_it_is_alone(decoder):
     assert torch.equal(together[1, 5:], alone[0, 3:])
 
 
+def test_going_on_from_a_returned_cache_is_as_starting_anew(decoder):
+    prompt = torch.randint(4, VOCAB, (3, 5), generator=torch.Generator().manual_seed(1))
+    latents = torch.randn(3, 3, generator=torch.Generator().manual_seed(2))
+    first = decoder.generate(prompt, latents=latents, attention_mask=torch.ones_like(prompt), **GENERATION)
+    longer = torch.cat([first.sequences, prompt[:, :2]], dim=1)
+    options = {"latents": latents, "attention_mask": torch.ones_like(longer), **GENERATION}
+    continued = decoder.generate(longer, past_key_values=first.past_key_values, **options).sequences
+    assert torch.equal(continued, decoder.generate(longer, **options).sequences)
+
+
+def test_positions_that_are_not_given_are_counted_as_generate_counts_them(decoder):
+    if not decoder.num_slots:
+        pytest.skip("the language model's own affair")
+    prompt, mask = left_padded_prompt()
+    latents = torch.randn(3, 3, generator=torch.Generator().manual_seed(2))
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        given, counted = (
+            decoder(prompt, latents, attention_mask=mask, **options).logits[:, -1] for options in ({"position_ids": positions}, {})
+        )
+    torch.testing.assert_close(given, counted)
+
+
 def test_z_reaches_every_step(decoder):
     """With the tokens fixed, the logits at the last of 30 steps still depend on z."""
     tokens = torch.randint(4, VOCAB, (1, 30), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         first, second = (decoder(tokens, latents=torch.full((1, 3), value)).logits[:, -1] for value in (1.0, -1.0))
-    assert (first - second).abs().max() > 1e-2
+    # An LSTM forgets its initial state, which is why every step may read z beside it.
+    assert (first - second).abs().max() > (1e-6 if getattr(decoder, "recurrent", False) else 1e-3)
+
+
+def test_memory_is_one_more_position_with_one_vector_for_key_and_value():
+    """A GPT-2 of one layer computed by hand."""
+    torch.manual_seed(0)
+    config = tiny_gpt2_config()
+    config.n_layer = 1
+    decoder = LatentDecoder(config, latent_size=3, latent_injection=("memory",)).eval()
+    lm, tokens, z = decoder.lm.transformer, torch.randint(4, VOCAB, (1, 4)), torch.randn(1, 3)
+    with torch.no_grad():
+        hidden = lm.wte(tokens) + lm.wpe(torch.arange(1, 5))
+        block = lm.h[0]
+        query, key, value = (
+            part.view(4, 2, 8).transpose(0, 1) for part in block.attn.c_attn(block.ln_1(hidden))[0].split(16, dim=-1)
+        )
+        memory = decoder.memory(z).view(2, 1, 8)
+        scores = query @ torch.cat([memory, key], dim=1).transpose(1, 2) / 8**0.5
+        causal = torch.ones(4, 5, dtype=torch.bool).tril(1)
+        attended = scores.masked_fill(~causal, -torch.inf).softmax(-1) @ torch.cat([memory, value], dim=1)
+        hidden = hidden + block.attn.c_proj(attended.transpose(0, 1).reshape(1, 4, 16))
+        hidden = lm.ln_f(hidden + block.mlp(block.ln_2(hidden)))
+        torch.testing.assert_close(decoder(tokens, z).logits, decoder.lm.lm_head(hidden))
+
+
+def test_an_lstms_memory_is_its_initial_state():
+    torch.manual_seed(0)
+    decoder = LatentDecoder(tiny_lstm_config(), latent_size=3, latent_injection=("memory",)).eval()
+    lm, tokens, z = decoder.lm, torch.randint(4, VOCAB, (2, 4)), torch.randn(2, 3)
+    with torch.no_grad():
+        cell = decoder.memory(z).unsqueeze(0)
+        states, _ = lm.model.lstm(lm.model.embed_tokens(tokens), (cell.tanh(), cell))
+        torch.testing.assert_close(decoder(tokens, z, use_cache=False).logits, lm.lm_head(states))
+
+
+@pytest.mark.parametrize("way", ["memory", "prefix"])
+def test_gradients_reach_z_without_a_cache(way):
+    for name in ("gpt2", "llama", "lstm"):
+        decoder = LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=(way,)).train()
+        z = torch.randn(2, 3, requires_grad=True)
+        output = decoder(torch.randint(4, VOCAB, (2, 5)), z, use_cache=False)
+        output.logits.square().sum().backward()
+        assert output.past_key_values is None and z.grad.abs().min() > 0
 
 
 def test_the_latent_neither_disturbs_a_fresh_decoder_much_nor_starts_dead():
@@ -100,6 +176,35 @@ def test_refusals():
     decoder = LatentDecoder(tiny_llama_config(), latent_size=3)
     with pytest.raises(ValueError, match="`latents` is missing"):
         decoder(torch.ones(1, 2, dtype=torch.long))
+    with pytest.raises(ValueError, match="`latent_injection` is 'osmosis'"):
+        LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("osmosis",))
+
+
+@pytest.mark.parametrize("way", ["memory", "prefix"])
+def test_ways_in_that_a_decoder_forgets_are_refused(way):
+    for name in ("mistral sliding window", "gemma3 alternating"):
+        with pytest.raises(ValueError, match=f"names '{way}', which needs a decoder whose every layer attends to everything"):
+            LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=(way,))
+    compressed = DeepseekV3Config(
+        **COMMON, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=4, n_routed_experts=2,
+        num_experts_per_tok=1, n_group=1, topk_group=1, first_k_dense_replace=2,
+    )  # fmt: skip
+    if way == "memory":
+        with pytest.raises(ValueError, match="in a compressed form"):
+            LatentDecoder(compressed, latent_size=3, latent_injection=(way,))
+
+
+def test_memory_refuses_what_would_drop_it():
+    decoder = LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("memory",))
+    decoder.train().activation_checkpointing_enable()
+    with pytest.raises(ValueError, match="gradient checkpointing drops the cache"):
+        decoder(torch.ones(1, 2, dtype=torch.long), torch.zeros(1, 3))
+    for way in ("memory", "prefix"):
+        decoder = LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=(way,)).eval()
+        with pytest.raises(ValueError, match="leave `cache_implementation` unset"):
+            decoder.generate(
+                torch.ones(1, 2, dtype=torch.long), latents=torch.zeros(1, 3), max_new_tokens=2, cache_implementation="static"
+            )
 
 
 def _without_inputs_embeds():
