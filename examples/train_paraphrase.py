@@ -22,26 +22,33 @@ Every argument of `TrainingArguments` works. A YAML or JSON file of arguments ma
 
 import json
 import logging
-import os
 import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-import yaml
 from accelerate import PartialState
 from datasets import Dataset
 from huggingface_hub import HfApi
-from transformers import AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PreTrainedModel, Trainer, set_seed
 
-from hf_vae import KLAnnealingCallback, ParaphraseVAEConfig, ParaphraseVAEModel, ParaphraseVAEProcessor, VAEDataCollator
-from hf_vae.data import expand_targets, grammar, load_pairs
-from hf_vae.evaluation import LikelihoodEvaluator, generate_texts, likelihood_metrics, paraphrase_metrics
+from hf_vae import ParaphraseVAEConfig, ParaphraseVAEModel, ParaphraseVAEProcessor, VAEDataCollator
+from hf_vae.data import expand_all_pairs, expand_targets, grammar, load_pairs
+from hf_vae.evaluation import LikelihoodEvaluator, elbo_metrics, generate_texts, likelihood_metrics, paraphrase_metrics
 from hf_vae.hub import RunRecord, write_model_card
 from hf_vae.training import make_schedule
-from hf_vae.training.from_scratch import small_configs, train_tokenizers
+from hf_vae.training.arguments import (
+    RESUME_LAST,
+    ModelArguments,
+    check_arguments,
+    last_checkpoint,
+    parse_arguments,
+    parse_json,
+    use_all_cores,
+)
+from hf_vae.training.building import build_model, freeze_or_adapt, latent_callbacks
+from hf_vae.training.latent_free import train_without_latent
 from hf_vae.training.plots import plot_training
 
 logger = logging.getLogger(__name__)
@@ -49,51 +56,10 @@ logger = logging.getLogger(__name__)
 EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "paraphrase_embedded.yaml"
 
 
-RESUME_LAST = ("True", "true", "last")
-
-
-def last_checkpoint(training_args: TrainingArguments) -> str | None:
-    return get_last_checkpoint(training_args.output_dir) if Path(training_args.output_dir).is_dir() else None
-
-
-def parse_json(options: str | dict | None) -> dict:
-    """A command line's JSON, or what a file of arguments holds in its place."""
-    return json.loads(options) if isinstance(options, str) else options or {}
-
-
 @dataclass
-class ModelArguments:
-    encoder_name_or_path: str | None = field(
-        default=None, metadata={"help": "Hub id or path of a pretrained encoder. Without it, both halves start from nothing."}
-    )
-    decoder_name_or_path: str | None = field(default=None, metadata={"help": "Hub id or path of a pretrained causal LM."})
-    hidden_size: int = field(default=128, metadata={"help": "From nothing: width of both halves."})
-    encoder_layers: int = field(default=1, metadata={"help": "From nothing: layers of the encoder."})
-    decoder_layers: int = field(default=2, metadata={"help": "From nothing: layers of the decoder."})
-    num_attention_heads: int = field(default=4, metadata={"help": "From nothing: heads of both halves."})
-    vocab_size: int = field(default=1024, metadata={"help": "From nothing: most tokens of the BPE vocabulary."})
-    initializer_range: float = field(default=0.1, metadata={"help": "From nothing: standard deviation of the first weights."})
-    dropout: float = field(default=0.0, metadata={"help": "From nothing: dropout of both halves."})
-    latent_size: int = field(default=32, metadata={"help": "Dimensions of z."})
+class ParaphraseArguments(ModelArguments):
     source_conditioning: str = field(default="prompt", metadata={"help": "prompt or cross_attention."})
     tie_encoders: bool = field(default=True, metadata={"help": "With cross_attention: one encoder for q and the decoder."})
-    free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
-    free_bits_per: str = field(default="sentence", metadata={"help": "sentence or dimension."})
-    word_dropout: float = field(default=0.0, metadata={"help": "Share of the target's tokens hidden from the decoder."})
-    kl_schedule: str = field(default="constant", metadata={"help": "constant, linear, sigmoid, tanh or cyclical."})
-    kl_schedule_options: str = field(
-        default="{}", metadata={"help": "The schedule's options as JSON, such as '{\"steps\": 1000}'."}
-    )
-    latent_free_steps: int = field(
-        default=0,
-        metadata={"help": "Steps to train with z = 0 first: a decoder that can lean on z too early never reads its source well."},
-    )
-    freeze_encoder: bool = field(default=False, metadata={"help": "Train only what is new around the encoder."})
-    freeze_decoder: bool = field(default=False, metadata={"help": "Train only what is new around the decoder."})
-    lora: str | None = field(
-        default=None,
-        metadata={"help": "Arguments of peft's LoraConfig as JSON; the latent's layers are trained whole. Merged at the end."},
-    )
 
 
 @dataclass
@@ -109,6 +75,9 @@ class DataArguments:
     source_column: str = field(default="source", metadata={"help": "Column of the originals."})
     target_column: str = field(default="targets", metadata={"help": "Column of the paraphrases: one text or a list."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training rows."})
+    all_pairs: bool = field(
+        default=False, metadata={"help": "Train on every text of a row as the source of every other one, not of the targets alone."}
+    )
     max_source_length: int = field(default=64, metadata={"help": "Sources are cut to so many tokens."})
     max_target_length: int = field(default=64, metadata={"help": "Paraphrases are cut to so many tokens, EOS included."})
     grammar_pairs: int = field(default=60_000, metadata={"help": "Embedded grammar: training pairs, a meaning each."})
@@ -126,65 +95,16 @@ class EvaluationArguments:
     with_baseline: bool = field(default=False, metadata={"help": "Also train and measure the same model without z."})
 
 
-def parse_arguments(argv: list[str]):
-    """Dataclasses from a command line that may begin with a YAML or JSON file of arguments, and that file's path."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, EvaluationArguments, TrainingArguments))
-    recipe = None
-    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
-        recipe, *argv = argv
-    elif not any(word.partition("=")[0] == "--train_file" for word in argv):
-        recipe = EMBEDDED_RECIPE
-    # The first step is logged so that a run shorter than `logging_steps` has its plot too.
-    parser.set_defaults(output_dir="outputs/paraphrase", logging_first_step=True)
-    if recipe is not None:
-        # JSON is YAML too.
-        defaults = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
-        unknown = sorted(set(defaults) - {action.dest for action in parser._actions})
-        if unknown:
-            raise ValueError(f"{recipe} has no such argument(s): {', '.join(unknown)}.")
-        parser.set_defaults(**defaults)
-    return parser.parse_args_into_dataclasses(args=argv)
-
-
-def check_arguments(
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    evaluation_args: EvaluationArguments,
-    training_args: TrainingArguments,
-) -> None:
-    """Everything that can be refused before anything is computed or written."""
+def check_evaluation(data_args: DataArguments, evaluation_args: EvaluationArguments) -> None:
+    """What can be refused of these before anything is computed or written."""
     if evaluation_args.latent_temperature < 0:
         raise ValueError(f"`--latent_temperature` is {evaluation_args.latent_temperature}; it cannot be negative.")
     least = {"num_paraphrases": 2, "importance_samples": 1, "max_test_samples": 2, "max_new_tokens": 1}
     for name, smallest in least.items():
         if getattr(evaluation_args, name) < smallest:
             raise ValueError(f"`--{name}` is {getattr(evaluation_args, name)}; it must be at least {smallest}.")
-    if bool(model_args.encoder_name_or_path) != bool(model_args.decoder_name_or_path):
-        raise ValueError("Give both `--encoder_name_or_path` and `--decoder_name_or_path`, or neither to train from nothing.")
-    if model_args.encoder_name_or_path and not data_args.train_file:
-        raise ValueError("Pretrained parts need `--train_file`; the embedded grammar is for models trained from nothing.")
     if data_args.train_file and not (data_args.validation_file or data_args.test_file):
         raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: figures are measured on held-out pairs.")
-    if "task_type" in parse_json(model_args.lora):
-        raise ValueError("`--lora` names a `task_type`; leave it out: peft's task types expect arguments of other models.")
-    if training_args.resume_from_checkpoint in RESUME_LAST and not last_checkpoint(training_args):
-        raise ValueError(f"`--resume_from_checkpoint`: {training_args.output_dir} holds no checkpoint.")
-    if training_args.label_smoothing_factor:
-        raise ValueError("`--label_smoothing_factor` must be 0: an ELBO has no label smoothing.")
-    config_file = Path(training_args.output_dir) / "config.json"
-    if config_file.exists():
-        found = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
-        if found != ParaphraseVAEConfig.model_type:
-            raise ValueError(
-                f"`--output_dir` {training_args.output_dir} holds a model of type {found!r}; choose another directory."
-            )
-
-
-def use_all_cores(state: PartialState) -> None:
-    """`accelerate launch` gives its only process on a machine without an accelerator one thread; give it the others back."""
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if launched and state.num_processes == 1 and state.device.type == "cpu":
-        torch.set_num_threads(os.cpu_count() or 1)
 
 
 def check_lengths(model: ParaphraseVAEModel, data_args: DataArguments) -> None:
@@ -218,77 +138,23 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
     train = load_pairs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **columns)
     if len(test) < 2:
         raise ValueError(f"{names['test'][0]} has {len(test)} source; figures need at least two.")
-    return expand_targets(train), validation, test
+    return (expand_all_pairs if data_args.all_pairs else expand_targets)(train), validation, test
 
 
 def build(
-    model_args: ModelArguments, data_args: DataArguments, train: Dataset
-) -> tuple[ParaphraseVAEModel, ParaphraseVAEProcessor]:
+    model_args: ParaphraseArguments, data_args: DataArguments, train: Dataset
+) -> tuple[PreTrainedModel, ParaphraseVAEProcessor]:
     """The model with its processor, around pretrained parts or from nothing."""
-    latent_options = {
-        name: getattr(model_args, name)
-        for name in ("latent_size", "source_conditioning", "tie_encoders", "free_bits", "free_bits_per", "word_dropout")
-    }
-    if model_args.encoder_name_or_path:
-        tokenizer = AutoTokenizer.from_pretrained(model_args.decoder_name_or_path)
-        encoder_tokenizer = AutoTokenizer.from_pretrained(model_args.encoder_name_or_path)
-    else:
-        texts = (text for row in train for text in row.values())
-        tokenizer, encoder_tokenizer = train_tokenizers(texts, model_args.vocab_size)
-    processor = ParaphraseVAEProcessor(tokenizer, encoder_tokenizer, source_conditioning=model_args.source_conditioning)
-    if model_args.word_dropout:
-        candidates = (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id)
-        latent_options["word_dropout_token_id"] = next(token for token in candidates if token is not None)
-    if model_args.encoder_name_or_path:
-        model = ParaphraseVAEModel.from_encoder_decoder_pretrained(
-            model_args.encoder_name_or_path, model_args.decoder_name_or_path, **latent_options
-        )
-    else:
-        sizes = ("hidden_size", "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "dropout")
-        encoder, decoder = small_configs(
-            tokenizer,
-            max_position_embeddings=max(256, data_args.max_source_length + data_args.max_target_length + 1),
-            **{size: getattr(model_args, size) for size in sizes},
-        )
-        model = ParaphraseVAEModel(ParaphraseVAEConfig(encoder=encoder, decoder=decoder, **latent_options))
-    check_lengths(model, data_args)
-    # What no pretrained part brought along is trained whatever is frozen.
-    new = ["posterior", "project"]
-    if model_args.source_conditioning == "cross_attention":
-        new += ["source_projection", "crossattention", "ln_cross_attn"]
-    for name, parameter in model.named_parameters():
-        frozen = model_args.freeze_decoder if name.startswith("decoder.lm.") else model_args.freeze_encoder
-        pretrained = name.startswith(("encoder.", "source_encoder.", "decoder.lm."))
-        parameter.requires_grad_(not (pretrained and frozen) or any(module in name.split(".") for module in new))
-    if model_args.lora:
-        from peft import LoraConfig, get_peft_model
-
-        model = get_peft_model(model, LoraConfig(**{"modules_to_save": new, **parse_json(model_args.lora)}))
-    return model, processor
-
-
-@dataclass
-class LatentFreeCollator(VAEDataCollator):
-    """Gives every row z = 0, so that the very same model trains without a latent, for comparison."""
-
-    latent_size: int = 1
-
-    def __call__(self, features):
-        batch = super().__call__(features)
-        batch["latents"] = torch.zeros(len(features), self.latent_size)
-        return batch
-
-
-def make_trainer(model, training_args, collator, train, validation, callbacks) -> Trainer:
-    return Trainer(
-        model,
-        training_args,
-        processing_class=collator.processor,
-        train_dataset=train,
-        eval_dataset=validation,
-        data_collator=collator,
-        callbacks=callbacks,
+    model, processor = build_model(
+        ParaphraseVAEModel,
+        ParaphraseVAEProcessor,
+        model_args,
+        texts=(text for row in train for text in row.values()),
+        max_position_embeddings=max(256, data_args.max_source_length + data_args.max_target_length + 1),
+        source_conditioning=model_args.source_conditioning,
     )
+    check_lengths(model, data_args)
+    return freeze_or_adapt(model, model_args), processor
 
 
 def measure(model, processor, test, data_args, evaluation_args, seed, on_grammar, latents=None, **generation_options) -> dict:
@@ -316,9 +182,11 @@ def measure(model, processor, test, data_args, evaluation_args, seed, on_grammar
 
 def main(argv: list[str]) -> dict:
     # 1. Arguments, refused before any compute where they cannot work.
-    model_args, data_args, evaluation_args, training_args = parse_arguments(argv)
-    check_arguments(model_args, data_args, evaluation_args, training_args)
-    schedule = make_schedule(model_args.kl_schedule, **parse_json(model_args.kl_schedule_options))
+    arguments = (ParaphraseArguments, DataArguments, EvaluationArguments)
+    model_args, data_args, evaluation_args, training_args = parse_arguments(arguments, argv, EMBEDDED_RECIPE, "outputs/paraphrase")
+    check_arguments(model_args, training_args, data_args.train_file is not None, ParaphraseVAEConfig.model_type)
+    check_evaluation(data_args, evaluation_args)
+    make_schedule(model_args.kl_schedule, **parse_json(model_args.kl_schedule_options))
     push_to_hub = training_args.push_to_hub
     if model_args.lora:
         # The Trainer would leave the adapter beside the merged model, where it would be applied once more.
@@ -348,14 +216,16 @@ def main(argv: list[str]) -> dict:
             for name, pairs in (("train", train), ("validation", expand_targets(validation)))
         }
 
-    # 4. Train with the plain Trainer; the callback anneals the KL and logs the loss's parts.
-    trainer = make_trainer(
+    # 4. Train with the plain Trainer; a callback anneals the KL and logs the loss's parts.
+    trainer = Trainer(
         model,
         training_args,
-        VAEDataCollator(processor),
-        tokenized["train"],
-        tokenized["validation"] if training_args.do_eval else None,
-        [KLAnnealingCallback(schedule)],
+        processing_class=processor,
+        train_dataset=tokenized["train"],
+        eval_dataset=tokenized["validation"] if training_args.do_eval else None,
+        data_collator=VAEDataCollator(processor),
+        compute_metrics=elbo_metrics if training_args.do_eval else None,
+        callbacks=latent_callbacks(model_args, processor),
     )
     checkpoint = training_args.resume_from_checkpoint
     if checkpoint in RESUME_LAST:
@@ -419,32 +289,6 @@ def main(argv: list[str]) -> dict:
             api.upload_folder(repo_id=repository, folder_path=output_dir, ignore_patterns=kept_back)
     state.wait_for_everyone()
     return metrics
-
-
-def train_without_latent(model, processor, training_args, name: str, max_steps: int, train: Dataset) -> None:
-    """Trains with z = 0, in a directory of its own below the output's, by the run's other settings."""
-    settings = replace(
-        training_args,
-        output_dir=str(Path(training_args.output_dir) / name),
-        max_steps=max_steps,
-        eval_strategy="no",
-        save_strategy="no",
-        load_best_model_at_end=False,
-        push_to_hub=False,
-        resume_from_checkpoint=None,
-    )
-    read = ("input_ids", "attention_mask", "prompt_input_ids", "prompt_attention_mask", "labels", "length")
-    data = train.select_columns([column for column in train.column_names if column in read])
-    collator = LatentFreeCollator(processor, latent_size=model.config.latent_size)
-    # What only q uses gets no gradient, which distributed training would stumble over.
-    decoder_reads_encoder = model.config.source_conditioning == "cross_attention" and model.config.tie_encoders
-    unused = [model.posterior] if decoder_reads_encoder else [model.posterior, model.encoder]
-    idle = [parameter for module in unused for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in idle:
-        parameter.requires_grad_(False)
-    make_trainer(model, settings, collator, data, None, []).train()
-    for parameter in idle:
-        parameter.requires_grad_(True)
 
 
 def train_baseline(model_args, training_args, train, tokenized_train, common, lengths) -> dict:

@@ -1,23 +1,38 @@
 """Estimators against exact values, and metrics against cases counted by hand."""
 
+import json
 import math
 
 import pytest
 import torch
-from conftest import tiny_encoder_config, tiny_llama_config
+from conftest import BOS, make_model, tiny_encoder_config, tiny_llama_config
+from test_training import resized
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import LlamaForCausalLM
 
 from hf_vae import DiagonalGaussian, ParaphraseVAEConfig, ParaphraseVAEModel
 from hf_vae.evaluation import (
     LikelihoodEvaluator,
     bleu,
+    count_tokens_and_words,
     distinct,
+    evaluate_vae,
     generate_texts,
     importance_weighted_nll,
+    language_model_nll,
     likelihood_metrics,
     paraphrase_metrics,
+    perplexities,
+    plot_rate_distortion,
+    rate_distortion_points,
+    rate_distortion_table,
+    reconstruction_at_mean,
+    refine,
     self_bleu,
 )
 from hf_vae.evaluation.evaluate_metric import ParaphraseMetric
+from hf_vae.evaluation.examples import NOISE_BLOCK, example_noise, sample_noise
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
 TARGETS = ["a cat", "the dog ran", "the mat sat", "a dog", "the park"]
@@ -32,15 +47,28 @@ def evaluated(processor):
     model = ParaphraseVAEModel(ParaphraseVAEConfig(encoder=encoder, decoder=decoder, latent_size=1)).eval()
     with torch.no_grad():
         model.decoder.project.weight *= 3
-    return LikelihoodEvaluator(model, processor, TEXTS, TARGETS, batch_size=2, chunk=16)
+    return LikelihoodEvaluator(model, processor, TEXTS, TARGETS, batch_size=3, chunk=100)
+
+
+GRID = torch.linspace(-8, 8, 801)
+
+
+def nll_on_grid(evaluator):
+    """-log p(y|x,z) at 801 points of [-8, 8]: `(examples, points)`."""
+    return evaluator.nll(GRID.view(1, -1, 1).expand(len(evaluator), -1, -1))
 
 
 def exact_nll(evaluator):
-    """-log ∫ p(y|x,z) N(z; 0, 1) dz by the trapezoidal rule on 801 points of [-8, 8]."""
-    grid = torch.linspace(-8, 8, 801)
-    nll = evaluator.nll(grid.view(1, -1, 1).expand(len(evaluator), -1, -1))
-    log_prior = DiagonalGaussian.standard(1, 1).log_prob(grid.view(-1, 1)).squeeze(-1)
-    return -(torch.logsumexp(log_prior - nll, dim=1) + math.log(16 / 800))
+    """-log ∫ p(y|x,z) N(z; 0, 1) dz by the trapezoidal rule."""
+    log_prior = DiagonalGaussian.standard(1, 1).log_prob(GRID.view(-1, 1)).squeeze(-1)
+    return -(torch.logsumexp(log_prior - nll_on_grid(evaluator), dim=1) + math.log(16 / 800))
+
+
+def exact_elbo(nll, q):
+    """E_q log p(y|x,z) - KL(q ‖ N(0, 1)) of each row of `nll` on the grid under each of its q: `(examples, qs)`."""
+    weights = DiagonalGaussian(q.mean.unsqueeze(-1), q.logvar.unsqueeze(-1)).log_prob(GRID).exp() * 16 / 800
+    kl = 0.5 * (q.mean**2 + q.logvar.exp() - q.logvar - 1)
+    return -torch.einsum("nqg,ng->nq", weights, nll) - kl
 
 
 def test_importance_weighted_bound_falls_with_k_towards_the_integral(evaluated):
@@ -57,7 +85,8 @@ def test_one_importance_sample_is_the_elbo_in_expectation(evaluated):
     samples = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * noise
     prior = DiagonalGaussian.standard(len(evaluated), 1)
     elbo = -(evaluated.nll(samples).mean(1) + posterior.kl(prior).sum(-1)).mean()
-    ones = [likelihood_metrics(evaluated, 1, seed)["iw_nll"] for seed in range(60)]
+    prior = evaluated.prior()
+    ones = [evaluated.importance_weighted(evaluated.posterior(), prior, 1, seed)[0].mean().item() for seed in range(60)]
     # Monte Carlo error of 300 samples.
     assert sum(ones) / len(ones) == pytest.approx(-elbo.item(), abs=0.15)
 
@@ -105,7 +134,201 @@ def test_the_encoder_runs_once_for_each_example(evaluated):
     assert sum(rows) == len(TEXTS)
 
 
+def test_noise_follows_from_seed_example_and_sample_alone():
+    """Whatever else is drawn with it, and across the blocks in which it is drawn."""
+    whole = example_noise(6, 3 * NOISE_BLOCK, 3, seed=4)
+    assert torch.equal(example_noise(2, 5, 3, seed=4), whole[:2, :5])
+    part = sample_noise([5, 2], range(NOISE_BLOCK - 3, 2 * NOISE_BLOCK + 1), 3, seed=4)
+    assert torch.equal(part, whole[[5, 2], NOISE_BLOCK - 3 : 2 * NOISE_BLOCK + 1])
+    blocks = whole.view(18, NOISE_BLOCK, 3)
+    assert all(not torch.equal(blocks[i], blocks[j]) for i in range(18) for j in range(i))
+    assert not torch.equal(example_noise(2, 5, 3, seed=5), whole[:2, :5])
+    # Blocks are independent: standard normal and uncorrelated.
+    many = sample_noise(range(400), range(2 * NOISE_BLOCK), 1, seed=0).squeeze(-1)
+    assert many.mean().item() == pytest.approx(0, abs=0.02) and many.var().item() == pytest.approx(1, abs=0.02)
+    assert (many[:, 0] * many[:, NOISE_BLOCK]).mean().item() == pytest.approx(0, abs=0.15)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes how many numbers the largest tensor held that any operation returned."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        self.numel = max([self.numel, *(leaf.numel() for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor))])
+        return output
+
+
+def test_memory_grows_neither_with_samples_nor_with_examples(vae_processor):
+    # A large z, so that its samples are the largest thing there is.
+    model = resized(make_model("vae", latent_size=512), vae_processor)
+    largest = []
+    for num_samples, copies in ((NOISE_BLOCK, 1), (2 * NOISE_BLOCK, 1), (NOISE_BLOCK, 2)):
+        evaluator = LikelihoodEvaluator(model, vae_processor, TEXTS * copies, TEXTS * copies, batch_size=2, chunk=16)
+        posterior, prior = evaluator.posterior(), evaluator.prior()
+        with LargestTensor() as mode:
+            evaluator.importance_weighted(posterior, prior, num_samples)
+        largest.append(mode.numel)
+    assert largest == [2 * NOISE_BLOCK * 512] * 3
+
+
+def test_a_bound_of_more_samples_than_a_block_is_the_whole_formula(evaluated):
+    num_samples = NOISE_BLOCK + 30
+    posterior, prior = evaluated.posterior(), evaluated.prior()
+    z = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * example_noise(5, num_samples, 1, seed=2)
+    rows = [(prior.log_prob(sample) - posterior.log_prob(sample)).squeeze(-1) for sample in z.unbind(1)]
+    nll = evaluated.nll(z)
+    expected = importance_weighted_nll(torch.stack(rows, dim=1) - nll)
+    bound, first = evaluated.importance_weighted(posterior, prior, num_samples, seed=2)
+    torch.testing.assert_close(bound, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(first, nll[:, 0], atol=1e-4, rtol=0)
+
+
+# Refinement ---------------------------------------------------------------------------------------------------------------
+
+
+def test_refinement_climbs_as_the_exact_elbo_does_and_stays_below_the_evidence(evaluated):
+    before = evaluated.posterior()
+    # Where q starts is bad by more than a nat.
+    start = DiagonalGaussian(before.mean + 1.5, before.logvar - 1.0)
+    nll, evidence = nll_on_grid(evaluated), -exact_nll(evaluated)
+    # The same climb by quadrature, without any noise, to the end.
+    mean, logvar = (value.clone().requires_grad_(True) for value in (start.mean, start.logvar))
+    optimizer = torch.optim.Adam([mean, logvar], lr=0.1)
+    for _ in range(150):
+        optimizer.zero_grad()
+        (-exact_elbo(nll, DiagonalGaussian(mean, logvar)).sum()).backward()
+        optimizer.step()
+    best = exact_elbo(nll, DiagonalGaussian(mean.detach(), logvar.detach())).squeeze(-1)
+    refinement = refine(evaluated, num_steps=80, learning_rate=0.1, num_samples=32, num_held_samples=400, posterior=start)
+    after = exact_elbo(nll, refinement.posterior).squeeze(-1)
+    assert (best <= evidence + 1e-3).all() and (after <= evidence + 1e-3).all()
+    torch.testing.assert_close(after, best, atol=0.1, rtol=0)
+    # What is reported is that ELBO, up to the error of 400 samples.
+    torch.testing.assert_close(refinement.elbo_after, after, atol=0.15, rtol=0)
+    figures = refinement.metrics()
+    assert figures["refinement_gap"] == pytest.approx((best - exact_elbo(nll, start).squeeze(-1)).mean().item(), abs=0.2)
+    assert figures["refinement_gap"] > 0.3 and figures["refinement_elbo_after"] <= evidence.mean().item()
+
+
+def test_refinement_never_loses_and_leaves_the_model_alone(evaluated):
+    weights = {name: parameter.clone() for name, parameter in evaluated.model.named_parameters()}
+    # Steps far too large: every example keeps what it had.
+    refinement = refine(evaluated, num_steps=3, learning_rate=50.0)
+    assert torch.equal(refinement.elbo_after, refinement.elbo_before)
+    torch.testing.assert_close(refinement.posterior.mean, evaluated.posterior().mean)
+    for name, parameter in evaluated.model.named_parameters():
+        assert torch.equal(parameter, weights[name]) and parameter.grad is None
+    with pytest.raises(ValueError, match="`num_steps` is 0"):
+        refine(evaluated, num_steps=0)
+    with pytest.raises(ValueError, match="`learning_rate` is 0"):
+        refine(evaluated, learning_rate=0)
+
+
+def test_refinement_does_not_depend_on_batches(evaluated, processor):
+    again = LikelihoodEvaluator(evaluated.model, processor, TEXTS, TARGETS, batch_size=5, chunk=3)
+    first, second = (refine(each, num_steps=5, seed=3) for each in (evaluated, again))
+    assert first.metrics()["refinement_gap"] > 0
+    torch.testing.assert_close(first.posterior.mean, second.posterior.mean, atol=1e-4, rtol=0)
+    torch.testing.assert_close(first.elbo_after, second.elbo_after, atol=1e-4, rtol=0)
+
+
+# Perplexity, reconstruction, other models ---------------------------------------------------------------------------------
+
+
+def test_perplexities_name_their_denominators(vae_processor):
+    texts = ["the cat sat", "a dog  ran in"]
+    evaluator = LikelihoodEvaluator(resized(make_model("vae"), vae_processor), vae_processor, texts, texts)
+    counts = count_tokens_and_words(evaluator)
+    tokens = sum(len(vae_processor.tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in texts)
+    assert counts == {"tokens": tokens, "words": 3 + 1 + 4 + 1}
+    figures = perplexities({"elbo": -9.0, "iw_nll": 7.2}, num_examples=2, tokens=12, words=9)
+    expected = {"token_elbo": 18 / 12, "token_iw": 14.4 / 12, "word_elbo": 18 / 9, "word_iw": 14.4 / 9}
+    assert figures == pytest.approx({f"ppl_per_{name}": math.exp(nats) for name, nats in expected.items()})
+    assert perplexities({"elbo": -1e5, "iw_nll": 1.0}, 1, 1, 1)["ppl_per_word_elbo"] == math.inf
+
+
+def test_words_of_a_cut_target_are_those_that_are_scored(vae_processor):
+    texts = ["the cat sat on the mat", "the mat"]
+    evaluator = LikelihoodEvaluator(resized(make_model("vae"), vae_processor), vae_processor, texts, texts, max_target_length=3)
+    pieces = vae_processor.tokenizer(texts[0], add_special_tokens=False)["input_ids"][:2]
+    words = len(vae_processor.tokenizer.decode(pieces).split())
+    assert count_tokens_and_words(evaluator) == {"tokens": 3 + 3, "words": words + 1 + 3} and words < 6
+
+
+def test_reconstruction_at_the_mean(evaluated):
+    found = reconstruction_at_mean(evaluated)
+    assert found.targets == TARGETS and len(found.texts) == 5
+    posterior = evaluated.posterior()
+    # One by one, by the model's own `generate`, up to the longest target's tokens.
+    limit = max(map(len, evaluated.label_ids()))
+    for i, text in enumerate(found.texts):
+        sequence = evaluated.model.generate(
+            **evaluated.processor(TEXTS[i]), latents=posterior.mean[i : i + 1], do_sample=False, max_new_tokens=limit
+        )
+        assert text == evaluated.processor.batch_decode(sequence, skip_special_tokens=True)[0].strip()
+    assert found.metrics()["reconstruction_at_mean_exact_match"] == 0
+    found.texts[1:3] = TARGETS[1:3]
+    assert found.metrics()["reconstruction_at_mean_exact_match"] == 2 / 5
+    found.texts, found.targets = TEXTS[:2], TEXTS[:2]
+    assert found.metrics() == {"reconstruction_at_mean_exact_match": 1.0, "reconstruction_at_mean_bleu": pytest.approx(100)}
+
+
+def test_a_language_model_s_nll_counts_eos_and_not_the_start():
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(tiny_llama_config()).eval()
+    rows = [[5, 6, 7, 2], [8, 2], [9, 10, 2]]
+    expected = []
+    for row in rows:
+        with torch.no_grad():
+            log_p = model(torch.tensor([[BOS, *row[:-1]]])).logits.log_softmax(-1)[0]
+        expected.append(-log_p[range(len(row)), row].sum())
+    torch.testing.assert_close(language_model_nll(model, rows, BOS, batch_size=2), torch.stack(expected), atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="a token 40, but LlamaForCausalLM has 40"):
+        language_model_nll(model, [[40, 2]], BOS)
+
+
+def test_rate_distortion_points(tmp_path):
+    saved = tmp_path / "metrics.json"
+    saved.write_text(json.dumps({"kl": 9.0, "reconstruction": 84.0, "bleu": 1}), encoding="utf-8")
+    others = {"small": {"kl": 4.9, "reconstruction": 86.4}, "worse": {"kl": 9.5, "reconstruction": 85.0}}
+    points = rate_distortion_points({"saved": saved, **others})
+    assert [(point.name, point.pareto) for point in points] == [("small", True), ("saved", True), ("worse", False)]
+    assert rate_distortion_table(points).splitlines()[2:] == [
+        "| small | 4.90 | 86.40 | 91.30 | * |",
+        "| saved | 9.00 | 84.00 | 93.00 | * |",
+        "| worse | 9.50 | 85.00 | 94.50 |  |",
+    ]
+    plot_rate_distortion(points, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(ValueError, match="hold no 'reconstruction'"):
+        rate_distortion_points({"x": {"kl": 1.0}})
+
+
+def test_everything_at_once_encodes_once_and_agrees_with_its_parts(evaluated):
+    rows = []
+    evaluated.model.encoder.register_forward_hook(
+        lambda module, args, kwargs, output: rows.append(len(output[0])), with_kwargs=True
+    )
+    figures = evaluate_vae(evaluated, importance_samples=10, seed=1, refine_steps=2, language_model_nll=30.0)
+    assert sum(rows) == len(TEXTS)
+    assert figures.items() >= likelihood_metrics(evaluated, 10, seed=1).items()
+    assert figures["refinement_gap"] >= 0 and figures["language_model_nll"] == 30.0 and figures["importance_samples"] == 10
+    assert figures["ppl_per_token_iw"] == pytest.approx(math.exp(figures["iw_nll"] * 5 / figures["tokens"]))
+    assert figures["mutual_information"] <= figures["mutual_information_ceiling"] == math.log(5)
+    assert figures["latent_size"] == 1 and figures["active_units_0.01"] in (0, 1)
+    assert figures["collapse_report"]["verdict"] in ("ignored", "partly used", "used")
+    assert json.loads(json.dumps(figures)) == figures
+
+
 def test_bad_evaluations_are_named(evaluated, processor):
+    with pytest.raises(ValueError, match="`num_samples` is 0"):
+        evaluate_vae(evaluated, importance_samples=0)
+    with pytest.raises(ValueError, match="1 example: it cannot be given another one's z"):
+        evaluate_vae(LikelihoodEvaluator(evaluated.model, processor, TEXTS[:1], TARGETS[:1]))
+    with pytest.raises(ValueError, match="`batch_size` is 0"):
+        LikelihoodEvaluator(evaluated.model, processor, TEXTS, TARGETS, batch_size=0)
     with pytest.raises(ValueError, match="`num_samples` is 0"):
         likelihood_metrics(evaluated, 0)
     with pytest.raises(ValueError, match="5 `texts` and 2 `targets`"):

@@ -208,6 +208,24 @@ def load_paraphrases(num_pairs: int, seed: int = 0, num_targets: int = 1, skip: 
     return Dataset.from_list(draw_pairs(num_pairs, seed, num_targets, skip))
 
 
+def draw_sentences(num_sentences: int, seed: int, skip: int = 0) -> list[str]:
+    """
+    Sentences drawn uniformly from all meanings, without repetition, each in a uniformly drawn form: a row's `source` of
+    [`draw_pairs`], so that splits of one seed never share a meaning.
+    """
+    return [row["source"] for row in draw_pairs(num_sentences, seed, skip=skip)]
+
+
+def load_sentences(num_sentences: int, seed: int = 0, skip: int = 0) -> Dataset:
+    """[`draw_sentences`] as a `datasets.Dataset` with the column `text`."""
+    return Dataset.from_dict({"text": draw_sentences(num_sentences, seed, skip)})
+
+
+def sentence_entropy() -> float:
+    """H(y) in nats of a sentence drawn from the grammar: every meaning in every form is another sentence, all equally likely."""
+    return math.log(NUM_MEANINGS * len(FORMS))
+
+
 def vocabulary() -> list[str]:
     """Every word and mark of the grammar, in a fixed order."""
     sentences = (realize(meaning_at(0)._replace(mood=mood), form) for mood in OPENINGS for form in FORMS)

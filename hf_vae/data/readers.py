@@ -1,7 +1,8 @@
-"""Pairs of source and target texts from files or the Hub, checked before anything is computed."""
+"""Texts, and pairs of source and target texts, from files or the Hub, checked before anything is computed."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 from pathlib import Path
 
@@ -9,7 +10,53 @@ from datasets import Dataset, load_dataset
 
 logger = logging.getLogger(__name__)
 
-_LOADERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv"}
+_LOADERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
+
+
+def _read(path_or_name: str, split: str, max_rows: int | None) -> Dataset:
+    path = Path(path_or_name)
+    if path.suffix in _LOADERS:
+        if not path.is_file():
+            raise FileNotFoundError(f"There is no file {path_or_name}.")
+        options = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
+        data = load_dataset(_LOADERS[path.suffix], data_files=str(path), split="train", **options)
+    else:
+        data = load_dataset(path_or_name, split=split)
+    return data if max_rows is None else data.select(range(min(max_rows, len(data))))
+
+
+def load_texts(path_or_name: str, split: str = "train", text_column: str = "text", max_rows: int | None = None) -> list[str]:
+    """
+    Sentences.
+
+    Args:
+        path_or_name (`str`): a `.txt` file of one sentence a line, a `.jsonl`, `.json`, `.csv` or `.tsv` file, or the name of a
+            dataset on the Hub.
+        split (`str`, defaults to `"train"`): which split of a named dataset; a file is read whole.
+        text_column (`str`, defaults to `"text"`): where the rows have columns. A column of lists gives every text in them.
+        max_rows (`int`, *optional*): use only as many rows, from the first on.
+
+    Raises:
+        FileNotFoundError: `path_or_name` ends like a file and there is none.
+        ValueError: the column is missing, or rows have no text; they are named, and none is skipped.
+    """
+    data = _read(path_or_name, split, max_rows)
+    if text_column not in data.column_names:
+        raise ValueError(
+            f"{path_or_name} has no column {text_column}; it has {', '.join(data.column_names)}. Name it with `text_column`."
+        )
+    rows = [row if isinstance(row, list) else [row] for row in data[text_column]]
+    empty = [
+        number
+        for number, row in enumerate(rows, start=1)
+        if not row or any(not isinstance(text, str) or not text.strip() for text in row)
+    ]
+    if empty:
+        shown = ", ".join(map(str, empty[:10])) + (", …" if len(empty) > 10 else "")
+        raise ValueError(
+            f"{path_or_name} has no text in {len(empty)} row(s), counted from 1: {shown}. Remove them; none is skipped."
+        )
+    return [text.strip() for row in rows for text in row]
 
 
 def load_pairs(
@@ -37,23 +84,13 @@ def load_pairs(
         FileNotFoundError: `path_or_name` ends like a file and there is none.
         ValueError: a column is missing, a text is empty, or no pair is left.
     """
-    path = Path(path_or_name)
-    if path.suffix in _LOADERS:
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no file {path_or_name}.")
-        options = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
-        data = load_dataset(_LOADERS[path.suffix], data_files=str(path), split="train", **options)
-    else:
-        data = load_dataset(path_or_name, split=split)
+    data = _read(path_or_name, split, max_rows)
     missing = [name for name in (source_column, target_column) if name not in data.column_names]
     if missing:
         raise ValueError(
             f"{path_or_name} has no column {', '.join(missing)}; it has {', '.join(data.column_names)}. Name the columns with "
             "`source_column` and `target_column`."
         )
-    if max_rows is not None:
-        data = data.select(range(min(max_rows, len(data))))
-
     rows, copies = [], 0
     for number, (source, targets) in enumerate(zip(data[source_column], data[target_column])):
         targets = [targets] if isinstance(targets, str) else targets
@@ -75,4 +112,18 @@ def expand_targets(data: Dataset) -> Dataset:
     """One row for each target: columns `source` and `target`."""
     return Dataset.from_list(
         [{"source": row["source"], "target": target} for row in data for target in row["targets"]],
+    )
+
+
+def expand_all_pairs(data: Dataset) -> Dataset:
+    """
+    Every text of a row as the source of every other one, where being a paraphrase goes both ways: columns `source` and `target`.
+    Five captions of one picture make 20 pairs, not 4.
+    """
+    return Dataset.from_list(
+        [
+            {"source": source, "target": target}
+            for row in data
+            for source, target in itertools.permutations(dict.fromkeys([row["source"], *row["targets"]]), 2)
+        ],
     )

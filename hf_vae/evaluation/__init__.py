@@ -1,17 +1,49 @@
-"""Likelihood bounds and text metrics."""
+"""
+Likelihood bounds, what z says and whether the decoder listens, and text metrics. Figures in nats are per sentence, and depend
+neither on batches nor on the number of processes.
+"""
 
+from .callbacks import CollapseReportCallback
+from .collapse_report import CollapseReport, collapse_report
+from .compute_metrics import elbo_metrics
+from .evaluate_vae import evaluate_vae
 from .generation import generate_texts
+from .information import active_units, aggregate_log_prob, information_metrics
+from .language_model import language_model_nll
 from .likelihood import LikelihoodEvaluator, importance_weighted_nll, likelihood_metrics
+from .perplexity import count_tokens_and_words, perplexities
+from .rate_distortion import RateDistortionPoint, plot_rate_distortion, rate_distortion_points, rate_distortion_table
+from .reconstruction import Reconstruction, reconstruction_at_mean
+from .refinement import Refinement, refine
 from .text_metrics import bleu, chrf, distinct, paraphrase_metrics, self_bleu
 
 __all__ = [
+    "CollapseReport",
+    "CollapseReportCallback",
     "LikelihoodEvaluator",
+    "RateDistortionPoint",
+    "Reconstruction",
+    "Refinement",
+    "active_units",
+    "aggregate_log_prob",
     "bleu",
     "chrf",
+    "collapse_report",
+    "count_tokens_and_words",
     "distinct",
+    "elbo_metrics",
+    "evaluate_vae",
     "generate_texts",
     "importance_weighted_nll",
+    "information_metrics",
+    "language_model_nll",
     "likelihood_metrics",
     "paraphrase_metrics",
+    "perplexities",
+    "plot_rate_distortion",
+    "rate_distortion_points",
+    "rate_distortion_table",
+    "reconstruction_at_mean",
+    "refine",
     "self_bleu",
 ]

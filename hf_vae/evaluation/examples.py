@@ -9,16 +9,45 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+# Samples are drawn in blocks of so many, always whole: so a sample's noise does not depend on how many are asked for, and
+# whoever walks the blocks holds one at a time.
+NOISE_BLOCK = 128
+
+
+def _block(number: int, block: int, latent_size: int, seed: int) -> torch.Tensor:
+    # Far apart, so that one seed's last examples do not get the next seed's first noise. torch's generator reads the lowest 32
+    # bits of a seed; multiples of 2³²/φ spread the blocks over them.
+    mixed = (seed * 1_000_003 + number + block * 0x9E3779B1) % 2**32
+    return torch.randn((NOISE_BLOCK, latent_size), generator=torch.Generator().manual_seed(mixed))
+
+
+def sample_noise(numbers: Sequence[int], samples: range, latent_size: int, seed: int) -> torch.Tensor:
+    """
+    Standard normal noise for some samples of some examples. It follows from the seed, the example's number and the sample's
+    number alone, so it depends neither on batches and chunks nor on the number of processes.
+
+    Args:
+        numbers (`list[int]`): the examples' numbers.
+        samples (`range`): the samples' numbers, successive ones.
+        latent_size (`int`): dimensions of z.
+        seed (`int`): another one is another stream.
+
+    Returns:
+        `torch.Tensor` of shape `(examples, samples, latent_size)`.
+    """
+    noise = torch.empty(len(numbers), len(samples), latent_size)
+    for row, number in zip(noise, numbers):
+        for block in range(samples.start // NOISE_BLOCK, (samples.stop - 1) // NOISE_BLOCK + 1):
+            start = block * NOISE_BLOCK
+            first, last = max(samples.start, start), min(samples.stop, start + NOISE_BLOCK)
+            drawn = _block(number, block, latent_size, seed)[first - start : last - start]
+            row[first - samples.start : last - samples.start] = drawn
+    return noise
+
 
 def example_noise(num_examples: int, num_samples: int, latent_size: int, seed: int) -> torch.Tensor:
-    """
-    Standard normal noise of shape `(num_examples, num_samples, latent_size)`, drawn from the seed and the example's number, so that
-    it depends neither on the batches nor on the number of processes.
-    """
-    size = (num_samples, latent_size)
-    # Far apart, so that one seed's last examples do not get the next seed's first noise.
-    seeds = (seed * 1_000_003 + number for number in range(num_examples))
-    return torch.stack([torch.randn(size, generator=torch.Generator().manual_seed(each)) for each in seeds])
+    """The first `num_samples` samples' noise of all examples at once, `(num_examples, num_samples, latent_size)`."""
+    return sample_noise(range(num_examples), range(num_samples), latent_size, seed)
 
 
 def own_batches(lengths: Sequence[int], batch_size: int, description: str) -> Iterator[list[int]]:
@@ -26,8 +55,9 @@ def own_batches(lengths: Sequence[int], batch_size: int, description: str) -> It
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     state = PartialState()
-    with state.split_between_processes(batches) as own:
-        yield from tqdm(own, desc=description, leave=False, disable=not state.is_main_process)
+    # In turn, so that the processes get long and short examples alike.
+    own = batches[state.process_index :: state.num_processes]
+    yield from tqdm(own, desc=description, leave=False, disable=not state.is_main_process)
 
 
 def gather_in_order(numbers: Sequence[int], values: Sequence) -> list:

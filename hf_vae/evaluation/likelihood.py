@@ -1,7 +1,8 @@
 """
 Bounds on log p(y|x) in nats per sentence, and what becomes of them when z is exchanged.
 
-Noise is drawn from a seed and the example's number, so no figure depends on the batches or on the number of processes.
+Noise is drawn from a seed, the example's number and the sample's number, so no figure depends on the batches or on the number
+of processes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from transformers import BatchEncoding
@@ -16,7 +19,43 @@ from transformers import BatchEncoding
 from ..gaussian import DiagonalGaussian
 from ..modeling_vae import VAEModel, sentence_nats
 from ..processing_vae import VAEProcessor
-from .examples import example_noise, gather_in_order, own_batches
+from .examples import NOISE_BLOCK, example_noise, gather_in_order, own_batches, sample_noise
+
+
+@dataclass
+class ExampleBatch:
+    """
+    Some of the examples, ready to be decoded with any z. What else the decoder is given is made once.
+
+    Args:
+        model ([`VAEModel`]): the model, in evaluation mode.
+        numbers (`list[int]`): the examples' numbers.
+        inputs (`BatchEncoding`): what the processor made of them, on the model's device.
+        chunk (`int`): samples of z of each example decoded at once.
+    """
+
+    model: VAEModel
+    numbers: list[int]
+    inputs: BatchEncoding
+    chunk: int
+
+    @cached_property
+    def conditioning(self) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            return call_with(self.model.condition, self.inputs)
+
+    def nll(self, latents: torch.Tensor) -> torch.Tensor:
+        """
+        -log p(y|x,z) in nats per sentence, differentiable in z: `(examples, samples, latent_size)` to `(examples, samples)`.
+        """
+        chunks = []
+        for part in latents.to(self.model.device).split(self.chunk, dim=1):
+            count = part.shape[1]
+            repeated = {name: tensor.repeat_interleave(count, 0) for name, tensor in self.conditioning.items()}
+            labels = self.inputs["labels"].repeat_interleave(count, 0)
+            logits = self.model.decode(part.flatten(0, 1), labels, **repeated)
+            chunks.append(sentence_nats(logits, labels).view(-1, count))
+        return torch.cat(chunks, dim=1)
 
 
 class LikelihoodEvaluator:
@@ -34,7 +73,7 @@ class LikelihoodEvaluator:
         processor_options: passed to the processor, such as `max_length`.
 
     Raises:
-        ValueError: texts and targets differ in number, or there are none.
+        ValueError: texts and targets differ in number, or there are none; a size below 1.
     """
 
     def __init__(
@@ -49,6 +88,9 @@ class LikelihoodEvaluator:
     ):
         if len(texts) != len(targets) or not texts:
             raise ValueError(f"{len(texts)} `texts` and {len(targets)} `targets`: they must be as many, and at least one.")
+        for name, size in (("batch_size", batch_size), ("chunk", chunk)):
+            if size < 1:
+                raise ValueError(f"`{name}` is {size}; it must be at least 1.")
         self.model = model.eval()
         self.processor = processor
         self.texts, self.targets = list(texts), list(targets)
@@ -58,23 +100,34 @@ class LikelihoodEvaluator:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def _batches(self, description: str) -> Iterator[tuple[list[int], BatchEncoding]]:
-        """This process's share of the examples: their numbers and their tensors."""
+    def batches(self, description: str) -> Iterator[ExampleBatch]:
+        """This process's share of the examples; `description` stands before the progress bar."""
         lengths = [len(text) + len(target) for text, target in zip(self.texts, self.targets)]
         for numbers in own_batches(lengths, self.batch_size, description):
             texts, targets = [self.texts[i] for i in numbers], [self.targets[i] for i in numbers]
-            yield numbers, self.processor(texts, targets, **self.processor_options).to(self.model.device)
+            inputs = self.processor(texts, targets, **self.processor_options).to(self.model.device)
+            yield ExampleBatch(self.model, numbers, inputs, self.chunk)
+
+    def label_ids(self) -> list[list[int]]:
+        """Every target's tokens as the model is scored on them: EOS is one, the start token is none."""
+        return self.processor(self.texts, self.targets, return_tensors=None, **self.processor_options)["labels"]
 
     @torch.no_grad()
     def posterior(self) -> DiagonalGaussian:
-        """q of every example, in order; each is encoded once."""
+        """q of every example, in order, on the CPU; each is encoded once."""
         numbers: list[int] = []
         rows: list[torch.Tensor] = []
-        for group, batch in self._batches("encoding"):
-            latent_dist = _call(self.model.encode, batch).latent_dist
-            numbers += group
+        for batch in self.batches("encoding"):
+            latent_dist = call_with(self.model.encode, batch.inputs).latent_dist
+            numbers += batch.numbers
             rows += torch.stack([latent_dist.mean, latent_dist.logvar], dim=1).cpu().unbind()
         return DiagonalGaussian(*torch.stack(gather_in_order(numbers, rows)).unbind(1))
+
+    @torch.no_grad()
+    def prior(self) -> DiagonalGaussian:
+        """p of every example, in order, on the CPU."""
+        prior = self.model.prior(len(self)).latent_dist
+        return DiagonalGaussian(prior.mean.cpu(), prior.logvar.cpu())
 
     @torch.no_grad()
     def nll(self, latents: torch.Tensor) -> torch.Tensor:
@@ -89,23 +142,71 @@ class LikelihoodEvaluator:
         """
         numbers: list[int] = []
         rows: list[torch.Tensor] = []
-        for group, batch in self._batches("decoding"):
-            conditioning = _call(self.model.condition, batch)
-            chunks = []
-            for part in latents[group].to(self.model.device).split(self.chunk, dim=1):
-                count = part.shape[1]
-                repeated = {name: tensor.repeat_interleave(count, 0) for name, tensor in conditioning.items()}
-                labels = batch["labels"].repeat_interleave(count, 0)
-                logits = self.model.decode(part.flatten(0, 1), labels, **repeated)
-                chunks.append(sentence_nats(logits, labels).view(-1, count))
-            numbers += group
-            rows += torch.cat(chunks, dim=1).cpu().unbind()
+        for batch in self.batches("decoding"):
+            numbers += batch.numbers
+            rows += batch.nll(latents[batch.numbers]).cpu().unbind()
         return torch.stack(gather_in_order(numbers, rows))
 
+    @torch.no_grad()
+    def importance_weighted(
+        self, posterior: DiagonalGaussian, prior: DiagonalGaussian, num_samples: int, seed: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        The importance-weighted bound with z from q, in memory that does not grow with the number of samples or of examples.
 
-def _call(method, batch: BatchEncoding):
-    """`method` with those tensors of the batch that it names, as the Trainer calls `forward`."""
-    return method(**{name: batch[name] for name in inspect.signature(method).parameters if name in batch})
+        Args:
+            posterior, prior ([`DiagonalGaussian`]): q and p of every example.
+            num_samples (`int`): K.
+            seed (`int`, defaults to 0): of the noise.
+
+        Returns:
+            `importance_weighted_nll` and -log p(y|x,z) of each example's first z, `(examples,)`, nats per sentence.
+
+        Raises:
+            ValueError: `num_samples` below 1.
+        """
+        check_num_samples(num_samples)
+        numbers: list[int] = []
+        rows: list[torch.Tensor] = []
+        for batch in self.batches(f"{num_samples} samples of z"):
+            q, p = rows_of(posterior, batch.numbers), rows_of(prior, batch.numbers)
+            nlls, log_weights = [], []
+            for start in range(0, num_samples, NOISE_BLOCK):
+                samples = range(start, min(start + NOISE_BLOCK, num_samples))
+                latents = q.mean + q.std * sample_noise(batch.numbers, samples, q.mean.shape[-1], seed)
+                nll = batch.nll(latents).cpu()
+                nlls.append(nll)
+                log_weights.append((p.log_prob(latents) - q.log_prob(latents)).sum(-1) - nll)
+            bound = importance_weighted_nll(torch.cat(log_weights, dim=1))
+            numbers += batch.numbers
+            rows += torch.stack([bound, nlls[0][:, 0]], dim=1).unbind()
+        bound, first = torch.stack(gather_in_order(numbers, rows)).unbind(1)
+        return bound, first
+
+
+def call_with(method, inputs: BatchEncoding, **options):
+    """`method` with those tensors of the batch that it names, as the Trainer calls `forward`, and with `options`."""
+    return method(**{name: inputs[name] for name in inspect.signature(method).parameters if name in inputs}, **options)
+
+
+def rows_of(distribution: DiagonalGaussian, numbers: Sequence[int]) -> DiagonalGaussian:
+    """Some examples' distributions, `(examples, 1, latent_size)`, for several samples of each."""
+    index = list(numbers)
+    return DiagonalGaussian(distribution.mean[index].unsqueeze(1), distribution.logvar[index].unsqueeze(1))
+
+
+def check_num_samples(num_samples: int) -> None:
+    """Raises a `ValueError` for an estimate without samples."""
+    if num_samples < 1:
+        raise ValueError(f"`num_samples` is {num_samples}; an estimate needs at least one.")
+
+
+def check_several(num_examples: int) -> None:
+    """Raises a `ValueError` where there is no other example."""
+    if num_examples < 2:
+        raise ValueError(
+            f"{num_examples} example: it cannot be given another one's z, and its z can tell nothing apart; evaluate at least two."
+        )
 
 
 def importance_weighted_nll(log_weights: torch.Tensor) -> torch.Tensor:
@@ -122,7 +223,9 @@ def importance_weighted_nll(log_weights: torch.Tensor) -> torch.Tensor:
     return math.log(log_weights.shape[1]) - torch.logsumexp(log_weights, dim=1)
 
 
-def likelihood_metrics(evaluator: LikelihoodEvaluator, num_samples: int = 100, seed: int = 0) -> dict[str, float]:
+def likelihood_metrics(
+    evaluator: LikelihoodEvaluator, num_samples: int = 100, seed: int = 0, posterior: DiagonalGaussian | None = None
+) -> dict[str, float]:
     """
     Bounds on the log-likelihood, and the ablations that show whether z matters.
 
@@ -130,6 +233,7 @@ def likelihood_metrics(evaluator: LikelihoodEvaluator, num_samples: int = 100, s
         evaluator ([`LikelihoodEvaluator`]): the examples.
         num_samples (`int`, defaults to 100): K of the importance-weighted bound.
         seed (`int`, defaults to 0): of all noise.
+        posterior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()`, where it is there already.
 
     Returns:
         Means over examples, nats per sentence: `reconstruction` (-log p(y|x,z), z from q, one sample), `kl` (closed form, to the
@@ -139,30 +243,21 @@ def likelihood_metrics(evaluator: LikelihoodEvaluator, num_samples: int = 100, s
     Raises:
         ValueError: `num_samples` below 1, or a single example, which has no other to take a z from.
     """
-    if num_samples < 1:
-        raise ValueError(f"`num_samples` is {num_samples}; the importance-weighted bound needs at least one.")
-    if len(evaluator) < 2:
-        raise ValueError("One example cannot be given another one's z; evaluate at least two.")
-    posterior = evaluator.posterior()
-    prior = evaluator.model.prior(len(evaluator)).latent_dist
-    prior = DiagonalGaussian(prior.mean.cpu(), prior.logvar.cpu())
-    size = (len(evaluator), num_samples, evaluator.model.config.latent_size)
-    noise = example_noise(*size, seed)
-    mean, std = posterior.mean.unsqueeze(1), posterior.std.unsqueeze(1)
-    samples = mean + std * noise
-    nll = evaluator.nll(samples)
-    log_q = DiagonalGaussian(mean, posterior.logvar.unsqueeze(1)).log_prob(samples).sum(-1)
-    log_p = DiagonalGaussian(prior.mean.unsqueeze(1), prior.logvar.unsqueeze(1)).log_prob(samples).sum(-1)
+    check_num_samples(num_samples)
+    check_several(len(evaluator))
+    posterior = evaluator.posterior() if posterior is None else posterior
+    prior = evaluator.prior()
+    iw_nll, reconstruction = evaluator.importance_weighted(posterior, prior, num_samples, seed)
     kl = posterior.kl(prior).sum(-1)
-    first = samples[:, :1]
+    size = (len(evaluator), 1, posterior.mean.shape[-1])
+    first = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * example_noise(*size, seed)
     # Another stream than the posterior's noise: a prior sample must know nothing of y.
-    from_prior = prior.mean.unsqueeze(1) + prior.std.unsqueeze(1) * example_noise(size[0], 1, size[2], seed + 1)
+    from_prior = prior.mean.unsqueeze(1) + prior.std.unsqueeze(1) * example_noise(*size, seed + 1)
     exchanged = evaluator.nll(torch.cat([from_prior, first.roll(-1, dims=0), torch.zeros_like(first)], dim=1))
-    reconstruction = nll[:, 0]
     return {
         "elbo": -(reconstruction + kl).mean().item(),
         "kl": kl.mean().item(),
-        "iw_nll": importance_weighted_nll(log_p - log_q - nll).mean().item(),
+        "iw_nll": iw_nll.mean().item(),
         "reconstruction": reconstruction.mean().item(),
         "nll_posterior": reconstruction.mean().item(),
         "nll_prior": exchanged[:, 0].mean().item(),

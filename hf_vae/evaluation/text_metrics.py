@@ -22,7 +22,8 @@ def _corpus_score(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Se
 
 def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Corpus BLEU-4 of one hypothesis a row, 0 to 100."""
-    return _corpus_score(BLEU(lowercase=True), hypotheses, references)
+    # `force` only keeps sacrebleu from warning of corpora that are published tokenised.
+    return _corpus_score(BLEU(lowercase=True, force=True), hypotheses, references)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:

@@ -1,7 +1,14 @@
-"""What the plain `Trainer` needs to train a VAE: a KL schedule, the callback that follows it, and the collator."""
+"""
+What the plain `Trainer` needs to train a VAE: a KL schedule, the callback that follows it, the collator, and the techniques against
+posterior collapse that live in the training loop.
+"""
 
-from .callbacks import KLAnnealingCallback
+from .aggressive import AggressiveEncoderCallback
+from .callbacks import KLAnnealingCallback, KLWeightCallback
 from .collator import VAEDataCollator
+from .decoder_reset import DecoderResetCallback, reset_decoder
+from .denoising import DenoisingCallback, NoiseVocabulary, TokenNoise
+from .minimum_rate import MinimumDesiredRateCallback
 from .schedules import (
     ConstantSchedule,
     CyclicalSchedule,
@@ -13,13 +20,21 @@ from .schedules import (
 )
 
 __all__ = [
+    "AggressiveEncoderCallback",
     "ConstantSchedule",
     "CyclicalSchedule",
+    "DecoderResetCallback",
+    "DenoisingCallback",
     "KLAnnealingCallback",
+    "KLWeightCallback",
     "LinearSchedule",
+    "MinimumDesiredRateCallback",
+    "NoiseVocabulary",
     "Schedule",
     "SigmoidSchedule",
     "TanhSchedule",
+    "TokenNoise",
     "VAEDataCollator",
     "make_schedule",
+    "reset_decoder",
 ]

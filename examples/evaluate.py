@@ -1,0 +1,268 @@
+"""
+Measure a trained VAE on a file of texts: likelihood bounds, perplexities, what z says and whether the decoder listens.
+
+    accelerate launch examples/evaluate.py outputs/vae --file test.txt --output_file outputs/vae/metrics.json
+
+A text file holds one sentence a line; JSON lines and CSV are read by column. A conditional model needs both columns:
+
+    accelerate launch examples/evaluate.py outputs/paraphrase --file test.jsonl \
+        --source_column source --target_column targets --importance_samples 500
+
+Beside a language model of the same size, which a VAE must beat for its z to be worth anything, and other models' figures:
+
+    accelerate launch examples/evaluate.py outputs/vae --file test.txt --language_model outputs/language_model \
+        --compare_with outputs/beta-0.5/metrics.json outputs/beta-0.1/metrics.json --plot_file rate_distortion.png
+"""
+
+import json
+import logging
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTokenizer, HfArgumentParser
+
+from hf_vae import ConditionalVAEConfig, VAEConfig, VAEModel
+from hf_vae.data import load_pairs, load_texts
+from hf_vae.evaluation import (
+    LikelihoodEvaluator,
+    collapse_report,
+    evaluate_vae,
+    language_model_nll,
+    plot_rate_distortion,
+    rate_distortion_points,
+    rate_distortion_table,
+)
+from hf_vae.training.arguments import use_all_cores
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ModelArguments:
+    model_name_or_path: str = field(metadata={"help": "Hub id or path of a model of hf_vae; may stand first, without its name."})
+    language_model: str | None = field(
+        default=None,
+        metadata={"help": "Hub id or path of a causal language model, measured on the same texts; with its own tokenizer, if any."},
+    )
+    language_model_nll: float | None = field(
+        default=None, metadata={"help": "Or the language model's figure, where it is known: nats per sentence, EOS counted."}
+    )
+
+
+@dataclass
+class DataArguments:
+    file: str = field(metadata={"help": "Text file of one sentence a line, or JSON lines, CSV or TSV with columns."})
+    text_column: str = field(default="text", metadata={"help": "VAE: column of the sentences, where the file has columns."})
+    source_column: str = field(default="source", metadata={"help": "Conditional models: column of the sources."})
+    target_column: str = field(
+        default="targets", metadata={"help": "Conditional models: column of the targets; of several the first is scored."}
+    )
+    max_samples: int | None = field(default=None, metadata={"help": "Use only so many rows, from the first on."})
+    max_length: int | None = field(default=None, metadata={"help": "Cut what the encoder reads to so many tokens."})
+    max_target_length: int | None = field(
+        default=None, metadata={"help": "Cut what is scored to so many tokens, EOS included; the figures are the cut text's."}
+    )
+
+
+@dataclass
+class EvaluationArguments:
+    importance_samples: int = field(default=100, metadata={"help": "Samples of z in the importance-weighted bound."})
+    refine_steps: int = field(default=0, metadata={"help": "Gradient steps on each example's own posterior; 0 leaves it out."})
+    batch_size: int = field(default=64, metadata={"help": "Examples at once."})
+    chunk: int = field(default=4, metadata={"help": "Samples of z of each example decoded at once."})
+    seed: int = field(default=0, metadata={"help": "Of all noise."})
+    output_file: str | None = field(default=None, metadata={"help": "JSON file for the figures."})
+    compare_with: list[str] = field(
+        default_factory=list, metadata={"help": "JSON files of other models' figures, for a table of rate and distortion."}
+    )
+    plot_file: str | None = field(default=None, metadata={"help": "Picture of that table."})
+
+
+def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, EvaluationArguments]:
+    """Dataclasses from a command line that may begin with the model."""
+    if argv and not argv[0].startswith("-"):
+        argv = ["--model_name_or_path", *argv]
+    return HfArgumentParser((ModelArguments, DataArguments, EvaluationArguments)).parse_args_into_dataclasses(args=argv)
+
+
+def check_arguments(
+    model_args: ModelArguments, data_args: DataArguments, evaluation_args: EvaluationArguments, is_conditional: bool
+) -> None:
+    """Everything that can be refused before the model's weights are loaded."""
+    given = {**vars(data_args), **vars(evaluation_args)}
+    least = {"importance_samples": 1, "refine_steps": 0, "batch_size": 1, "chunk": 1, "max_samples": 2, "max_target_length": 2}
+    for name, smallest in least.items():
+        if given[name] is not None and given[name] < smallest:
+            raise ValueError(f"`--{name}` is {given[name]}; it must be at least {smallest}.")
+    if model_args.language_model and model_args.language_model_nll is not None:
+        raise ValueError("Give `--language_model` or `--language_model_nll`, not both.")
+    if model_args.language_model and is_conditional:
+        raise ValueError(
+            "`--language_model` measures p(y), which does not see the source: for a conditional model give the figure of a model "
+            "that does, as `--language_model_nll`."
+        )
+    for name in evaluation_args.compare_with:
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"`--compare_with`: there is no file {name}.")
+    if evaluation_args.plot_file and not evaluation_args.compare_with:
+        raise ValueError("`--plot_file` needs `--compare_with`: one model is one point.")
+
+
+def load_data(data_args: DataArguments, is_conditional: bool) -> tuple[list[str], list[str]]:
+    """What the processor takes as texts and targets: the same sentences for the VAE, pairs for a conditional model."""
+    if is_conditional:
+        pairs = load_pairs(
+            data_args.file,
+            source_column=data_args.source_column,
+            target_column=data_args.target_column,
+            max_rows=data_args.max_samples,
+        )
+        texts, targets = list(pairs["source"]), [targets[0] for targets in pairs["targets"]]
+    else:
+        texts = targets = load_texts(data_args.file, text_column=data_args.text_column, max_rows=data_args.max_samples)
+    if len(texts) < 2:
+        raise ValueError(f"{data_args.file} has {len(texts)} sentence(s); what z tells apart needs at least two.")
+    return texts, targets
+
+
+def load_language_model(name_or_path: str, model: VAEModel, evaluator: LikelihoodEvaluator):
+    """
+    A causal language model, the tokens that it is scored on, and its start token: the VAE's where both have one vocabulary.
+
+    Raises:
+        ValueError: a tokenizer of its own without EOS, or texts cut to a length in another vocabulary.
+    """
+    language_model = AutoModelForCausalLM.from_pretrained(name_or_path).to(PartialState().device)
+    labels, start = evaluator.label_ids(), model.config.decoder_start_token_id
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    except (OSError, ValueError):
+        logger.info("%s has no tokenizer of its own; the VAE's decoder's is used.", name_or_path)
+        return language_model, labels, start
+    ours = evaluator.processor.tokenizer
+    if tokenizer.get_vocab() == ours.get_vocab():
+        return language_model, labels, start
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"The tokenizer of {name_or_path} has no EOS token, so the end of a sentence cannot be scored.")
+    if evaluator.processor_options["max_target_length"] is not None:
+        raise ValueError(
+            f"`--max_target_length` cuts texts in the VAE's vocabulary, and {name_or_path} has another one: leave it out, or give "
+            "`--language_model_nll`."
+        )
+    rows = tokenizer(evaluator.targets, add_special_tokens=False)["input_ids"]
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return language_model, [[*row, tokenizer.eos_token_id] for row in rows], start
+
+
+# What the table says of each figure, in its order.
+DESCRIPTIONS = {
+    "num_examples": "examples, N",
+    "elbo": "ELBO, nats per sentence",
+    "iw_nll": "NLL, importance-weighted bound, nats per sentence",
+    "importance_samples": "  samples of z in it, K",
+    "language_model_nll": "NLL of the language model, nats per sentence",
+    "reconstruction": "reconstruction (distortion), nats per sentence",
+    "kl": "KL (rate), nats per sentence",
+    "ppl_per_token_elbo": "perplexity per token (EOS counted), ELBO",
+    "ppl_per_token_iw": "perplexity per token (EOS counted), importance-weighted",
+    "ppl_per_word_elbo": "perplexity per word (and sentence end), ELBO",
+    "ppl_per_word_iw": "perplexity per word (and sentence end), importance-weighted",
+    "mutual_information": "mutual information I(x; z), nats",
+    "mutual_information_ceiling": "  which cannot exceed ln N",
+    "kl_minus_mutual_information": "KL(q(z) ‖ p(z)) as KL - I, nats",
+    "marginal_kl": "KL(q(z) ‖ p(z)) by Monte Carlo, nats",
+    "active_units_0.01": "active units, Var(mean) > 0.01",
+    "latent_size": "  of dimensions of z",
+    "nll_posterior": "NLL with z from the posterior, nats per sentence",
+    "nll_shuffled": "NLL with another example's z, nats per sentence",
+    "nll_prior": "NLL with z from the prior, nats per sentence",
+    "nll_zero": "NLL with z = 0, nats per sentence",
+    "reconstruction_at_mean_exact_match": "exact matches, greedy from the posterior's mean",
+    "reconstruction_at_mean_bleu": "BLEU, greedy from the posterior's mean",
+    "refinement_elbo_before": "ELBO before refinement, nats per sentence",
+    "refinement_elbo_after": "ELBO after refinement, nats per sentence",
+    "refinement_gap": "  gained",
+}
+
+
+def table(metrics: dict) -> str:
+    """The figures, one a line."""
+    width = max(map(len, DESCRIPTIONS.values()))
+    lines = []
+    for name, description in DESCRIPTIONS.items():
+        if name in metrics:
+            value = metrics[name]
+            shown = f"{value:>12d}" if isinstance(value, int) else f"{value:>12.4g}" if abs(value) >= 1e6 else f"{value:>12.3f}"
+            lines.append(f"{description:<{width}} {shown}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> dict:
+    # 1. Arguments, refused before any compute where they cannot work.
+    model_args, data_args, evaluation_args = parse_arguments(argv)
+    config = AutoConfig.from_pretrained(model_args.model_name_or_path)
+    if not isinstance(config, VAEConfig):
+        raise ValueError(f"{model_args.model_name_or_path} holds a model of type {config.model_type!r}, which is none of hf_vae.")
+    is_conditional = isinstance(config, ConditionalVAEConfig)
+    check_arguments(model_args, data_args, evaluation_args, is_conditional)
+    # Without an accelerator several processes find each other only where they are told that there is none.
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    use_all_cores(state)
+
+    # 2. Texts, model and processor.
+    with state.main_process_first():
+        texts, targets = load_data(data_args, is_conditional)
+    model = AutoModel.from_pretrained(model_args.model_name_or_path).to(state.device)
+    evaluator = LikelihoodEvaluator(
+        model,
+        AutoProcessor.from_pretrained(model_args.model_name_or_path),
+        texts,
+        targets,
+        evaluation_args.batch_size,
+        evaluation_args.chunk,
+        max_length=data_args.max_length,
+        max_target_length=data_args.max_target_length,
+    )
+
+    # 3. The language model that it must beat.
+    language_model_figure = model_args.language_model_nll
+    if model_args.language_model:
+        scored = load_language_model(model_args.language_model, model, evaluator)
+        language_model_figure = language_model_nll(*scored, batch_size=evaluation_args.batch_size).mean().item()
+
+    # 4. Everything else.
+    metrics = evaluate_vae(
+        evaluator,
+        importance_samples=evaluation_args.importance_samples,
+        seed=evaluation_args.seed,
+        refine_steps=evaluation_args.refine_steps,
+        language_model_nll=language_model_figure,
+    )
+
+    # 5. What it comes to.
+    if state.is_main_process:
+        print(f"\n{table(metrics)}\n\n{collapse_report(metrics, language_model_figure)}")
+        if evaluation_args.compare_with:
+            models = {model_args.model_name_or_path: metrics, **{name: name for name in evaluation_args.compare_with}}
+            points = rate_distortion_points(models)
+            print(f"\n{rate_distortion_table(points)}")
+            if evaluation_args.plot_file:
+                plot_rate_distortion(points, evaluation_args.plot_file)
+        if evaluation_args.output_file:
+            path = Path(evaluation_args.output_file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # JSON knows no infinity, which a perplexity may be.
+            finite = {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in metrics.items()}
+            path.write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
+            print(f"\nSaved to {path}")
+    state.wait_for_everyone()
+    return metrics
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

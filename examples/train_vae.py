@@ -1,0 +1,315 @@
+"""
+Train a sentence VAE (Bowman et al. 2015; Optimus, Li et al. 2020) with the plain Trainer.
+
+Without arguments: offline, on the embedded grammar, a small model from nothing, in minutes.
+
+    accelerate launch examples/train_vae.py
+
+From a recipe, on your own sentences (text lines, JSON lines, CSV, or a dataset's name), a model of the recipe's size from nothing:
+
+    accelerate launch examples/train_vae.py examples/recipes/bowman_ptb.yaml \
+        --train_file train.txt --validation_file validation.txt --test_file test.txt --output_dir outputs/bowman_ptb
+
+Between pretrained models:
+
+    accelerate launch examples/train_vae.py \
+        --encoder_name_or_path bert-base-cased --decoder_name_or_path gpt2 --pooling pooler --latent_injection memory embedding \
+        --train_file train.txt --validation_file validation.txt \
+        --kl_schedule cyclical --kl_schedule_options '{"period": 20000, "cycles": 1}' --free_bits 0.25 --free_bits_per dimension \
+        --num_train_epochs 1 --learning_rate 5e-5 --output_dir outputs/optimus
+
+Every argument of `TrainingArguments` works. A YAML or JSON file of arguments may come first; what follows overrides it.
+"""
+
+import json
+import logging
+import math
+import shlex
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from huggingface_hub import HfApi
+from transformers import Trainer, set_seed
+
+from hf_vae import VAEConfig, VAEDataCollator, VAEModel, VAEProcessor
+from hf_vae.data import grammar, load_texts
+from hf_vae.evaluation import CollapseReportCallback, LikelihoodEvaluator, collapse_report, elbo_metrics, evaluate_vae
+from hf_vae.hub import RunRecord, write_model_card
+from hf_vae.latent_space import interpolate, reconstruct, sample_prior
+from hf_vae.latent_space.grammar_probe import grammar_metrics
+from hf_vae.latent_space.plots import plot_interpolation
+from hf_vae.training.arguments import (
+    RESUME_LAST,
+    ModelArguments,
+    check_arguments,
+    last_checkpoint,
+    parse_arguments,
+    use_all_cores,
+)
+from hf_vae.training.building import build_model, freeze_or_adapt, latent_callbacks
+from hf_vae.training.latent_free import train_without_latent
+from hf_vae.training.plots import plot_training
+from hf_vae.training.pretraining import pretrain_encoder
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "vae_embedded.yaml"
+
+
+@dataclass
+class DataArguments:
+    train_file: str | None = field(
+        default=None, metadata={"help": "Text lines, JSON lines, CSV or a dataset's name. Without it: the embedded grammar."}
+    )
+    validation_file: str | None = field(
+        default=None,
+        metadata={"help": "As train_file; measured while training with --eval_strategy, and at the end without a test_file."},
+    )
+    test_file: str | None = field(default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."})
+    text_column: str = field(default="text", metadata={"help": "Column of the sentences, where the rows have columns."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training rows."})
+    max_length: int = field(default=64, metadata={"help": "Sentences are cut to so many tokens, EOS included."})
+    grammar_sentences: int = field(default=60_000, metadata={"help": "Embedded grammar: training sentences."})
+
+
+@dataclass
+class EvaluationArguments:
+    max_test_samples: int | None = field(default=None, metadata={"help": "Test sentences to measure on; all by default."})
+    importance_samples: int = field(default=100, metadata={"help": "Samples of z in the importance-weighted bound."})
+    refine_steps: int = field(
+        default=0, metadata={"help": "Gradient steps on each test sentence's own posterior; 0 leaves it out."}
+    )
+    collapse_report_samples: int = field(
+        default=200, metadata={"help": "Validation sentences for the collapse report at every evaluation; 0 leaves it out."}
+    )
+    max_new_tokens: int = field(default=40, metadata={"help": "Longest sentence to generate."})
+    with_baseline: bool = field(
+        default=False, metadata={"help": "Also train and measure the same model without z, a language model."}
+    )
+
+
+def check_evaluation(data_args: DataArguments, evaluation_args: EvaluationArguments) -> None:
+    """What can be refused of these before anything is computed or written."""
+    given = {**vars(data_args), **vars(evaluation_args)}
+    least = {"max_test_samples": 2, "importance_samples": 1, "refine_steps": 0, "collapse_report_samples": 0, "max_length": 2}
+    for name, smallest in least.items():
+        if given[name] is not None and given[name] < smallest:
+            raise ValueError(f"`--{name}` is {given[name]}; it must be at least {smallest}.")
+    if data_args.train_file and not (data_args.validation_file or data_args.test_file):
+        raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: figures are measured on held-out text.")
+
+
+def load_data(data_args: DataArguments, max_test: int | None, seed: int) -> dict[str, list[str]]:
+    """Training, validation and test sentences."""
+    if data_args.train_file is None:
+        num_test, num_validation = max_test or 500, 200
+        return {
+            "test": grammar.draw_sentences(num_test, seed),
+            "validation": grammar.draw_sentences(num_validation, seed, skip=num_test),
+            "train": grammar.draw_sentences(data_args.grammar_sentences, seed, skip=num_test + num_validation),
+        }
+    held_out = {"validation": data_args.validation_file, "test": data_args.test_file}
+    # One of the two may stand for both.
+    given = {split: name for split, name in held_out.items() if name}
+    names = {split: (name or next(iter(given.values())), split if name else next(iter(given))) for split, name in held_out.items()}
+    names["train"] = (data_args.train_file, "train")
+    most = {"test": max_test, "train": data_args.max_train_samples}
+    texts = {split: load_texts(*name, text_column=data_args.text_column, max_rows=most.get(split)) for split, name in names.items()}
+    for split, name in names.items():
+        if len(texts[split]) < 2:
+            raise ValueError(f"{name[0]} has {len(texts[split])} sentence(s); what z tells apart needs at least two.")
+    return texts
+
+
+def measure_without_latent(model, processor, texts: list[str], lengths: dict) -> float:
+    """Nats per sentence of the model trained with z = 0, a language model."""
+    evaluator = LikelihoodEvaluator(model, processor, texts, texts, **lengths)
+    return evaluator.nll(torch.zeros(len(texts), 1, model.config.latent_size)).mean().item()
+
+
+def main(argv: list[str]) -> dict:
+    # 1. Arguments, refused before any compute where they cannot work.
+    arguments = (ModelArguments, DataArguments, EvaluationArguments)
+    model_args, data_args, evaluation_args, training_args = parse_arguments(arguments, argv, EMBEDDED_RECIPE, "outputs/vae")
+    check_arguments(model_args, training_args, data_args.train_file is not None, VAEConfig.model_type)
+    check_evaluation(data_args, evaluation_args)
+    push_to_hub = training_args.push_to_hub
+    if model_args.lora:
+        # The Trainer would leave the adapter beside the merged model, where it would be applied once more.
+        training_args.push_to_hub = False
+    output_dir = Path(training_args.output_dir)
+    on_grammar = data_args.train_file is None
+    state = PartialState()
+    use_all_cores(state)
+    set_seed(training_args.seed)
+
+    # 2. Data: sentences.
+    with state.main_process_first():
+        texts = load_data(data_args, evaluation_args.max_test_samples, training_args.seed)
+
+    # 3. Model and processor.
+    lengths = {"max_length": data_args.max_length, "max_target_length": data_args.max_length}
+
+    def build():
+        set_seed(training_args.seed)
+        # The encoder's tokenizer and the ways in may add some positions to a sentence.
+        longest = data_args.max_length + 2 + 8
+        return build_model(VAEModel, VAEProcessor, model_args, iter(texts["train"]), longest)
+
+    model, processor = build()
+    callbacks = latent_callbacks(model_args, processor)
+    model = freeze_or_adapt(model, model_args)
+
+    def tokenize(rows):
+        features = dict(processor(rows["text"], rows["text"], return_tensors=None, **lengths))
+        return {**features, "length": [len(labels) for labels in features["labels"]]}
+
+    with state.main_process_first():
+        tokenized = {
+            split: Dataset.from_dict({"text": texts[split]}).map(
+                tokenize, batched=True, remove_columns=["text"], desc=f"tokenising {split}"
+            )
+            for split in ("train", "validation")
+        }
+
+    # 4. Train with the plain Trainer: first, where the recipe says so, each half by itself.
+    checkpoint = training_args.resume_from_checkpoint
+    if checkpoint in RESUME_LAST:
+        checkpoint = last_checkpoint(training_args)
+    if checkpoint is None and model_args.encoder_pretraining_steps:
+        steps = model_args.encoder_pretraining_steps
+        pretrain_encoder(model.encoder, processor.encoder_tokenizer, training_args, steps, tokenized["train"])
+    if checkpoint is None and model_args.latent_free_steps:
+        steps = model_args.latent_free_steps
+        train_without_latent(model, processor, training_args, "language_model_pretraining", steps, tokenized["train"])
+    if training_args.do_eval and evaluation_args.collapse_report_samples:
+        watched = texts["validation"][: evaluation_args.collapse_report_samples]
+        callbacks.append(CollapseReportCallback(processor, watched, seed=training_args.seed, **lengths))
+    trainer = Trainer(
+        model,
+        training_args,
+        processing_class=processor,
+        train_dataset=tokenized["train"],
+        eval_dataset=tokenized["validation"] if training_args.do_eval else None,
+        data_collator=VAEDataCollator(processor),
+        compute_metrics=elbo_metrics if training_args.do_eval else None,
+        callbacks=callbacks,
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if model_args.lora:
+        if state.is_main_process:
+            model.save_pretrained(output_dir / "adapter")
+        model = model.merge_and_unload()
+        model.save_pretrained(output_dir, is_main_process=state.is_main_process)
+    else:
+        trainer.save_model()
+    if state.is_main_process:
+        processor.save_pretrained(output_dir)
+        plot_training(trainer.state.log_history, output_dir / "training.png")
+    trainer.save_state()
+
+    # 5. The same model trained without z, for as many steps: the language model that z must pay for itself against.
+    language_model_nll = None
+    if evaluation_args.with_baseline:
+        baseline, _ = build()
+        steps = training_args.max_steps + model_args.latent_free_steps if training_args.max_steps > 0 else -1
+        train_without_latent(baseline, processor, training_args, "baseline", steps, tokenized["train"])
+        language_model_nll = measure_without_latent(baseline, processor, texts["test"], lengths)
+
+    # 6. Measure on held-out sentences.
+    evaluator = LikelihoodEvaluator(model, processor, texts["test"], texts["test"], **lengths)
+    metrics = evaluate_vae(
+        evaluator,
+        importance_samples=evaluation_args.importance_samples,
+        seed=training_args.seed,
+        refine_steps=evaluation_args.refine_steps,
+        language_model_nll=language_model_nll,
+    )
+    limit = data_args.max_length
+    cut = sum(len(row) > limit for row in processor.label_ids(texts["test"], {"truncation": False}))
+    if cut:
+        logger.warning("%d of %d sentences are cut to %d tokens; their figures are the cut text's.", cut, len(texts["test"]), limit)
+    metrics["sentences_cut"] = cut / len(texts["test"])
+    generation = {"max_new_tokens": evaluation_args.max_new_tokens}
+    if on_grammar:
+        metrics["entropy"] = grammar.sentence_entropy()
+        metrics.update(grammar_metrics(model, processor, texts["test"], seed=training_args.seed, **generation))
+
+    # 7. What a stranger needs: figures, examples, and a card that tells them.
+    shown = texts["test"][:5]
+    reconstructions = reconstruct(model, processor, shown, **generation).texts
+    samples = sample_prior(model, processor, 5, seed=training_args.seed, **generation).texts
+    path = interpolate(model, processor, shown[0], shown[1], steps=7, **generation)
+    if state.is_main_process:
+        plot_interpolation(path, output_dir / "interpolation.png")
+        # JSON knows no infinity, which a perplexity may be.
+        finite = {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in metrics.items()}
+        (output_dir / "metrics.json").write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
+        repository = None
+        if push_to_hub:
+            api = HfApi(token=training_args.hub_token)
+            name = training_args.hub_model_id or output_dir.name
+            repository = api.create_repo(name, private=training_args.hub_private_repo, exist_ok=True).repo_id
+        pairs = [(text, [reconstruction]) for text, reconstruction in zip(shown, reconstructions)]
+        record = describe(argv, model_args, data_args, training_args, metrics, pairs)
+        write_model_card(model, replace(record, name=repository or record.name), output_dir)
+        print("\nReconstructions, from the posterior's mean:")
+        for text, reconstruction in zip(shown, reconstructions):
+            print(f"   = {text}\n  -> {reconstruction}")
+        print("\nFrom the prior:")
+        for sample in samples:
+            print(f"  -> {sample}")
+        print("\nFrom the first sentence to the second:")
+        for text in path.texts:
+            print(f"  -> {text}")
+        print("\n" + json.dumps({name: value for name, value in finite.items() if name != "collapse_report"}, indent=2))
+        print(f"\n{collapse_report(metrics, language_model_nll)}\n\nSaved to {output_dir}")
+
+        # 8. Share it.
+        if repository:
+            kept_back = ["checkpoint-*", "runs/*", "baseline/*", "*_pretraining/*"]
+            api.upload_folder(repo_id=repository, folder_path=output_dir, ignore_patterns=kept_back)
+    state.wait_for_everyone()
+    return metrics
+
+
+def describe(argv, model_args, data_args, training_args, metrics, samples) -> RunRecord:
+    """What the card tells of this run."""
+    embedded = data_args.train_file is None
+    named = not embedded and not Path(data_args.train_file).suffix
+    techniques = ("kl_schedule", "kl_schedule_options", "free_bits", "free_bits_per", "capacity", "batch_norm_gamma",
+                  "bow_loss_weight", "word_dropout", "token_noise", "minimum_rate", "decoder_reset_step", "aggressive_encoder",
+                  "encoder_pretraining_steps", "latent_free_steps")  # fmt: skip
+    default = ModelArguments()
+    training = {name: getattr(model_args, name) for name in techniques if getattr(model_args, name) != getattr(default, name)}
+    training |= {
+        "optimiser steps": training_args.max_steps if training_args.max_steps > 0 else "–",
+        "epochs": training_args.num_train_epochs if training_args.max_steps <= 0 else "–",
+        "batch size per device": training_args.per_device_train_batch_size,
+        "learning rate": training_args.learning_rate,
+        "seed": training_args.seed,
+    }
+    baseline = {"iw_nll": metrics["language_model_nll"]} if "language_model_nll" in metrics else {}
+    return RunRecord(
+        name=training_args.output_dir,
+        command=shlex.join(["accelerate", "launch", "examples/train_vae.py", *argv]),
+        dataset="sentences of hf_vae's grammar" if embedded else f"the sentences of `{Path(data_args.train_file).name}`",
+        metrics=metrics,
+        baseline=baseline,
+        measured_on=f"Measured on {metrics['num_examples']} held-out sentences.",
+        training=training,
+        samples=samples,
+        base_models=[name for name in (model_args.encoder_name_or_path, model_args.decoder_name_or_path) if name],
+        dataset_ids=[data_args.train_file] if named else [],
+        # Of other data and other weights only their owners can say.
+        license="apache-2.0" if embedded else None,
+        language="en" if embedded else None,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

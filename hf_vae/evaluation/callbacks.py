@@ -1,0 +1,100 @@
+"""The collapse report while the plain Trainer trains."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import TrainerCallback
+from transformers.trainer_callback import CallbackHandler
+
+from ..modeling_vae import VAEModel
+from ..processing_vae import VAEProcessor
+from .collapse_report import CollapseReport, collapse_report
+from .examples import example_noise
+from .information import information_metrics
+from .likelihood import LikelihoodEvaluator, check_several
+
+logger = logging.getLogger(__name__)
+
+
+class CollapseReportCallback(TrainerCallback):
+    """
+    Measures at every evaluation whether z is used, on the same texts each time, and logs, beside what the Trainer measures and
+    with the prefix `eval_`: `mutual_information` with its ceiling, `kl_minus_mutual_information`, `marginal_kl`, active units,
+    `nll_posterior`, `nll_shuffled` and `shuffled_gap`, in nats. Where z is ignored it warns, with what was found and what to try.
+
+    It draws its noise from its own seed, so training is the same with it and without. A call costs one pass of the encoder and two
+    of the decoder over its texts.
+
+    Args:
+        processor ([`VAEProcessor`]): the model's.
+        texts (`list[str]`): validation texts, some hundred: I(x; z) cannot exceed the logarithm of their number.
+        targets (`list[str]`, *optional*): for conditional models, y of each. By default the texts themselves.
+        batch_size (`int`, defaults to 64): texts at once.
+        seed (`int`, defaults to 0): of the noise.
+        processor_options: passed to the processor, such as `max_length`.
+
+    Attributes:
+        report ([`CollapseReport`]): the latest; `None` before the first evaluation.
+
+    Raises:
+        ValueError: fewer than two texts, targets in another number, or, at the first evaluation, a model of another kind.
+    """
+
+    def __init__(
+        self,
+        processor: VAEProcessor,
+        texts: Sequence[str],
+        targets: Sequence[str] | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+        **processor_options,
+    ):
+        check_several(len(texts))
+        self.texts, self.targets = list(texts), list(texts if targets is None else targets)
+        if len(self.texts) != len(self.targets):
+            raise ValueError(f"{len(self.texts)} `texts` and {len(self.targets)} `targets`: they must be as many.")
+        self.processor, self.seed = processor, seed
+        self.options = {"batch_size": batch_size, **processor_options}
+        self.report: CollapseReport | None = None
+
+    def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
+        vae = _find_vae(model)
+        training = model.training
+        figures = self._measure(vae)
+        model.train(training)
+        self.report = collapse_report(figures)
+        logs = {f"eval_{name}": value for name, value in figures.items()}
+        logs["eval_shuffled_gap"] = self.report.figures["shuffled_gap"]
+        if metrics is not None:
+            metrics.update(logs)
+        if state.log_history:
+            state.log_history[-1].update(logs)
+        # The Trainer has written its log already, so the reporters get these figures as one of their own. A callback is not told
+        # who they are; it asks its caller.
+        handler = inspect.currentframe().f_back.f_locals.get("self")
+        if isinstance(handler, CallbackHandler):
+            handler.on_log(args, state, control, logs)
+        if self.report.ignored and state.is_world_process_zero:
+            logger.warning("Step %d: %s", state.global_step, self.report)
+
+    def _measure(self, model: VAEModel) -> dict[str, float]:
+        evaluator = LikelihoodEvaluator(model, self.processor, self.texts, self.targets, **self.options)
+        posterior, prior = evaluator.posterior(), evaluator.prior()
+        latents = posterior.mean + posterior.std * example_noise(len(evaluator), 1, posterior.mean.shape[-1], self.seed)[:, 0]
+        own, shuffled = evaluator.nll(torch.stack([latents, latents.roll(-1, dims=0)], dim=1)).mean(0).tolist()
+        kl = posterior.kl(prior).sum(-1).mean().item()
+        information = information_metrics(posterior, prior, seed=self.seed)
+        return {"kl": kl, **information, "nll_posterior": own, "nll_shuffled": shuffled}
+
+
+def _find_vae(model: nn.Module) -> VAEModel:
+    """The model inside whatever wraps it: PEFT, DDP, a compiled module."""
+    for module in model.modules():
+        if isinstance(module, VAEModel):
+            return module
+    raise ValueError(f"CollapseReportCallback measures models of hf_vae; {type(model).__name__} is none.")

@@ -1,0 +1,56 @@
+"""Everything that is measured of a VAE, at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .collapse_report import collapse_report
+from .information import information_metrics
+from .likelihood import LikelihoodEvaluator, check_num_samples, check_several, likelihood_metrics
+from .perplexity import count_tokens_and_words, perplexities
+from .reconstruction import reconstruction_at_mean
+from .refinement import refine
+
+
+def evaluate_vae(
+    evaluator: LikelihoodEvaluator,
+    importance_samples: int = 100,
+    seed: int = 0,
+    refine_steps: int = 0,
+    language_model_nll: float | None = None,
+) -> dict[str, Any]:
+    """
+    All figures of a model on a fixed set of examples; the encoder reads each once.
+
+    Args:
+        evaluator ([`LikelihoodEvaluator`]): model, processor and examples; for the VAE the texts are their own targets.
+        importance_samples (`int`, defaults to 100): K of the importance-weighted bound.
+        seed (`int`, defaults to 0): of all noise.
+        refine_steps (`int`, defaults to 0): gradient steps of [`refine`]; 0 leaves it out.
+        language_model_nll (`float`, *optional*): nats per sentence of a language model of the same size on the same texts.
+
+    Returns:
+        The figures of [`likelihood_metrics`], [`perplexities`] with `tokens` and `words`, [`information_metrics`],
+        [`reconstruction_at_mean`] and, where asked for, [`refine`] under their own names; `importance_samples`;
+        `language_model_nll`, where given; `collapse_report`, of [`collapse_report`] as a dictionary.
+
+    Raises:
+        ValueError: fewer than two examples, no importance samples, or a negative number of steps.
+    """
+    check_num_samples(importance_samples)
+    check_several(len(evaluator))
+    if refine_steps < 0:
+        raise ValueError(f"`refine_steps` is {refine_steps}; it cannot be negative.")
+    posterior = evaluator.posterior()
+    metrics: dict[str, Any] = likelihood_metrics(evaluator, importance_samples, seed, posterior)
+    metrics["importance_samples"] = importance_samples
+    counts = count_tokens_and_words(evaluator)
+    metrics.update(counts, **perplexities(metrics, len(evaluator), **counts))
+    metrics.update(information_metrics(posterior, evaluator.prior(), seed=seed))
+    metrics.update(reconstruction_at_mean(evaluator, posterior).metrics())
+    if refine_steps:
+        metrics.update(refine(evaluator, refine_steps, seed=seed, posterior=posterior).metrics())
+    if language_model_nll is not None:
+        metrics["language_model_nll"] = language_model_nll
+    metrics["collapse_report"] = collapse_report(metrics, language_model_nll).to_dict()
+    return metrics

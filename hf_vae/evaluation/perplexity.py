@@ -1,0 +1,46 @@
+"""Perplexities, each with its denominator in its name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from .likelihood import LikelihoodEvaluator
+
+
+def count_tokens_and_words(evaluator: LikelihoodEvaluator) -> dict[str, int]:
+    """
+    What the targets' likelihood is spread over.
+
+    Returns:
+        `tokens`: of the decoder's vocabulary, EOS counted, the start token not. `words`: between white space, and one more for
+        the end of each sentence. A target that was cut to a length counts as what is left of it.
+    """
+    processor = evaluator.processor
+    whole = processor.label_ids(evaluator.targets, {"truncation": False})
+    tokens = words = 0
+    for target, labels, all_labels in zip(evaluator.targets, evaluator.label_ids(), whole):
+        text = target if len(labels) == len(all_labels) else processor.batch_decode([labels[:-1]])[0]
+        tokens += len(labels)
+        words += len(text.split()) + 1
+    return {"tokens": tokens, "words": words}
+
+
+def perplexities(metrics: Mapping[str, float], num_examples: int, tokens: int, words: int) -> dict[str, float]:
+    """
+    exp(nats of the corpus / number of tokens or words) from `elbo` and `iw_nll`, means in nats per sentence. Both are upper bounds
+    on the model's perplexity. Figures per token compare models of one vocabulary only; those per word compare any.
+
+    Returns:
+        `ppl_per_token_elbo`, `ppl_per_token_iw`, `ppl_per_word_elbo`, `ppl_per_word_iw`; infinite where a float cannot hold it.
+    """
+    nats = {"elbo": -metrics["elbo"] * num_examples, "iw": metrics["iw_nll"] * num_examples}
+    counts = {"token": tokens, "word": words}
+    return {f"ppl_per_{unit}_{bound}": perplexity(total / count) for unit, count in counts.items() for bound, total in nats.items()}
+
+
+def perplexity(nats_per_unit: float) -> float:
+    try:
+        return math.exp(nats_per_unit)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,88 @@
+"""
+Rate and distortion of several models side by side (Alemi et al. 2018). One trained model is one point: its rate is KL(q ‖ p), its
+distortion -log p(y|x,z) with z from q, both in nats per sentence, their sum the negative ELBO. A curve needs models trained with
+several weights of the KL, or thresholds of free bits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RateDistortionPoint:
+    """
+    Args:
+        name (`str`): the model's.
+        rate, distortion (`float`): nats per sentence.
+        pareto (`bool`): no other model has less of one without having more of the other.
+    """
+
+    name: str
+    rate: float
+    distortion: float
+    pareto: bool = False
+
+
+def rate_distortion_points(models: Mapping[str, Mapping[str, float] | str | Path]) -> list[RateDistortionPoint]:
+    """
+    One point for each model, by rising rate.
+
+    Args:
+        models (`dict`): by name, figures with `kl` and `reconstruction`, or the JSON file that holds them.
+
+    Raises:
+        ValueError: figures without those two, or no model.
+    """
+    if not models:
+        raise ValueError("`models` is empty; a point needs a model's figures.")
+    pairs = {}
+    for name, figures in models.items():
+        if isinstance(figures, (str, Path)):
+            figures = json.loads(Path(figures).read_text(encoding="utf-8"))
+        missing = [key for key in ("kl", "reconstruction") if key not in figures]
+        if missing:
+            raise ValueError(f"The figures of {name!r} hold no {' and no '.join(map(repr, missing))}; measure the model first.")
+        pairs[name] = (figures["kl"], figures["reconstruction"])
+
+    def beaten(pair):
+        return any(other != pair and other[0] <= pair[0] and other[1] <= pair[1] for other in pairs.values())
+
+    points = [RateDistortionPoint(name, *pair, pareto=not beaten(pair)) for name, pair in pairs.items()]
+    return sorted(points, key=lambda point: (point.rate, point.distortion))
+
+
+def rate_distortion_table(points: Sequence[RateDistortionPoint]) -> str:
+    """The points as a Markdown table; a star marks those that no other beats in both."""
+    rows = ["| model | rate (KL) | distortion | -ELBO | Pareto |", "|---|---:|---:|---:|:---:|"]
+    for point in points:
+        figures = f"{point.rate:.2f} | {point.distortion:.2f} | {point.rate + point.distortion:.2f}"
+        rows.append(f"| {point.name} | {figures} | {'*' if point.pareto else ''} |")
+    return "\n".join(rows)
+
+
+def plot_rate_distortion(points: Sequence[RateDistortionPoint], path: str | Path) -> None:
+    """
+    A picture of the points: those on the Pareto front are filled and joined; a dotted line through the best model joins all points
+    of its ELBO.
+    """
+    # Only the picture needs matplotlib, which comes with the examples' requirements.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    front = [point for point in points if point.pareto]
+    axes.plot([point.rate for point in front], [point.distortion for point in front], color="tab:blue", linewidth=1)
+    for point in points:
+        face = "tab:blue" if point.pareto else "none"
+        axes.scatter(point.rate, point.distortion, facecolor=face, edgecolor="tab:blue")
+        axes.annotate(point.name, (point.rate, point.distortion), xytext=(5, 5), textcoords="offset points", fontsize=8)
+    best = min(points, key=lambda point: point.rate + point.distortion)
+    axes.axline((best.rate, best.distortion), slope=-1, color="grey", linestyle=":", linewidth=1)
+    axes.set_xlabel("rate, KL(q ‖ p) (nats per sentence)")
+    axes.set_ylabel("distortion, -log p(y|x,z) (nats per sentence)")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)

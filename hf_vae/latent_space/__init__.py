@@ -1,0 +1,38 @@
+"""
+What can be done with codes: reconstruct, sample, interpolate, calculate, fill in, compare, and fit a prior to them.
+
+Every function takes a model and its processor, runs in evaluation mode without gradients, and leaves the model's training flags as
+they were. They run in one process: where several run them, each does all of the decoding.
+"""
+
+from ..fitted_prior import GaussianMixturePrior
+from .arithmetic import arithmetic, attribute_vector, move
+from .codes import LatentTexts, decode_latents, encode_texts
+from .imputation import Imputation, impute
+from .interpolation import Interpolation, interpolate, interpolate_latents, smoothness, word_edit_distance
+from .neighbours import Neighbours, nearest_neighbours
+from .priors import fit_prior, prior_log_densities
+from .reconstruction import reconstruct, sample_prior
+
+__all__ = [
+    "GaussianMixturePrior",
+    "Imputation",
+    "Interpolation",
+    "LatentTexts",
+    "Neighbours",
+    "arithmetic",
+    "attribute_vector",
+    "decode_latents",
+    "encode_texts",
+    "fit_prior",
+    "impute",
+    "interpolate",
+    "interpolate_latents",
+    "move",
+    "nearest_neighbours",
+    "prior_log_densities",
+    "reconstruct",
+    "sample_prior",
+    "smoothness",
+    "word_edit_distance",
+]

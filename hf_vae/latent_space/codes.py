@@ -1,0 +1,190 @@
+"""From texts to latents and back, in batches: what every function of this folder is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ..evaluation.likelihood import LikelihoodEvaluator
+from ..gaussian import DiagonalGaussian
+from ..modeling_vae import VAEModel
+from ..processing_vae import Texts, VAEProcessor, as_list
+
+# Texts stand for their posterior means.
+TextsOrLatents = Texts | torch.Tensor
+
+
+@dataclass
+class LatentTexts:
+    """
+    Args:
+        texts (`list[str]`): one for each row of `latents`.
+        latents (`torch.Tensor` of shape `(rows, latent_size)`): the z that each was decoded from; float32, on the CPU.
+    """
+
+    texts: list[str]
+    latents: torch.Tensor
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients inside; every module's own training flag again outside."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def encode_texts(
+    model: VAEModel,
+    processor: VAEProcessor,
+    texts: Texts,
+    sources: Texts | None = None,
+    batch_size: int = 64,
+    max_length: int | None = None,
+) -> DiagonalGaussian:
+    """
+    The posterior of each text, the same whatever the batches.
+
+    Args:
+        model ([`VAEModel`]): any model of the family; its training flags come back as they were.
+        processor ([`VAEProcessor`]): its processor.
+        texts (`str` or `list[str]`): y.
+        sources (`str` or `list[str]`, *optional*): x of each text, which q(z|x,y) of a conditional model reads too.
+        batch_size (`int`, defaults to 64): texts at once.
+        max_length (`int`, *optional*): truncates texts to as many tokens.
+
+    Returns:
+        [`DiagonalGaussian`] with one row per text, on the CPU.
+
+    Raises:
+        ValueError: no text, an empty one, a `batch_size` below 1, or sources that the model needs or does not read, or that are
+            fewer or more than the texts.
+    """
+    texts = as_list("texts", texts)
+    check_batch_size(batch_size)
+    given = check_sources(model, texts, sources) or texts
+    lengths = {} if max_length is None else {"max_length": max_length, "max_target_length": max_length}
+    with evaluation_mode(model):
+        return LikelihoodEvaluator(model, processor, given, texts, batch_size, **lengths).posterior()
+
+
+def check_sources(model: VAEModel, texts: list[str], sources: Texts | None) -> list[str] | None:
+    """`sources` as a list, one for each text, or `None` for a model without; a `ValueError` where they do not suit the model."""
+    reads_pairs = "posterior_input_ids" in signature(model.encode).parameters
+    if sources is None:
+        if reads_pairs:
+            raise ValueError(
+                f"q(z|x,y) of {type(model).__name__} reads source and text together: pass `sources`, or, where a function takes "
+                "none, latents from `encode_texts(..., sources=...)`."
+            )
+        return None
+    if not reads_pairs:
+        raise ValueError(f"`sources` are given, but q(z|y) of {type(model).__name__} reads the text alone; leave them out.")
+    given = as_list("sources", sources)
+    if len(given) != len(texts):
+        raise ValueError(f"{len(given)} `sources` for {len(texts)} `texts`; each text needs one.")
+    return given
+
+
+def as_latents(model: VAEModel, processor: VAEProcessor, name: str, given: TextsOrLatents, batch_size: int = 64) -> torch.Tensor:
+    """
+    `given` as latents of shape `(rows, latent_size)`, float32 on the CPU: posterior means of texts, or the tensor that it is.
+
+    Raises:
+        ValueError: a tensor of another shape, texts that [`encode_texts`] refuses, or values that are not finite.
+    """
+    if isinstance(given, torch.Tensor):
+        size = model.config.latent_size
+        latents = given.detach().float().cpu()
+        latents = latents.unsqueeze(0) if latents.ndim == 1 else latents
+        if latents.ndim != 2 or latents.shape[0] < 1 or latents.shape[1] != size:
+            raise ValueError(f"`{name}` has shape {tuple(given.shape)}; latents of this model are (rows, {size}).")
+    else:
+        latents = encode_texts(model, processor, as_list(name, given), batch_size=batch_size).mean
+    broken = (~latents.isfinite().all(-1)).nonzero().flatten().tolist()
+    if broken:
+        raise ValueError(f"`{name}` has latents that are not finite in row(s) {broken[:10]}.")
+    return latents
+
+
+def decode_latents(
+    model: VAEModel, processor: VAEProcessor, latents: torch.Tensor, batch_size: int = 64, **generation_options
+) -> list[str]:
+    """
+    One text for each z; greedy unless the options say otherwise.
+
+    Args:
+        model ([`VAEModel`]): any model of the family; its training flags come back as they were.
+        processor ([`VAEProcessor`]): its processor.
+        latents (`torch.Tensor` of shape `(rows, latent_size)`).
+        batch_size (`int`, defaults to 64): rows at once.
+        generation_options: passed to `generate`, such as `num_beams` or `max_new_tokens` (without which texts end where the
+            model's `generation_config` says). Tensors among them condition the decoder, as `**processor(source)` does for a
+            conditional model: one row for all, or one for each z.
+
+    Returns:
+        `list[str]`, in the order of `latents`.
+
+    Raises:
+        ValueError: `latents` of another shape, conditioning with another number of rows, or an option that one text for each z
+            leaves no room for.
+    """
+    latents = as_latents(model, processor, "latents", latents)
+    check_batch_size(batch_size)
+    for name in ("num_return_sequences", "num_samples"):
+        if name in generation_options:
+            raise ValueError(f"`{name}`: each z gives one text; repeat the rows of `latents` instead.")
+    options: dict[str, Any] = {} if "generation_config" in generation_options else {"do_sample": False, "num_beams": 1}
+    options.update((name, value) for name, value in generation_options.items() if not isinstance(value, torch.Tensor))
+    conditioning = {name: value for name, value in generation_options.items() if isinstance(value, torch.Tensor)}
+    for name, tensor in conditioning.items():
+        if tensor.shape[0] not in (1, len(latents)):
+            raise ValueError(f"`{name}` has {tensor.shape[0]} rows; expected 1, or one for each of {len(latents)} latents.")
+    texts: list[str] = []
+    with evaluation_mode(model):
+        for start in range(0, len(latents), batch_size):
+            part = latents[start : start + batch_size]
+            rows: dict[str, Any] = {
+                name: (tensor if tensor.shape[0] == 1 else tensor[start : start + batch_size]).to(model.device)
+                for name, tensor in conditioning.items()
+            }
+            shared = bool(rows) and all(tensor.shape[0] == 1 for tensor in rows.values())
+            if not shared:
+                rows = {name: tensor.expand(len(part), *tensor.shape[1:]) for name, tensor in rows.items()}
+            sequences = model.generate(
+                **rows,
+                latents=part.to(model.device),
+                num_return_sequences=len(part) if shared else 1,
+                **{**options, "return_dict_in_generate": False},
+            )
+            # The first is the start token.
+            texts += [spell(processor, row) for row in sequences[:, 1:]]
+    return texts
+
+
+def spell(processor: VAEProcessor, tokens: torch.Tensor) -> str:
+    """The text of one row of the decoder's tokens; UNK, where it is a token of its own, stands for a word and stays."""
+    tokenizer = processor.tokenizer
+    special = set(tokenizer.all_special_ids)
+    if tokenizer.unk_token_id not in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+        special.discard(tokenizer.unk_token_id)
+    return cast(str, tokenizer.decode([token for token in tokens.tolist() if token not in special])).strip()
+
+
+def check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` is {batch_size}; it must be at least 1.")
+
+
+__all__ = ["LatentTexts", "decode_latents", "encode_texts"]

@@ -1,0 +1,112 @@
+"""Texts from the posterior of texts, and from the prior."""
+
+from __future__ import annotations
+
+import torch
+
+from ..evaluation.examples import example_noise
+from ..fitted_prior import GaussianMixturePrior
+from ..modeling_vae import VAEModel
+from ..processing_vae import Texts, VAEProcessor, as_list
+from .codes import LatentTexts, decode_latents, encode_texts
+
+
+def reconstruct(
+    model: VAEModel,
+    processor: VAEProcessor,
+    texts: Texts,
+    latent_temperature: float = 0.0,
+    num_return_sequences: int = 1,
+    sources: Texts | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    **generation_options,
+) -> LatentTexts:
+    """
+    Each text through the encoder and back: from the posterior's mean, or from samples, whose spread shows what the code leaves open
+    (Bowman et al. 2015, table 7).
+
+    Args:
+        model ([`VAEModel`]): any model of the family.
+        processor ([`VAEProcessor`]): its processor.
+        texts (`str` or `list[str]`): y.
+        latent_temperature (`float`, defaults to 0.0): factor on the posterior's standard deviation; 0 is its mean, 1 a sample.
+        num_return_sequences (`int`, defaults to 1): z for each text; at temperature 0 they are equal, and only `do_sample` makes
+            their texts differ.
+        sources (`str` or `list[str]`, *optional*): x of each text, for a conditional model: q reads the pair, the decoder sees x.
+        seed (`int`, defaults to 0): of the noise in z, drawn for each text by its number, whatever the batches.
+        batch_size (`int`, defaults to 64): rows at once.
+        generation_options: passed to `generate`; greedy where they do not say otherwise.
+
+    Returns:
+        [`LatentTexts`], those of one text next to each other.
+
+    Raises:
+        ValueError: an option out of range, or texts that [`encode_texts`] refuses.
+    """
+    if num_return_sequences < 1:
+        raise ValueError(f"`num_return_sequences` is {num_return_sequences}; it must be at least 1.")
+    check_temperature(latent_temperature)
+    posterior = encode_texts(model, processor, texts, sources, batch_size).repeat(num_return_sequences)
+    noise = example_noise(len(posterior.mean) // num_return_sequences, num_return_sequences, model.config.latent_size, seed)
+    latents = posterior.mean + latent_temperature * posterior.std * noise.flatten(0, 1)
+    conditioning = {}
+    if sources is not None:
+        features = processor(as_list("sources", sources))
+        conditioning = {name: tensor.repeat_interleave(num_return_sequences, 0) for name, tensor in features.items()}
+    decoded = decode_latents(model, processor, latents, batch_size, **conditioning, **generation_options)
+    return LatentTexts(texts=decoded, latents=latents)
+
+
+def sample_prior(
+    model: VAEModel,
+    processor: VAEProcessor,
+    num_samples: int = 1,
+    latent_temperature: float = 1.0,
+    fitted_prior: GaussianMixturePrior | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+    **generation_options,
+) -> LatentTexts:
+    """
+    Texts decoded from draws of z out of the prior (Bowman et al. 2015 decode them greedily).
+
+    Args:
+        model ([`VAEModel`]): any model of the family.
+        processor ([`VAEProcessor`]): its processor.
+        num_samples (`int`, defaults to 1): draws.
+        latent_temperature (`float`, defaults to 1.0): factor on the prior's standard deviation; 0 is its mean.
+        fitted_prior ([`GaussianMixturePrior`], *optional*): drawn from instead of the model's prior.
+        seed (`int`, defaults to 0): of the draws.
+        batch_size (`int`, defaults to 64): rows at once.
+        generation_options: passed to `generate`; greedy where they do not say otherwise. A conditional model needs one row of
+            `**processor(source)` here: all draws are then for that source.
+
+    Returns:
+        [`LatentTexts`] with `num_samples` rows.
+
+    Raises:
+        ValueError: an option out of range, or a fitted prior of another latent size.
+    """
+    if num_samples < 1:
+        raise ValueError(f"`num_samples` is {num_samples}; it must be at least 1.")
+    check_temperature(latent_temperature)
+    size = model.config.latent_size
+    if fitted_prior is not None:
+        if fitted_prior.latent_size != size:
+            raise ValueError(f"`fitted_prior` is over {fitted_prior.latent_size} dimensions, the model's z has {size}.")
+        generator = torch.Generator().manual_seed(seed)
+        latents = fitted_prior.sample(num_samples, generator, latent_temperature).cpu()
+    else:
+        prior = model.prior(num_samples).latent_dist
+        noise = example_noise(num_samples, 1, size, seed).squeeze(1)
+        latents = prior.mean.cpu() + latent_temperature * prior.std.cpu() * noise
+    return LatentTexts(texts=decode_latents(model, processor, latents, batch_size, **generation_options), latents=latents)
+
+
+def check_temperature(latent_temperature: float) -> None:
+    if latent_temperature < 0:
+        raise ValueError(f"`latent_temperature` is {latent_temperature}; it cannot be negative.")
+
+
+__all__ = ["reconstruct", "sample_prior"]

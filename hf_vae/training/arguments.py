@@ -1,0 +1,156 @@
+"""The arguments that every training script takes for its model, and reading them from a recipe and a command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+from accelerate import PartialState
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+RESUME_LAST = ("True", "true", "last")
+
+
+def parse_json(options: str | dict | None) -> dict:
+    """A command line's JSON, or what a file of arguments holds in its place."""
+    return json.loads(options) if isinstance(options, str) else options or {}
+
+
+@dataclass
+class ModelArguments:
+    """Both halves, from somewhere or from nothing; z between them; and what keeps z from being ignored."""
+
+    encoder_name_or_path: str | None = field(
+        default=None, metadata={"help": "Hub id or path of a pretrained encoder. Without it, both halves start from nothing."}
+    )
+    decoder_name_or_path: str | None = field(default=None, metadata={"help": "Hub id or path of a pretrained causal LM."})
+    encoder_type: str = field(default="bert", metadata={"help": "From nothing: bert or lstm."})
+    decoder_type: str = field(default="llama", metadata={"help": "From nothing: llama, gpt2 or lstm."})
+    hidden_size: int = field(default=128, metadata={"help": "From nothing: width of both halves."})
+    embedding_size: int | None = field(default=None, metadata={"help": "From nothing, LSTMs: width of embeddings, if another."})
+    encoder_layers: int = field(default=1, metadata={"help": "From nothing: layers of the encoder."})
+    decoder_layers: int = field(default=2, metadata={"help": "From nothing: layers of the decoder."})
+    num_attention_heads: int = field(default=4, metadata={"help": "From nothing: heads of both halves."})
+    initializer_range: float = field(default=0.1, metadata={"help": "From nothing: scale of the first weights."})
+    dropout: float = field(default=0.0, metadata={"help": "From nothing: dropout of both halves."})
+    tokenizer_type: str = field(default="bpe", metadata={"help": "From nothing: bpe, or word for text split at spaces."})
+    vocab_size: int = field(default=1024, metadata={"help": "From nothing: most tokens of the vocabulary."})
+    latent_size: int = field(default=32, metadata={"help": "Dimensions of z."})
+    latent_injection: list[str] = field(
+        default_factory=lambda: ["embedding"], metadata={"help": "Ways of z into the decoder: embedding, memory, prefix."}
+    )
+    pooling: str = field(default="mean", metadata={"help": "What the posterior reads of the encoder: mean, first or pooler."})
+    free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
+    free_bits_per: str = field(default="sentence", metadata={"help": "sentence, dimension or batch."})
+    capacity: float | None = field(default=None, metadata={"help": "Charge for the KL's distance from so many nats instead."})
+    batch_norm_gamma: float | None = field(default=None, metadata={"help": "Batch norm of posterior means to this spread."})
+    bow_loss_weight: float = field(default=0.0, metadata={"help": "Weight of the bag-of-words loss."})
+    word_dropout: float = field(default=0.0, metadata={"help": "Share of the target's tokens hidden from the decoder."})
+    token_noise: str | None = field(
+        default=None, metadata={"help": "Noise on what q reads, TokenNoise's options as JSON, such as '{\"drop\": 0.1}'."}
+    )
+    kl_schedule: str = field(default="constant", metadata={"help": "constant, linear, sigmoid, tanh or cyclical."})
+    kl_schedule_options: str = field(
+        default="{}", metadata={"help": "The schedule's options as JSON, such as '{\"steps\": 1000}'."}
+    )
+    minimum_rate: float | None = field(
+        default=None, metadata={"help": "Instead of a schedule: keep the KL above so many nats with a Lagrange multiplier."}
+    )
+    decoder_reset_step: int | None = field(
+        default=None, metadata={"help": "Give the decoder new weights at this step, after training an autoencoder up to it."}
+    )
+    aggressive_encoder: bool = field(
+        default=False, metadata={"help": "Train q to its best between the decoder's steps, while z's information grows."}
+    )
+    latent_free_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Steps to train with z = 0 first: as a language model, or, with a source, until the decoder reads it well."
+        },
+    )
+    encoder_pretraining_steps: int = field(
+        default=0, metadata={"help": "Steps to train the encoder as a masked language model first, on the training texts."}
+    )
+    freeze_encoder: bool = field(default=False, metadata={"help": "Train only what is new around the encoder."})
+    freeze_decoder: bool = field(default=False, metadata={"help": "Train only what is new around the decoder."})
+    lora: str | None = field(
+        default=None,
+        metadata={"help": "Arguments of peft's LoraConfig as JSON; the latent's layers are trained whole. Merged at the end."},
+    )
+
+
+def parse_arguments(argument_classes: Sequence[type], argv: list[str], embedded_recipe: Path, output_dir: str) -> tuple[Any, ...]:
+    """
+    Dataclasses, `TrainingArguments` last, from a command line that may begin with a YAML or JSON file of arguments; what follows
+    the file overrides it. Without a file and without `--train_file` the `embedded_recipe` is the file.
+
+    Raises:
+        ValueError: the file has an argument that does not exist.
+    """
+    parser = HfArgumentParser(cast(Any, (*argument_classes, TrainingArguments)))
+    recipe: str | Path | None = None
+    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
+        recipe, *argv = argv
+    elif not any(word.partition("=")[0] == "--train_file" for word in argv):
+        recipe = embedded_recipe
+    # The first step is logged so that a run shorter than `logging_steps` has its plot too.
+    parser.set_defaults(output_dir=output_dir, logging_first_step=True)
+    if recipe is not None:
+        # JSON is YAML too.
+        defaults = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
+        unknown = sorted(set(defaults) - {action.dest for action in parser._actions})
+        if unknown:
+            raise ValueError(f"{recipe} has no such argument(s): {', '.join(unknown)}.")
+        parser.set_defaults(**defaults)
+    return parser.parse_args_into_dataclasses(args=argv)
+
+
+def last_checkpoint(training_args: TrainingArguments) -> str | None:
+    directory = cast(str, training_args.output_dir)
+    return get_last_checkpoint(directory) if Path(directory).is_dir() else None
+
+
+def check_arguments(model_args: ModelArguments, training_args: TrainingArguments, has_data: bool, model_type: str) -> None:
+    """
+    Refuses what no training script can do, before anything is computed or written.
+
+    Args:
+        has_data (`bool`): whether the user brought data, as pretrained parts need.
+        model_type (`str`): of the model that is to be trained, which may overwrite another of its type.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    if bool(model_args.encoder_name_or_path) != bool(model_args.decoder_name_or_path):
+        raise ValueError("Give both `--encoder_name_or_path` and `--decoder_name_or_path`, or neither to train from nothing.")
+    if model_args.encoder_name_or_path and not has_data:
+        raise ValueError("Pretrained parts need `--train_file`; the embedded grammar is for models trained from nothing.")
+    if "task_type" in parse_json(model_args.lora):
+        raise ValueError("`--lora` names a `task_type`; leave it out: peft's task types expect arguments of other models.")
+    if training_args.resume_from_checkpoint in RESUME_LAST and not last_checkpoint(training_args):
+        raise ValueError(f"`--resume_from_checkpoint`: {training_args.output_dir} holds no checkpoint.")
+    if training_args.label_smoothing_factor:
+        raise ValueError("`--label_smoothing_factor` must be 0: an ELBO has no label smoothing.")
+    config_file = Path(cast(str, training_args.output_dir)) / "config.json"
+    if config_file.exists():
+        found = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
+        if found != model_type:
+            raise ValueError(
+                f"`--output_dir` {training_args.output_dir} holds a model of type {found!r}; choose another directory."
+            )
+
+
+def use_all_cores(state: PartialState) -> None:
+    """`accelerate launch` gives its only process on a machine without an accelerator one thread; give it the others back."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if launched and state.num_processes == 1 and state.device.type == "cpu":
+        # As many as this process may use, where the system says so.
+        affinity = getattr(os, "sched_getaffinity", None)
+        torch.set_num_threads(len(affinity(0)) if affinity else os.cpu_count() or 1)

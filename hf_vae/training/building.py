@@ -1,0 +1,108 @@
+"""A model and its processor from a training script's arguments: around pretrained parts, or from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from transformers import AutoTokenizer, TrainerCallback
+
+from ..modeling_vae import VAEModel
+from ..processing_vae import VAEProcessor
+from .aggressive import AggressiveEncoderCallback
+from .arguments import ModelArguments, parse_json
+from .callbacks import KLAnnealingCallback
+from .decoder_reset import DecoderResetCallback
+from .denoising import DenoisingCallback, TokenNoise
+from .from_scratch import small_configs, train_tokenizers
+from .minimum_rate import MinimumDesiredRateCallback
+from .schedules import make_schedule
+
+# Modules that no pretrained part brings along: trained whatever is frozen.
+NEW_MODULES = ("posterior", "bow", "project", "memory", "prefix", "source_projection", "crossattention", "ln_cross_attn")
+_SIZES = (
+    "encoder_type", "decoder_type", "hidden_size", "embedding_size", "encoder_layers", "decoder_layers", "num_attention_heads",
+    "initializer_range", "dropout",
+)  # fmt: skip
+
+
+def build_model(
+    model_class: type[VAEModel],
+    processor_class: type[VAEProcessor],
+    model_args: ModelArguments,
+    texts: Iterable[str],
+    max_position_embeddings: int,
+    **processor_options,
+) -> tuple[VAEModel, VAEProcessor]:
+    """
+    The model of `model_class` that the arguments describe, and its processor.
+
+    Args:
+        model_args ([`ModelArguments`]): those named like a field of the model's configuration become it.
+        texts (iterable of `str`): what a vocabulary is learnt from, where the parts start from nothing.
+        max_position_embeddings (`int`): longest text of parts that start from nothing, in tokens.
+        processor_options: passed to the processor.
+
+    Raises:
+        ValueError: an option or a part that cannot serve.
+    """
+    config_class: Any = model_class.config_class
+    latent_options = {name: value for name, value in vars(model_args).items() if name in config_class.__dataclass_fields__}
+    encoder_name, decoder_name = model_args.encoder_name_or_path, model_args.decoder_name_or_path
+    if encoder_name and decoder_name:
+        tokenizer = AutoTokenizer.from_pretrained(decoder_name)
+        encoder_tokenizer = AutoTokenizer.from_pretrained(encoder_name)
+    else:
+        tokenizer, encoder_tokenizer = train_tokenizers(texts, model_args.vocab_size, model_args.tokenizer_type)
+    processor = processor_class(tokenizer, encoder_tokenizer, **processor_options)
+    if model_args.word_dropout:
+        candidates = (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id)
+        latent_options["word_dropout_token_id"] = next(token for token in candidates if token is not None)
+    if encoder_name and decoder_name:
+        model = model_class.from_encoder_decoder_pretrained(encoder_name, decoder_name, **latent_options)
+    else:
+        sizes = {name: getattr(model_args, name) for name in _SIZES}
+        encoder, decoder = small_configs(tokenizer, max_position_embeddings=max_position_embeddings, **sizes)
+        model = model_class(config_class(encoder=encoder, decoder=decoder, **latent_options))
+    return model, processor
+
+
+def freeze_or_adapt(model: VAEModel, model_args: ModelArguments) -> nn.Module:
+    """Freezes the halves that the arguments say, and puts LoRA adapters on the model where they ask for it."""
+    for name, parameter in model.named_parameters():
+        frozen = model_args.freeze_decoder if name.startswith("decoder.lm.") else model_args.freeze_encoder
+        pretrained = name.startswith(("encoder.", "source_encoder.", "decoder.lm."))
+        parameter.requires_grad_(not (pretrained and frozen) or any(module in name.split(".") for module in NEW_MODULES))
+    if not model_args.lora:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    present = {part for name, _ in model.named_parameters() for part in name.split(".")}
+    new = [module for module in NEW_MODULES if module in present]
+    return get_peft_model(model, LoraConfig(**{"modules_to_save": new, **parse_json(model_args.lora)}))
+
+
+def latent_callbacks(model_args: ModelArguments, processor: VAEProcessor) -> list[TrainerCallback]:
+    """
+    The callbacks that the arguments ask for: one that sets the KL's weight, and the techniques that live in the loop.
+
+    Raises:
+        ValueError: a schedule and a minimum rate at once, or options out of range.
+    """
+    callbacks: list[TrainerCallback] = []
+    if model_args.minimum_rate is None:
+        callbacks.append(KLAnnealingCallback(make_schedule(model_args.kl_schedule, **parse_json(model_args.kl_schedule_options))))
+    elif model_args.kl_schedule != "constant":
+        raise ValueError(
+            f"`--minimum_rate` sets the KL's weight by itself; leave `--kl_schedule` ({model_args.kl_schedule!r}) out beside it."
+        )
+    else:
+        callbacks.append(MinimumDesiredRateCallback(model_args.minimum_rate))
+    if model_args.token_noise:
+        callbacks.append(DenoisingCallback(TokenNoise(**parse_json(model_args.token_noise)), processor.encoder_tokenizer))
+    if model_args.decoder_reset_step is not None:
+        callbacks.append(DecoderResetCallback(model_args.decoder_reset_step))
+    if model_args.aggressive_encoder:
+        callbacks.append(AggressiveEncoderCallback())
+    return callbacks

@@ -1,0 +1,79 @@
+"""A fresh decoder for an encoder that has learnt to encode."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from transformers import TrainerCallback
+from transformers.utils import logging
+
+from ..modeling_vae import VAEModel
+from .sharding import refuse_sharding
+
+logger = logging.get_logger(__name__)
+
+
+def reset_decoder(model: nn.Module, seed: int) -> None:
+    """
+    Gives the decoder, the projections of z in it included, the weights that a new model of the same configuration has, in place:
+    what is tied stays tied, and everything outside `model.decoder` stays as it is.
+
+    The weights are random also where the decoder was pretrained; to go back to pretrained ones, load them into
+    `model.decoder.lm` instead.
+
+    Args:
+        model ([`VAEModel`]): of any of the family.
+        seed (`int`): of the new weights. The generators of the run are left as they are, and all processes get the same weights.
+
+    Raises:
+        ValueError: `model` is none of ours as it was built; adapters (PEFT) around it have no new weights to draw.
+    """
+    if not isinstance(model, VAEModel):
+        raise ValueError(f"`model` is a {type(model).__name__}; a decoder can be reset in a VAEModel that nothing wraps.")
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # Of the CPU alone: `torch.manual_seed` would seed the accelerators too.
+        torch.default_generator.manual_seed(seed)
+        fresh = type(model)(copy.deepcopy(model.config))
+    model.decoder.load_state_dict(fresh.decoder.state_dict())
+
+
+class DecoderResetCallback(TrainerCallback):
+    r"""
+    Autoencoder pre-training and then a new decoder (Li et al. 2019), in one run: before step `step` the decoder is reset and the
+    optimiser forgets its moments. The KL's weight is 0 up to there and anneals after it, with free bits in the model's
+    configuration:
+
+        KLAnnealingCallback(CyclicalSchedule(period=2 * step, zero=0.5, rise=0.5, cycles=1)), DecoderResetCallback(step)
+
+    is 0 for `step` steps, rises for as many and stays at 1. All of it follows from the step, so a resumed run resets at the same
+    step, once.
+
+    Args:
+        step (`int`): the optimiser step before which to reset, at least 1.
+        seed (`int`, *optional*): of the new weights; by default another than the run's, which may have made the first ones.
+
+    Raises:
+        ValueError: a step below 1, or, as training begins, one that it does not reach, a wrapped model, or sharded weights.
+    """
+
+    def __init__(self, step: int, seed: int | None = None):
+        if step < 1:
+            raise ValueError(f"`step` is {step}; there is nothing to reset before the first step.")
+        self.step, self.seed = step, seed
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        refuse_sharding("DecoderResetCallback")
+        if self.step >= state.max_steps:
+            raise ValueError(f"`step` is {self.step}, and training ends at step {state.max_steps}: the decoder would not be reset.")
+        if not isinstance(model, VAEModel):
+            raise ValueError(f"A decoder can be reset in a VAEModel that nothing wraps; this is a {type(model).__name__}.")
+
+    def on_step_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
+        if state.global_step != self.step:
+            return
+        reset_decoder(model, args.seed + 1 if self.seed is None else self.seed)
+        for parameter in model.decoder.parameters():
+            optimizer.state.pop(parameter, None)
+        logger.info("The decoder starts anew at step %d.", self.step)

@@ -1,0 +1,81 @@
+"""The same model trained without a latent: a baseline of equal size, or a start in which the decoder learns to read its source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from datasets import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from ..processing_vae import VAEProcessor
+from .collator import VAEDataCollator
+
+# Columns that a model reads that is given its z, and the Trainer's own.
+_READ = ("prompt_input_ids", "prompt_attention_mask", "labels", "length")
+
+
+@dataclass
+class LatentFreeCollator(VAEDataCollator):
+    """Gives every row z = 0, so that the very same model trains without a latent."""
+
+    latent_size: int = 1
+
+    def __call__(self, features):
+        batch = super().__call__(features)
+        batch["latents"] = torch.zeros(len(features), self.latent_size)
+        return batch
+
+
+def train_without_latent(
+    model: Any,
+    processor: VAEProcessor,
+    training_args: TrainingArguments,
+    name: str,
+    max_steps: int,
+    train: Dataset,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> None:
+    """
+    Trains p(y|x, z = 0) and nothing else, by the run's other settings.
+
+    Args:
+        model ([`VAEModel`]): of any of the family, or a PEFT model around one.
+        processor ([`VAEProcessor`]): its processor.
+        training_args (`TrainingArguments`): the run's.
+        name (`str`): of a directory below the run's `output_dir`, for what the Trainer writes.
+        max_steps (`int`): optimiser steps; -1 for the run's epochs.
+        train (`Dataset`): tokenised by the processor.
+        callbacks (`Sequence[TrainerCallback]`): for this Trainer.
+    """
+    settings = replace(
+        training_args,
+        output_dir=str(Path(cast(str, training_args.output_dir)) / name),
+        max_steps=max_steps,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        push_to_hub=False,
+        resume_from_checkpoint=None,
+    )
+    reads_encoder = getattr(model.config, "source_conditioning", None) == "cross_attention"
+    read = (*_READ, "input_ids", "attention_mask") if reads_encoder else _READ
+    data = train.select_columns([column for column in train.column_names if column in read])
+    # What only q uses gets no gradient, which distributed training would stumble over.
+    unused = [model.posterior] if reads_encoder and model.config.tie_encoders else [model.posterior, model.encoder]
+    idle = [parameter for module in unused for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in idle:
+        parameter.requires_grad_(False)
+    Trainer(
+        model,
+        settings,
+        processing_class=processor,
+        train_dataset=data,
+        data_collator=LatentFreeCollator(processor, latent_size=model.config.latent_size),
+        callbacks=list(callbacks),
+    ).train()
+    for parameter in idle:
+        parameter.requires_grad_(True)

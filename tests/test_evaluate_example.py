@@ -1,0 +1,192 @@
+"""The evaluation script, run small: what it reads, refuses, prints and saves, on one process and on two."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_model, tiny_llama_config
+from test_training import resized
+from transformers import LlamaForCausalLM
+
+from hf_vae.evaluation import LikelihoodEvaluator, evaluate_vae, language_model_nll
+
+SCRIPT = Path(__file__).parent.parent / "examples" / "evaluate.py"
+TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("evaluate_example", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def saved(vae_processor, tmp_path):
+    model = resized(make_model("vae", latent_size=1), vae_processor)
+    model.save_pretrained(tmp_path / "model")
+    vae_processor.save_pretrained(tmp_path / "model")
+    return model
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "test.txt"
+    path.write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    return path
+
+
+def save_language_model(processor, path):
+    torch.manual_seed(0)
+    config = tiny_llama_config()
+    config.vocab_size = len(processor.tokenizer)
+    model = LlamaForCausalLM(config).eval()
+    model.save_pretrained(path)
+    return model
+
+
+def test_figures_are_printed_and_saved(script, saved, vae_processor, text_file, tmp_path, capsys):
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"kl": 1.0, "reconstruction": 20.0}), encoding="utf-8")
+    output, plot = tmp_path / "out" / "metrics.json", tmp_path / "plot.png"
+    options = [
+        "--importance_samples",
+        "6",
+        "--seed",
+        "3",
+        "--batch_size",
+        "2",
+        "--refine_steps",
+        "2",
+        "--language_model_nll",
+        "9.5",
+    ]
+    figures = script.main([
+        str(tmp_path / "model"), "--file", str(text_file), *options, "--output_file", str(output), "--compare_with", str(other),
+        "--plot_file", str(plot),
+    ])  # fmt: skip
+    assert json.loads(output.read_text()) == figures
+    expected = evaluate_vae(
+        LikelihoodEvaluator(saved, vae_processor, TEXTS, TEXTS), 6, seed=3, refine_steps=2, language_model_nll=9.5
+    )
+    assert figures.keys() == expected.keys()
+    for name, value in expected.items():
+        if name != "collapse_report":
+            assert figures[name] == pytest.approx(value, abs=1e-3, rel=1e-4), name
+    printed = capsys.readouterr().out
+    # Every figure has a line in the table, or is said by another.
+    unlisted = set(figures) - set(script.DESCRIPTIONS)
+    assert unlisted == {"tokens", "words", "refinement_steps", "active_units_0.01_fraction", "collapse_report"}
+    for description in script.DESCRIPTIONS.values():
+        assert description in printed
+    assert figures["collapse_report"]["summary"] in printed and "| 1.00 | 20.00 | 21.00 |" in printed
+    assert plot.stat().st_size > 0
+
+
+@pytest.mark.parametrize("own_tokenizer", [True, False])
+def test_a_language_model_is_measured_on_the_same_tokens(script, saved, vae_processor, text_file, tmp_path, own_tokenizer):
+    model = save_language_model(vae_processor, tmp_path / "lm")
+    if own_tokenizer:
+        vae_processor.tokenizer.save_pretrained(tmp_path / "lm")
+    figures = script.main([
+        str(tmp_path / "model"), "--file", str(text_file), "--importance_samples", "2", "--language_model", str(tmp_path / "lm")
+    ])  # fmt: skip
+    tokenizer = vae_processor.tokenizer
+    rows = [[*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id] for text in TEXTS]
+    expected = language_model_nll(model, rows, saved.config.decoder_start_token_id).mean().item()
+    assert figures["language_model_nll"] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv"])
+def test_columns_are_read(script, tmp_path, suffix):
+    path = tmp_path / f"test{suffix}"
+    rows = [{"id": i, "sentence": text} for i, text in enumerate(['a "quoted", text', "null", "the mat"])]
+    if suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    elif suffix == ".json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    else:
+        import csv
+
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ["id", "sentence"], delimiter="\t" if suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    assert script.load_texts(str(path), "sentence", None) == [row["sentence"] for row in rows]
+    assert script.load_texts(str(path), "sentence", 2) == ['a "quoted", text', "null"]
+    with pytest.raises(ValueError, match="has no column text; it has id, sentence"):
+        script.load_texts(str(path), "text", None)
+
+
+def test_a_conditional_model_needs_pairs(script, processor, tmp_path):
+    model = resized(make_model("paraphrase-prompt"), processor)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(json.dumps({"x": a, "y": [b, "a cat"]}) for a, b in zip(TEXTS, TEXTS[::-1])), encoding="utf-8")
+    arguments = [str(tmp_path / "model"), "--file", str(path), "--importance_samples", "2"]
+    with pytest.raises(ValueError, match="has no column source"):
+        script.main(arguments)
+    with pytest.raises(ValueError, match="does not see the source"):
+        script.main([*arguments, "--language_model", "x"])
+    figures = script.main([*arguments, "--source_column", "x", "--target_column", "y"])
+    # The middle row's first target equals its source, so its second one is scored.
+    expected = evaluate_vae(LikelihoodEvaluator(model, processor, TEXTS, [*TEXTS[:2:-1], "a cat", *TEXTS[1::-1]]), 2)
+    assert figures["elbo"] == pytest.approx(expected["elbo"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "content, arguments, message",
+    [
+        ("a\n\nthe mat\n  \n", [], r"no text in 2 row\(s\), counted from 1: 2, 4"),
+        ("the mat\n", [], r"has 1 sentence\(s\)"),
+        ("a\nb\n", ["--importance_samples", "0"], "`--importance_samples` is 0"),
+        ("a\nb\n", ["--max_samples", "1"], "`--max_samples` is 1"),
+        ("a\nb\n", ["--refine_steps", "-1"], "`--refine_steps` is -1"),
+        ("a\nb\n", ["--language_model", "x", "--language_model_nll", "3"], "not both"),
+        ("a\nb\n", ["--plot_file", "x.png"], "needs `--compare_with`"),
+        ("a\nb\n", ["--compare_with", "none.json"], "there is no file none.json"),
+    ],
+)
+def test_bad_input_is_refused(script, saved, tmp_path, content, arguments, message):
+    path = tmp_path / "bad.txt"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        script.main([str(tmp_path / "model"), "--file", str(path), *arguments])
+
+
+def test_a_model_of_another_kind_and_a_missing_file_are_named(script, saved, vae_processor, tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file none"):
+        script.main([str(tmp_path / "model"), "--file", "none.txt"])
+    save_language_model(vae_processor, tmp_path / "lm")
+    with pytest.raises(ValueError, match="a model of type 'llama', which is none of hf_vae"):
+        script.main([str(tmp_path / "lm"), "--file", "none.txt"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [2, 64], ids=["uneven batches", "fewer batches than processes"])
+def test_two_processes_give_the_figures_of_one(script, saved, vae_processor, text_file, tmp_path, batch_size):
+    save_language_model(vae_processor, tmp_path / "lm")
+    arguments = [
+        str(tmp_path / "model"), "--file", str(text_file), "--importance_samples", "130", "--refine_steps", "2",
+        "--language_model", str(tmp_path / "lm"), "--output_file", str(tmp_path / "metrics.json"),
+    ]  # fmt: skip
+    one = script.main(arguments)
+    # `accelerate launch --cpu` starts one process however many are asked for; torch's launcher starts them.
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
+    command = [*launcher, *arguments, "--batch_size", str(batch_size)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, check=True, timeout=240, env=environment, capture_output=True, text=True)
+    # They have shared the work: one of them speaks.
+    assert run.stdout.count("Saved to") == 1
+    two = json.loads((tmp_path / "metrics.json").read_text())
+    assert one.keys() == two.keys() and two["num_examples"] == len(TEXTS)
+    for name in one.keys() - {"collapse_report"}:
+        assert two[name] == pytest.approx(one[name], abs=1e-4), name

@@ -1,0 +1,270 @@
+"""What z says: estimators against closed forms, the verdict on models that are known, and both in the plain Trainer."""
+
+import json
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import BOS, make_model
+from datasets import Dataset
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_training import resized
+from transformers import EvalPrediction, Trainer, TrainingArguments
+
+from hf_vae import DiagonalGaussian, VAEDataCollator
+from hf_vae.evaluation import (
+    CollapseReportCallback,
+    active_units,
+    aggregate_log_prob,
+    collapse_report,
+    elbo_metrics,
+    information_metrics,
+)
+
+TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat", "a cat ran", "the park the mat"]
+
+
+def mixture(latent_size: int = 3, count: int = 40, logvar: float = -1.0) -> DiagonalGaussian:
+    generator = torch.Generator().manual_seed(0)
+    return DiagonalGaussian(
+        2 * torch.randn(count, latent_size, generator=generator),
+        logvar + 0.3 * torch.randn(count, latent_size, generator=generator),
+    )
+
+
+# Estimators ---------------------------------------------------------------------------------------------------------------
+
+
+def test_mutual_information_of_a_linear_gaussian_channel():
+    """x ~ N(0, I), z = a x + s e: I(x; z) = 1/2 Σ ln(1 + a²/s²), and q(z) = N(0, a² + s²)."""
+    x = torch.randn(4_000, 2, generator=torch.Generator().manual_seed(0))
+    gain, noise = torch.tensor([1.5, 0.5]), torch.tensor([0.6, 1.0])
+    figures = information_metrics(DiagonalGaussian(gain * x, (2 * noise.log()).expand_as(x)), num_samples=2)
+    exact = 0.5 * torch.log1p(gain.square() / noise.square()).sum().item()
+    assert figures["mutual_information"] == pytest.approx(exact, abs=0.05)
+    variance = gain.square() + noise.square()
+    divergence = 0.5 * (variance - 1 - variance.log()).sum().item()
+    assert figures["marginal_kl"] == pytest.approx(divergence, abs=0.1)
+
+
+def test_marginal_kl_and_information_of_a_mixture_by_quadrature():
+    posterior = DiagonalGaussian(torch.tensor([[-1.5], [0.2], [2.0]]), torch.tensor([[-1.0], [0.3], [-2.0]]))
+    grid = torch.linspace(-12, 12, 20_001, dtype=torch.float64).unsqueeze(-1)
+    width = 24 / 20_000
+    # Densities written out, so that nothing of what is tested is in them.
+    variance = posterior.logvar.double().exp().T
+    each = torch.exp(-0.5 * (grid - posterior.mean.double().T) ** 2 / variance) / torch.sqrt(2 * math.pi * variance)
+    whole, prior = each.mean(1), torch.exp(-0.5 * grid.squeeze(-1) ** 2) / math.sqrt(2 * math.pi)
+    divergence = (whole * torch.log(whole / prior)).sum().item() * width
+    information = torch.xlogy(each, each / whole.unsqueeze(-1)).sum(0).mean().item() * width
+    figures = information_metrics(posterior, num_samples=20_000)
+    assert figures["marginal_kl"] == pytest.approx(divergence, abs=0.02)
+    assert figures["mutual_information"] == pytest.approx(information, abs=0.02)
+    assert figures["kl_minus_mutual_information"] == pytest.approx(divergence, abs=0.02)
+    torch.testing.assert_close(aggregate_log_prob(grid[::50].float(), posterior, chunk=37), whole[::50].log(), atol=1e-4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("logvar", [-18.0, -2.0, 1.0])
+def test_information_never_exceeds_its_ceiling_and_reaches_it_where_nothing_overlaps(logvar):
+    posterior = mixture(logvar=logvar)
+    figures = information_metrics(posterior, num_samples=3)
+    assert figures["num_examples"] == 40 and figures["mutual_information_ceiling"] == math.log(40)
+    assert figures["mutual_information"] <= math.log(40) + 1e-6
+    if logvar == -18.0:
+        assert figures["mutual_information"] == pytest.approx(math.log(40), abs=1e-4)
+    else:
+        assert figures["mutual_information"] < math.log(40) - 1e-3
+
+
+def test_the_kl_is_information_and_marginal_kl():
+    posterior = mixture()
+    figures = information_metrics(posterior, num_samples=500)
+    kl = posterior.kl(DiagonalGaussian.standard(40, 3)).sum(-1).mean().item()
+    assert figures["mutual_information"] + figures["marginal_kl"] == pytest.approx(kl, abs=0.05)
+    assert figures["mutual_information"] + figures["kl_minus_mutual_information"] == pytest.approx(kl, abs=1e-5)
+    # One q for all: z says nothing, and the KL is all distance from the prior.
+    alike = information_metrics(DiagonalGaussian(torch.full((40, 3), 2.0), torch.zeros(40, 3)))
+    assert alike["mutual_information"] == pytest.approx(0, abs=1e-6)
+    assert alike["kl_minus_mutual_information"] == pytest.approx(6.0) and alike["active_units_0.01"] == 0
+
+
+def test_active_units_by_hand():
+    # Variances 2, 0.0098 and 0.0128: the last two stand on the two sides of the threshold.
+    means = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.14, 0.16]])
+    assert active_units(means) == 2 and active_units(means, threshold=0.2) == 1
+    figures = information_metrics(DiagonalGaussian(means, torch.zeros(2, 3)))
+    assert figures["active_units_0.01"] == 2 and figures["active_units_0.01_fraction"] == pytest.approx(2 / 3)
+    assert information_metrics(DiagonalGaussian(means[:, :1], torch.zeros(2, 1)))["latent_size"] == 1
+    with pytest.raises(ValueError, match="1 example"):
+        active_units(means[:1])
+    with pytest.raises(ValueError, match="`num_samples` is 0"):
+        information_metrics(mixture(), num_samples=0)
+
+
+# The collapse report ------------------------------------------------------------------------------------------------------
+
+# Measured of another system, whose decoder writes one sentence for every z, on 400 sentences.
+DECEPTIVE = {
+    "kl": 13.07, "mutual_information": 0.57, "mutual_information_ceiling": math.log(400), "active_units_0.01": 23,
+    "latent_size": 32, "nll_posterior": 30.45, "nll_prior": 32.19, "nll_shuffled": 32.04, "iw_nll": 37.70,
+}  # fmt: skip
+HEALTHY = {
+    "kl": 15.72, "mutual_information": 5.6, "mutual_information_ceiling": math.log(400), "active_units_0.01": 32,
+    "latent_size": 32, "nll_posterior": 12.4, "nll_prior": 41.0, "nll_shuffled": 44.2, "iw_nll": 27.9,
+}  # fmt: skip
+
+
+def test_a_high_kl_and_many_active_units_do_not_hide_an_ignored_z():
+    report = collapse_report(DECEPTIVE, language_model_nll=31.06)
+    assert report.ignored and report.verdict == "ignored"
+    text = str(report)
+    for expected in (
+        "z is being ignored",
+        "0.57 nats of at most 5.99",
+        "12.50 of them",
+        "23 of 32",
+        "6.64 nats worse",
+        "1.59 nats",
+    ):
+        assert expected in text
+    # What the KL was spent on is named, and what to do about it.
+    assert any("KL is paid for nothing" in advice for advice in report.advice)
+    assert json.loads(json.dumps(report.to_dict()))["figures"]["shuffled_gap"] == pytest.approx(1.59)
+
+
+def test_a_healthy_model_is_not_warned_of():
+    report = collapse_report(HEALTHY, language_model_nll=31.06)
+    assert report.verdict == "used" and not report.ignored and not report.advice
+    assert "3.16 nats better" in str(report)
+
+
+@pytest.mark.parametrize(
+    "changes, verdict",
+    [
+        # The encoder says much, nobody listens.
+        ({"nll_shuffled": 12.6}, "ignored"),
+        # Its z costs little of what it says: the decoder reads a part.
+        ({"nll_shuffled": 14.0}, "partly used"),
+        # Plain collapse: the KL is gone.
+        ({"kl": 0.02, "mutual_information": 0.01, "nll_shuffled": 12.41}, "ignored"),
+        # A little that is used counts as used, and KL and active units have no say.
+        ({"kl": 2.0, "mutual_information": 1.7, "nll_shuffled": 14.6, "active_units_0.01": 1}, "used"),
+        # Five examples cannot show a nat and a half: half of what they can show is asked.
+        ({"mutual_information": 0.9, "mutual_information_ceiling": math.log(5)}, "used"),
+        ({"mutual_information": 0.7, "mutual_information_ceiling": math.log(5)}, "ignored"),
+        # A broken model does not pass.
+        ({"nll_posterior": math.nan}, "ignored"),
+    ],
+)
+def test_verdicts_follow_information_and_the_shuffled_gap(changes, verdict):
+    report = collapse_report({**HEALTHY, **changes})
+    assert report.verdict == verdict
+    assert bool(report.advice) == (verdict != "used")
+
+
+def test_a_report_needs_its_figures():
+    with pytest.raises(ValueError, match="lacks mutual_information, nll_shuffled"):
+        collapse_report({key: value for key, value in HEALTHY.items() if key not in ("mutual_information", "nll_shuffled")})
+
+
+# In the plain Trainer -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vae(vae_processor):
+    return resized(make_model("vae"), vae_processor)
+
+
+def make_trainer(model, processor, tmp_path, **options):
+    rows = Dataset.from_list([dict(processor(text, text, return_tensors=None)) for text in TEXTS])
+    callbacks = options.pop("callbacks", [])
+    compute_metrics = options.pop("compute_metrics", None)
+    defaults = {
+        "max_steps": 2, "per_device_train_batch_size": 4, "per_device_eval_batch_size": 3, "report_to": "none", "use_cpu": True,
+        "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1, "dataloader_pin_memory": False,
+    }  # fmt: skip
+    return Trainer(
+        model, TrainingArguments(output_dir=str(tmp_path), **defaults | options), train_dataset=rows, eval_dataset=rows,
+        data_collator=VAEDataCollator(processor), compute_metrics=compute_metrics, callbacks=callbacks,
+    )  # fmt: skip
+
+
+def test_compute_metrics_gives_the_corpus_s_own_elbo(vae, vae_processor, tmp_path, monkeypatch):
+    monkeypatch.setattr(DiagonalGaussian, "sample", lambda self, *_: self.mean + self.std * torch.sin(37 * self.mean))
+    metrics = make_trainer(vae, vae_processor, tmp_path, compute_metrics=elbo_metrics).evaluate()
+    nats, kl, tokens, means, logvars = 0.0, 0.0, 0, [], []
+    for text in TEXTS:
+        batch = vae_processor(text, text)
+        with torch.no_grad():
+            q = vae.encode(batch["input_ids"], batch["attention_mask"], batch.get("token_type_ids")).latent_dist
+            words = torch.cat([torch.tensor([[BOS]]), batch["labels"][:, :-1]], dim=1)
+            log_p = vae.decoder(input_ids=words, latents=q.sample(), use_cache=False).logits.log_softmax(-1)
+        assert vae.config.decoder_start_token_id == BOS
+        nats -= log_p.gather(-1, batch["labels"].unsqueeze(-1)).sum().item()
+        kl += (0.5 * (q.mean**2 + q.logvar.exp() - q.logvar - 1)).sum().item()
+        tokens += batch["labels"].numel()
+        means, logvars = [*means, q.mean], [*logvars, q.logvar]
+    assert metrics["eval_reconstruction"] == pytest.approx(nats / len(TEXTS), rel=1e-5)
+    assert metrics["eval_kl"] == pytest.approx(kl / len(TEXTS), rel=1e-5)
+    assert metrics["eval_elbo"] == pytest.approx(-(nats + kl) / len(TEXTS), rel=1e-5)
+    assert metrics["eval_ppl_per_token_elbo"] == pytest.approx(math.exp((nats + kl) / tokens), rel=1e-5)
+    information = information_metrics(DiagonalGaussian(torch.cat(means), torch.cat(logvars)))
+    for name in ("mutual_information", "mutual_information_ceiling", "active_units_0.01", "kl_minus_mutual_information"):
+        assert metrics[f"eval_{name}"] == pytest.approx(information[name], abs=1e-4)
+
+
+def test_outputs_that_are_no_vae_s_are_refused():
+    logits = np.zeros((4, 3, 9))
+    with pytest.raises(ValueError, match=r"shapes \[\(4, 3, 9\)\]"):
+        elbo_metrics(EvalPrediction(predictions=logits, label_ids=np.zeros((4, 3))))
+
+
+def test_the_callback_logs_and_warns_where_z_is_ignored(vae, vae_processor, tmp_path, caplog):
+    with torch.no_grad():
+        for parameter in vae.posterior.parameters():
+            parameter.zero_()
+    callback = CollapseReportCallback(vae_processor, TEXTS)
+    trainer = make_trainer(
+        vae, vae_processor, tmp_path, callbacks=[callback], eval_strategy="steps", eval_steps=2, learning_rate=1e-6,
+        report_to="tensorboard",
+    )  # fmt: skip
+    with caplog.at_level(logging.WARNING, logger="hf_vae.evaluation.callbacks"):
+        trainer.train()
+    warnings = [record.getMessage() for record in caplog.records if record.name == "hf_vae.evaluation.callbacks"]
+    assert len(warnings) == 1 and warnings[0].startswith("Step 2: z is being ignored") and "What to try" in warnings[0]
+    assert callback.report.ignored
+    logged = next(entry for entry in trainer.state.log_history if "eval_loss" in entry)
+    assert logged["eval_mutual_information"] == pytest.approx(0, abs=1e-3)
+    assert logged["eval_shuffled_gap"] == pytest.approx(logged["eval_nll_shuffled"] - logged["eval_nll_posterior"])
+    events = EventAccumulator(str(next(tmp_path.glob("**/events.out.*")).parent))
+    events.Reload()
+    assert [event.step for event in events.Scalars("eval/mutual_information")] == [2]
+    # Also outside of training, and in what `evaluate` returns.
+    assert trainer.evaluate()["eval_mutual_information"] == pytest.approx(0, abs=1e-3)
+
+
+def test_the_callback_is_silent_where_z_is_used_and_leaves_training_as_it_was(vae, vae_processor, tmp_path, caplog):
+    start = {name: value.clone() for name, value in vae.state_dict().items()}
+    finals = []
+    callback = CollapseReportCallback(vae_processor, TEXTS, batch_size=2)
+    for callbacks in ([], [callback]):
+        vae.load_state_dict(start)
+        vae.kl_weight.fill_(0.05)
+        # The last evaluation is of a model that has learnt its seven sentences.
+        options = {"max_steps": 60, "eval_strategy": "steps", "eval_steps": 30, "learning_rate": 1e-2, "logging_steps": 60}
+        trainer = make_trainer(vae, vae_processor, tmp_path, callbacks=callbacks, per_device_train_batch_size=7, **options)
+        with caplog.at_level(logging.WARNING, logger="hf_vae.evaluation.callbacks"):
+            trainer.train()
+        finals.append(torch.cat([parameter.detach().flatten() for parameter in vae.parameters()]))
+    assert callback.report.verdict == "used"
+    assert not [record for record in caplog.records if record.name == "hf_vae.evaluation.callbacks" and "Step 60" in record.message]
+    torch.testing.assert_close(finals[1], finals[0], atol=0, rtol=0)
+
+
+def test_a_callback_needs_texts(vae_processor):
+    with pytest.raises(ValueError, match="1 example"):
+        CollapseReportCallback(vae_processor, TEXTS[:1])
+    with pytest.raises(ValueError, match="7 `texts` and 2 `targets`"):
+        CollapseReportCallback(vae_processor, TEXTS, TEXTS[:2])

@@ -1,0 +1,330 @@
+"""
+Tiny configurations of many families, and what is expected of each as an encoder or as a decoder: `docs/families.md` in code.
+
+An expectation is `WORKS` or a key of `REFUSALS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import transformers as hf
+from conftest import BOS, EOS, PAD, VOCAB, tiny_encoder_config, tiny_gpt2_config, tiny_llama_config, tiny_lstm_config
+from transformers import PreTrainedConfig
+
+from hf_vae.configuration_vae import LATENT_INJECTIONS
+
+WORKS = "works"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What the error says (a regular expression), and what the page says of it."""
+
+    message: str
+    remark: str
+
+
+REFUSALS = {
+    "layers that forget or compress": Refusal(
+        r"names '(memory|prefix)', which needs a decoder whose every layer attends to everything before it; .* has layers that "
+        r"forget or compress .* Choose 'embedding'",
+        "a window, a convolution or a state passes what stands in front of the tokens, and z with it: choose `embedding`",
+    ),
+    "compressed keys and values": Refusal(
+        "caches keys and values in a compressed form that a latent cannot take. Choose 'embedding' or 'prefix'",
+        "multi-head latent attention has no place for a key and value of z: choose `embedding` or `prefix`",
+    ),
+    "no `past_key_values`": Refusal(
+        "takes no `past_key_values`, so generation cannot go on from what it has read; choose a causal LM that does",
+        "the model keeps what it has read in a form of its own, which a generation with z does not carry on",
+    ),
+    "no causal LM": Refusal(
+        "has no causal LM under `AutoModelForCausalLM`; choose a family that has one",
+        "transformers does not offer this encoder-decoder's decoder on its own",
+    ),
+    "no pooler": Refusal("the encoder has no pooler; choose 'mean' or 'first'", "choose `mean` or `first`"),
+    "encoder-decoder": Refusal(
+        "is an encoder-decoder: pass an encoder on its own", "transformers does not offer this encoder-decoder's encoder on its own"
+    ),
+    "reads no tokens": Refusal("takes no `input_ids`: it reads something else than text", "an encoder of images or sound"),
+}
+
+TOKENS = {"vocab_size": VOCAB, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
+SIZES = {**TOKENS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3}
+BERT_LIKE = {
+    **SIZES, "intermediate_size": 32, "max_position_embeddings": 48, "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}  # fmt: skip
+# Its positions count from behind its padding's.
+ROBERTA_LIKE = {**BERT_LIKE, "bos_token_id": 0, "pad_token_id": 1}
+LLAMA_LIKE = {**SIZES, "intermediate_size": 32, "max_position_embeddings": 48, "num_key_value_heads": 2}
+SLIDING = {**LLAMA_LIKE, "sliding_window": 4}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+
+
+def tiny_t5_config() -> hf.T5Config:
+    return hf.T5Config(
+        vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, dropout_rate=0.0, pad_token_id=PAD,
+        eos_token_id=EOS, decoder_start_token_id=PAD, initializer_factor=0.5,
+    )  # fmt: skip
+
+
+def tiny_bart_config() -> hf.BartConfig:
+    return hf.BartConfig(
+        **TOKENS, d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=48, dropout=0.0, init_std=0.3,
+        decoder_start_token_id=EOS, forced_eos_token_id=None,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """
+    `pooler` is what is expected with `pooling="pooler"`, `first_reads` how much of a text its first token's state depends on,
+    `longest` how many tokens it has positions for (`None`: any number).
+    """
+
+    config: Callable[[], PreTrainedConfig]
+    expected: str = WORKS
+    pooler: str = WORKS
+    first_reads: str = "the text"
+    longest: int | None = None
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """`expected` is for each of `LATENT_INJECTIONS`; `padded_prompts` says whether prompts of unequal length may share a batch."""
+
+    config: Callable[[], PreTrainedConfig]
+    expected: tuple[str, str, str] = (WORKS, WORKS, WORKS)
+    padded_prompts: bool = True
+    remark: str = ""
+
+
+ENCODERS = {
+    "BERT": Encoder(tiny_encoder_config, longest=48),
+    "RoBERTa": Encoder(lambda: hf.RobertaConfig(**ROBERTA_LIKE), longest=46),
+    "XLM-RoBERTa": Encoder(lambda: hf.XLMRobertaConfig(**ROBERTA_LIKE), longest=46),
+    "MPNet": Encoder(lambda: hf.MPNetConfig(**ROBERTA_LIKE), longest=46),
+    "DistilBERT": Encoder(
+        lambda: hf.DistilBertConfig(
+            vocab_size=VOCAB, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=48, dropout=0.0,
+            attention_dropout=0.0, initializer_range=0.3, pad_token_id=PAD,
+        ),
+        pooler="no pooler",
+        longest=48,
+    ),
+    "ALBERT": Encoder(lambda: hf.AlbertConfig(**BERT_LIKE, embedding_size=12), longest=48),
+    "ELECTRA": Encoder(lambda: hf.ElectraConfig(**BERT_LIKE, embedding_size=12), pooler="no pooler", longest=48),
+    "DeBERTa-v2": Encoder(
+        lambda: hf.DebertaV2Config(
+            **BERT_LIKE, relative_attention=True, position_biased_input=False, pos_att_type=["p2c", "c2p"], position_buckets=8
+        ),
+        pooler="no pooler",
+        longest=48,
+    ),
+    "ModernBERT": Encoder(
+        lambda: hf.ModernBertConfig(
+            **SIZES, intermediate_size=32, max_position_embeddings=48, local_attention=4, global_attn_every_n_layers=2,
+            cls_token_id=BOS, sep_token_id=EOS,
+        ),
+        pooler="no pooler",
+        longest=48,
+    ),
+    "T5": Encoder(tiny_t5_config, pooler="no pooler", remark="its encoder alone"),
+    "Llama": Encoder(tiny_llama_config, pooler="no pooler", first_reads="its first token", longest=48, remark="a causal model"),
+    "LSTM": Encoder(lambda: tiny_lstm_config(bidirectional=True), remark="ours, both ways"),
+    "BART": Encoder(tiny_bart_config, expected="encoder-decoder"),
+    "ViT": Encoder(
+        lambda: hf.ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=8),
+        expected="reads no tokens",
+    ),
+}  # fmt: skip
+
+FORGETS = (WORKS, "layers that forget or compress", "layers that forget or compress")
+
+DECODERS = {
+    "GPT-2": Decoder(tiny_gpt2_config),
+    "OPT": Decoder(
+        lambda: hf.OPTConfig(
+            **TOKENS, hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=48,
+            word_embed_proj_dim=16, dropout=0.0, init_std=0.3,
+        )
+    ),
+    "GPT-NeoX": Decoder(lambda: hf.GPTNeoXConfig(**SIZES, intermediate_size=32, max_position_embeddings=48)),
+    "BLOOM": Decoder(lambda: hf.BloomConfig(**TOKENS, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.3), remark="ALiBi"),
+    "Falcon": Decoder(lambda: hf.FalconConfig(**SIZES, multi_query=True), remark="multi-query"),
+    "Llama": Decoder(tiny_llama_config, remark="grouped queries"),
+    "Mistral": Decoder(lambda: hf.MistralConfig(**SLIDING), FORGETS, remark="sliding window"),
+    "Qwen3": Decoder(lambda: hf.Qwen3Config(**LLAMA_LIKE, head_dim=8)),
+    "Gemma 2": Decoder(
+        lambda: hf.Gemma2Config(**SLIDING, head_dim=8, query_pre_attn_scalar=8), FORGETS, remark="windows in every other layer"
+    ),
+    "Gemma 3": Decoder(
+        lambda: hf.Gemma3TextConfig(
+            **SLIDING, head_dim=8, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]
+        ),
+        FORGETS,
+        remark="windows in most layers",
+    ),
+    "Phi-3": Decoder(lambda: hf.Phi3Config(**LLAMA_LIKE)),
+    "OLMo-2": Decoder(lambda: hf.Olmo2Config(**LLAMA_LIKE)),
+    "gpt-oss": Decoder(
+        lambda: hf.GptOssConfig(**SLIDING, head_dim=8, num_local_experts=2, num_experts_per_tok=1),
+        FORGETS,
+        remark="mixture of experts, windows",
+    ),
+    "Mixtral": Decoder(
+        lambda: hf.MixtralConfig(**LLAMA_LIKE, num_local_experts=4, num_experts_per_tok=2), remark="mixture of experts"
+    ),
+    "Qwen3-MoE": Decoder(lambda: hf.Qwen3MoeConfig(**LLAMA_LIKE, **EXPERTS, head_dim=8), remark="mixture of experts"),
+    "DeepSeek-V3": Decoder(
+        lambda: hf.DeepseekV3Config(
+            **{**LLAMA_LIKE, "num_key_value_heads": 4}, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4,
+            v_head_dim=4, n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1, first_k_dense_replace=1,
+            moe_intermediate_size=16,
+        ),
+        (WORKS, "compressed keys and values", WORKS),
+        remark="multi-head latent attention, mixture of experts",
+    ),
+    "LFM2": Decoder(
+        lambda: hf.Lfm2Config(**LLAMA_LIKE, layer_types=["conv", "full_attention"]), FORGETS, remark="convolutions and attention"
+    ),
+    "Falcon-H1": Decoder(
+        lambda: hf.FalconH1Config(
+            **LLAMA_LIKE, mamba_d_ssm=16, mamba_n_heads=2, mamba_d_head=8, mamba_n_groups=1, mamba_d_state=8, mamba_chunk_size=4
+        ),
+        FORGETS,
+        remark="state space and attention",
+    ),
+    "Qwen3-Next": Decoder(
+        lambda: hf.Qwen3NextConfig(
+            **LLAMA_LIKE, **EXPERTS, head_dim=8, linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8,
+            linear_value_head_dim=8, shared_expert_intermediate_size=16, layer_types=["linear_attention", "full_attention"],
+        ),
+        FORGETS,
+        remark="linear and full attention, mixture of experts",
+    ),
+    "Jamba": Decoder(
+        lambda: hf.JambaConfig(
+            **LLAMA_LIKE, attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2, num_experts=2,
+            mamba_d_state=8,
+        ),
+        FORGETS,
+        remark="state space and attention",
+    ),
+    "BERT": Decoder(lambda: hf.BertConfig(**BERT_LIKE), remark="as a causal LM"),
+    "RoBERTa": Decoder(lambda: hf.RobertaConfig(**ROBERTA_LIKE), remark="as a causal LM"),
+    "BART": Decoder(tiny_bart_config, padded_prompts=False, remark="its decoder alone"),
+    "LSTM": Decoder(lambda: tiny_lstm_config(num_hidden_layers=2), remark="ours"),
+    "T5": Decoder(tiny_t5_config, ("no causal LM",) * 3),
+    "Mamba-2": Decoder(
+        lambda: hf.Mamba2Config(
+            **TOKENS, hidden_size=16, num_hidden_layers=2, num_heads=4, head_dim=8, state_size=8, n_groups=1, chunk_size=4
+        ),
+        ("no `past_key_values`",) * 3,
+        remark="state space",
+    ),
+    "RWKV": Decoder(
+        lambda: hf.RwkvConfig(**TOKENS, hidden_size=16, num_hidden_layers=2, attention_hidden_size=16, context_length=48),
+        ("no `past_key_values`",) * 3,
+        remark="linear attention",
+    ),
+    "XLNet": Decoder(
+        lambda: hf.XLNetConfig(**TOKENS, d_model=16, n_layer=2, n_head=2, d_inner=32), ("no `past_key_values`",) * 3
+    ),
+}  # fmt: skip
+
+# (encoder, decoder, ways in): as they are used, besides each family with one cheap partner.
+PAIRS = [
+    ("BERT", "GPT-2", ("memory", "embedding")),
+    ("RoBERTa", "Llama", ("embedding",)),
+    ("ModernBERT", "Qwen3", ("prefix",)),
+    ("DeBERTa-v2", "Gemma 3", ("embedding",)),
+    ("T5", "Mixtral", ("embedding", "prefix")),
+    ("LSTM", "LSTM", ("memory", "embedding")),
+]
+
+
+def expectations() -> dict[tuple[str, str, str], str]:
+    """(part, family, aspect) -> what is expected of it."""
+    entries = {}
+    for name, encoder in ENCODERS.items():
+        entries["encoder", name, "mean"] = encoder.expected
+        if encoder.expected == WORKS:
+            entries["encoder", name, "pooler"] = encoder.pooler
+            entries["encoder", name, "first"] = encoder.first_reads
+    for name, decoder in DECODERS.items():
+        for way, expected in zip(LATENT_INJECTIONS, decoder.expected):
+            entries["decoder", name, way] = expected
+    for encoder, decoder, ways in PAIRS:
+        entries["pair", f"{encoder} and {decoder}", ", ".join(ways)] = WORKS
+    return entries
+
+
+TEMPLATE = """\
+# Which encoders and which decoders
+
+Written by a test run, not by hand: `WRITE_FAMILIES=1 python -m pytest tests/test_any_pair.py`, with transformers {version}. Every
+encoder stands with an LSTM decoder, every decoder with an LSTM encoder, tiny and with random weights (`tests/tiny_families.py`);
+then a few pairs as one would use them.
+
+*works* means, in float32 on a CPU: loss, KL and logits are finite, and the reconstruction's gradient reaches the posterior's head
+(mean and log variance of every dimension) and the encoder's embeddings; saved and loaded through `AutoModel` it gives the same.
+For an encoder also: a padded text gives the posterior that it gives alone, the longest text that its positions hold is read, and
+one token more is refused in words. For a decoder also: every step of a cached greedy generation on left-padded prompts is what one
+pass without a cache gives (2e-5 in log-probability), a padded prompt gives what it gives alone, and beams are scored as in one
+pass.
+
+*refused* means a `ValueError` that names the reason.
+
+## Encoders
+
+| `encoder` | `pooling="mean"` | `"pooler"` | what `"first"` depends on |
+|---|---|---|---|
+{encoders}
+
+With a causal encoder the first token's state knows nothing of the rest of the text: choose `mean`.
+
+## Decoders
+
+| `decoder` | `latent_injection="embedding"` | `"memory"` | `"prefix"` |
+|---|---|---|---|
+{decoders}
+
+*prompts of one length*: the model counts its positions over padding, so prompts of unequal length cannot share a batch, and are
+refused. Without a prompt, as in a plain VAE, there is nothing to pad.
+
+## Pairs
+
+| `encoder` and `decoder` | `latent_injection` | |
+|---|---|---|
+{pairs}
+
+## Reasons
+
+{reasons}
+"""
+
+
+def page(entries: dict[tuple[str, str, str], str], version: str) -> str:
+    """`docs/families.md` from what was found, or is expected, with this version of transformers."""
+
+    def rows(part: str, families: dict, aspects: tuple[str, ...]) -> str:
+        lines = []
+        for name, family in families.items():
+            one_length = "prompts of one length" if not getattr(family, "padded_prompts", True) else ""
+            remarks = ", ".join(filter(None, (family.remark, one_length)))
+            cells = [entries.get((part, name, aspect), "–") for aspect in aspects]
+            shown = [f"refused: {cell}" if cell in REFUSALS else cell for cell in cells]
+            lines.append(f"| {' | '.join([f'{name} ({remarks})' if remarks else name, *shown])} |")
+        return "\n".join(lines)
+
+    return TEMPLATE.format(
+        version=version,
+        encoders=rows("encoder", ENCODERS, ("mean", "pooler", "first")),
+        decoders=rows("decoder", DECODERS, LATENT_INJECTIONS),
+        pairs="\n".join(f"| {name} | {ways} | {cell} |" for (part, name, ways), cell in entries.items() if part == "pair"),
+        reasons="\n".join(f"- {reason}: {refusal.remark}." for reason, refusal in REFUSALS.items()),
+    )
