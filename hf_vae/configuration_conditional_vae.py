@@ -4,7 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_vae import VAEConfig, check_choice
 
-SOURCE_CONDITIONINGS = ("prompt", "cross_attention")
+SOURCE_CONDITIONINGS = ("prompt", "cross_attention", "initial_state")
 
 
 @strict
@@ -14,7 +14,8 @@ class ConditionalVAEConfig(VAEConfig):
 
     Args:
         source_conditioning (`str`, defaults to `"prompt"`): how the decoder sees x. `"prompt"`: as the tokens before the
-            start token (any decoder); `"cross_attention"`: through an encoder of x (decoders that have it).
+            start token (any decoder); `"cross_attention"`: through the states of an encoder of x (decoders that have it);
+            `"initial_state"`: as the state that an LSTM decoder starts from, made of what an encoder of x has pooled.
         tie_encoders (`bool`, defaults to `True`): whether one encoder serves q (on the pair x, y) and the decoder (on x).
             With `False` the decoder has a `source_encoder` of its own. With `"prompt"` the decoder uses no encoder of x:
             there is nothing to untie.

@@ -6,6 +6,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+# For what it registers: half a model may be an LSTM, also where the model brings its own code along.
+from .configuration_lstm import LSTMConfig  # noqa: F401
 from .gaussian import FREE_BITS
 
 LATENT_INJECTIONS = ("embedding", "memory", "prefix")

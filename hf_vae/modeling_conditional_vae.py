@@ -1,5 +1,7 @@
 """What all conditional models share: q(z|x,y) reads the pair, p(y|x,z) sees the source x."""
 
+import math
+
 import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
@@ -13,7 +15,7 @@ from .modeling_vae import LatentOutput, VAEModel, VAEOutput
 class ConditionalVAEModel(VAEModel):
     r"""
     Base of the conditional models: q(z|x,y), the prior N(0, I), p(y|x,z). The decoder sees x as `config.source_conditioning`
-    says; with `"cross_attention"` through the encoder that serves q, or its own `source_encoder` (`tie_encoders=False`).
+    says; unless as a prompt, through the encoder that serves q, or its own `source_encoder` (`tie_encoders=False`).
     """
 
     config: ConditionalVAEConfig
@@ -25,18 +27,22 @@ class ConditionalVAEModel(VAEModel):
         decoder: PreTrainedModel | None = None,
     ):
         super().__init__(config, encoder, decoder)
-        if config.source_conditioning == "cross_attention":
-            if not self.decoder.takes_encoder_states:
+        if config.source_conditioning != "prompt":
+            able = {"cross_attention": self.decoder.takes_encoder_states, "initial_state": self.decoder.recurrent}
+            if not able[config.source_conditioning]:
+                lacks = {"cross_attention": "cross-attention", "initial_state": "state to start from"}[config.source_conditioning]
                 raise ValueError(
-                    f"`source_conditioning='cross_attention'`: {type(self.decoder.lm).__name__} has no cross-attention. "
+                    f"`source_conditioning={config.source_conditioning!r}`: {type(self.decoder.lm).__name__} has no {lacks}. "
                     "Choose 'prompt', which works with any decoder."
                 )
             if not config.tie_encoders:
-                self.source_encoder = build_encoder(config.encoder, "mean", dtype=self.encoder.dtype)
+                reads_pooled = config.source_conditioning == "initial_state"
+                pooling = config.pooling if reads_pooled else "mean"
+                self.source_encoder = build_encoder(config.encoder, pooling, dtype=self.encoder.dtype)
                 if encoder is not None:
                     # A copy of what was pretrained; a pooler, which nothing reads here, stays behind.
                     self.source_encoder.load_state_dict(encoder.state_dict(), strict=False)
-            self.source_projection = nn.Linear(self.encoder_hidden_size, self.decoder.embedding_size, dtype=self.encoder.dtype)
+            self.source_projection = nn.Linear(self.encoder_hidden_size, self.context_size, dtype=self.encoder.dtype)
             self.post_init()
 
     @staticmethod
@@ -88,7 +94,8 @@ class ConditionalVAEModel(VAEModel):
         attention_mask: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """
-        How the decoder sees x, one row per example: as the prompt, or as the states of the encoder that reads it.
+        How the decoder sees x, one row per example: as the prompt, as the states of the encoder that reads it, or as the state to
+        start from.
 
         Raises:
             ValueError: x is missing in the form that `config.source_conditioning` asks for.
@@ -97,17 +104,24 @@ class ConditionalVAEModel(VAEModel):
         if self.config.source_conditioning == "prompt":
             return super().condition(prompt_input_ids, prompt_attention_mask)
         encoder = self.encoder if self.config.tie_encoders else self.source_encoder
-        states, _ = read_text("input_ids", encoder, source, attention_mask)
+        states, pooler_output = read_text("input_ids", encoder, source, attention_mask)
+        if self.config.source_conditioning == "initial_state":
+            pooled = pool(self.config.pooling, states, pooler_output, attention_mask)
+            return {"initial_state": self.source_projection(pooled).to(self.decoder.dtype)}
         mask = torch.ones_like(source) if attention_mask is None else attention_mask
         projected = self.source_projection(states).to(self.decoder.dtype)
         return {"encoder_hidden_states": projected, "encoder_attention_mask": mask}
 
     @property
     def context_size(self) -> int:
+        if self.config.source_conditioning == "initial_state":
+            return sum(map(math.prod, self.decoder.state_shapes))
         return self.decoder.embedding_size
 
     def _context_vector(self, conditioning: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The mean of what the decoder sees of x, before it reads it: the prompt's embeddings, or the encoder's states."""
+        """What the decoder sees of x before it reads it: the mean of the prompt's embeddings or encoder's states, or its state."""
+        if self.config.source_conditioning == "initial_state":
+            return conditioning["initial_state"]
         if self.config.source_conditioning == "prompt":
             states = self.decoder.get_input_embeddings()(conditioning["prompt_input_ids"])
             return pool("mean", states, None, conditioning.get("prompt_attention_mask"))

@@ -1,6 +1,7 @@
 """p(y|x,z): any causal language model, reading a latent."""
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -26,6 +27,15 @@ from .modeling_lstm import LSTMStateLayer
 
 # What a cache keeps for a layer that forgets nothing.
 GROWING = {DynamicLayer, LSTMStateLayer}
+
+
+def layer_kinds(cache: Cache) -> list[type]:
+    """
+    What `cache` keeps for each layer. An LSTM's state counts as this copy's: where several models bring their code along, each
+    copy has such a class, and transformers takes the last one read.
+    """
+    kinds = [type(layer) for layer in cache.layers]
+    return [LSTMStateLayer if getattr(kind, "_layer_type", None) == LSTMStateLayer._layer_type else kind for kind in kinds]
 
 
 class LatentDecoder(PreTrainedModel, GenerationMixin):
@@ -96,29 +106,28 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         self.first_position = reserved_positions(lm) if self.takes_position_ids else 0
         has_positions = getattr(lm.config.get_text_config(decoder=True), "max_position_embeddings", None) is not None
         self.counts_padding = has_positions and not self.takes_position_ids
+        # What a cache keeps for each layer.
+        self.layer_kinds = layer_kinds(DynamicCache(config=self.config))
+        self.recurrent = set(self.layer_kinds) == {LSTMStateLayer}
         # Positions in front of the first token that only z fills.
         self.num_slots = 0
         self.embedding_size = cast(nn.Embedding, lm.get_input_embeddings()).weight.shape[-1]
         if "embedding" in latent_injection:
             self.project = nn.Linear(latent_size, self.embedding_size, dtype=lm.dtype)
         if "memory" in latent_injection:
-            layers = self._layers("memory")
-            self.recurrent = isinstance(layers[0], LSTMStateLayer)
-            self.state_shapes = self._state_shapes(len(layers))
-            sizes = sum(torch.Size(shape).numel() for shape in self.state_shapes)
-            self.memory = nn.Linear(latent_size, sizes, bias=False, dtype=lm.dtype)
+            self._check_way("memory")
+            self.memory = nn.Linear(latent_size, sum(map(math.prod, self.state_shapes)), bias=False, dtype=lm.dtype)
             self.num_slots += 0 if self.recurrent else 1
         if "prefix" in latent_injection:
-            self._layers("prefix")
+            self._check_way("prefix")
             self.prefix = nn.Linear(latent_size, prefix_length * self.embedding_size, dtype=lm.dtype)
             self.num_slots += prefix_length
         self.post_init()
 
-    def _layers(self, way: str) -> list:
-        """What a cache keeps for each layer of the LM, where z can be put in front of all of it."""
+    def _check_way(self, way: str) -> None:
+        """Raises where z cannot be put in front of everything that the LM reads."""
         text_config = self.config.get_text_config(decoder=True)
-        layers = DynamicCache(config=self.config).layers
-        kinds = {type(layer) for layer in layers}
+        kinds = set(self.layer_kinds)
         if kinds not in ({DynamicLayer}, {LSTMStateLayer}):
             raise ValueError(
                 f"`latent_injection` names {way!r}, which needs a decoder whose every layer attends to everything before it; "
@@ -130,10 +139,11 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
                 f"`latent_injection` names 'memory', but {type(self.lm).__name__} caches keys and values in a compressed form "
                 "that a latent cannot take. Choose 'embedding' or 'prefix'."
             )
-        return layers
 
-    def _state_shapes(self, num_layers: int) -> list[tuple[int, ...]]:
-        """Shape of one row of what z gives each layer: h of an LSTM, or the key of one position."""
+    @property
+    def state_shapes(self) -> list[tuple[int, ...]]:
+        """Shape of one row of each layer's c, of an LSTM, or key of one position."""
+        num_layers = len(self.layer_kinds)
         text_config = self.config.get_text_config(decoder=True)
         if self.recurrent:
             return [(text_config.hidden_size,)] * num_layers
@@ -176,12 +186,14 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
+        initial_state: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithPast:
         """
-        One pass of the LM over `input_ids` of shape `(rows, length)`, given `latents` of shape `(rows, latent_size)`.
+        One pass of the LM over `input_ids` of shape `(rows, length)`, given `latents` of shape `(rows, latent_size)`. A recurrent
+        LM takes an `initial_state` too, of shape `(rows, sum of its layers' widths)`: the c that it starts from, added to z's.
 
         Returns the LM's own output. Its logits at a token predict the next one, as in any causal LM; attentions, hidden states and
         the cache also hold the positions that z fills.
@@ -201,7 +213,7 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             inputs_embeds = inputs_embeds + self.project(latents).unsqueeze(1)
         given_cache = past_key_values
         starts = past_key_values is None or past_key_values.get_seq_length() == 0
-        if self.num_slots and past_key_values is not None and not {type(layer) for layer in past_key_values.layers} <= GROWING:
+        if self.num_slots and past_key_values is not None and not set(layer_kinds(past_key_values)) <= GROWING:
             raise ValueError(
                 "`latent_injection` names 'memory' or 'prefix', which need a cache that grows: leave `cache_implementation` unset."
             )
@@ -214,8 +226,8 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             position_ids = self._positions(inputs_embeds, attention_mask, position_ids, past_key_values) + reserved
             if attention_mask is not None:
                 attention_mask = nn.functional.pad(attention_mask, (self.num_slots, 0), value=1)
-        if hasattr(self, "memory") and starts:
-            past_key_values = self._write_memory(latents, past_key_values)
+        if starts and (hasattr(self, "memory") or initial_state is not None):
+            past_key_values = self._write_memory(latents, initial_state, past_key_values)
         if hasattr(self, "prefix") and starts:
             prefix = self.prefix(latents).unflatten(-1, (-1, inputs_embeds.shape[-1]))
             inputs_embeds = torch.cat([prefix, inputs_embeds], dim=1)
@@ -261,15 +273,19 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         past = 0 if cache is None else max(cache.get_seq_length() - self.num_slots, 0)
         return torch.arange(past, past + length, device=inputs_embeds.device).unsqueeze(0)
 
-    def _write_memory(self, latents: torch.Tensor, cache: Cache | None) -> Cache:
-        """What z gives every layer, put where the layer looks for what came before."""
+    def _write_memory(self, latents: torch.Tensor, initial_state: torch.Tensor | None, cache: Cache | None) -> Cache:
+        """What z, and for an LSTM whoever else, gives every layer, put where the layer looks for what came before."""
+        if initial_state is not None and not self.recurrent:
+            raise ValueError(f"`initial_state` is for recurrent decoders; {type(self.lm).__name__} has no state to start from.")
         if self.training and not self.recurrent and self.lm.is_gradient_checkpointing:
             raise ValueError(
                 "`latent_injection` names 'memory', and gradient checkpointing drops the cache that holds it: turn "
                 "`gradient_checkpointing` off, or choose 'embedding'."
             )
         cache = DynamicCache(config=self.config) if cache is None else cache
-        flat = self.memory(latents).split([torch.Size(shape).numel() for shape in self.state_shapes], dim=-1)
+        given = [self.memory(latents)] if hasattr(self, "memory") else []
+        given += [] if initial_state is None else [initial_state.to(latents)]
+        flat = torch.stack(given).sum(0).split(list(map(math.prod, self.state_shapes)), dim=-1)
         for layer, (part, shape) in enumerate(zip(flat, self.state_shapes)):
             state = part.unflatten(-1, shape)
             if self.recurrent:

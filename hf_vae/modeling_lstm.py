@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from transformers import AutoModel, AutoModelForCausalLM, DynamicCache, PreTrainedModel, initialization
+from transformers import AutoModel, AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel, initialization
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -230,7 +230,15 @@ class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
 
 
-AutoModel.register(LSTMConfig, LSTMModel, exist_ok=True)
-AutoModelForCausalLM.register(LSTMConfig, LSTMForCausalLM, exist_ok=True)
+def register_lstm(config_class: type[PreTrainedConfig]) -> None:
+    """
+    Lets the Auto classes build these models from configurations of `config_class`: [`LSTMConfig`], or the class of that name in
+    another copy of `configuration_lstm.py`. A model that brings its code along has its configuration read by such a copy.
+    """
+    AutoModel.register(config_class, LSTMModel, exist_ok=True)
+    AutoModelForCausalLM.register(config_class, LSTMForCausalLM, exist_ok=True)
+
+
+register_lstm(LSTMConfig)
 
 __all__ = ["LSTMForCausalLM", "LSTMModel"]

@@ -16,6 +16,7 @@ from transformers.generation import GenerationMixin
 from transformers.utils import ModelOutput
 
 from .bag_of_words import BagOfWordsHead
+from .configuration_lstm import LSTMConfig
 from .configuration_vae import VAEConfig
 from .encoders import build_encoder, check_attention_mask, check_length, pool, read_text
 from .fitted_prior import GaussianMixturePrior
@@ -23,6 +24,7 @@ from .gaussian import FREE_BITS, DiagonalGaussian, distance_to_capacity
 from .gaussian_head import FixedScaleBatchNorm, GaussianHead
 from .generation_options import LatentGenerationOptions, composite_generation_config
 from .modeling_latent_decoder import LatentDecoder
+from .modeling_lstm import register_lstm
 
 
 @dataclass
@@ -81,6 +83,9 @@ class VAEModel(PreTrainedModel, GenerationMixin):
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
+        for part in (config.encoder, config.decoder):
+            if part.model_type == LSTMConfig.model_type:
+                register_lstm(type(part))
         self.prepare_decoder_config(config)
         super().__init__(config)
         self.encoder = build_encoder(config.encoder, config.pooling) if encoder is None else encoder

@@ -80,11 +80,14 @@ def make_model(variant: str, decoder: str = "gpt2", **options):
         "paraphrase-prompt": {},
         "paraphrase-eq": {"source_conditioning": "cross_attention"},
         "paraphrase-cross": {"source_conditioning": "cross_attention", "tie_encoders": False},
+        "paraphrase-lstm": {"source_conditioning": "initial_state", "tie_encoders": False, "pooling": "pooler"},
     }[variant]
-    return ParaphraseVAEModel(ParaphraseVAEConfig(**parts, **conditioning, **options)).eval()
+    if variant == "paraphrase-lstm":
+        parts.update(encoder=tiny_lstm_config(bidirectional=True), decoder=tiny_lstm_config(num_hidden_layers=2))
+    return ParaphraseVAEModel(ParaphraseVAEConfig(**{**parts, **conditioning, **options})).eval()
 
 
-VARIANTS = ("vae", "vae-optimus", "vae-lstm", "paraphrase-prompt", "paraphrase-eq", "paraphrase-cross")
+VARIANTS = ("vae", "vae-optimus", "vae-lstm", "paraphrase-prompt", "paraphrase-eq", "paraphrase-cross", "paraphrase-lstm")
 
 
 def make_batch(model, rows: int = 3, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -61,7 +61,7 @@ def train_without_latent(
         push_to_hub=False,
         resume_from_checkpoint=None,
     )
-    reads_encoder = getattr(model.config, "source_conditioning", None) == "cross_attention"
+    reads_encoder = getattr(model.config, "source_conditioning", "prompt") != "prompt"
     read = (*_READ, "input_ids", "attention_mask") if reads_encoder else _READ
     data = train.select_columns([column for column in train.column_names if column in read])
     # What only q uses gets no gradient, which distributed training would stumble over.
