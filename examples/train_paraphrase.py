@@ -30,13 +30,12 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from huggingface_hub import HfApi
 from transformers import PreTrainedModel, Trainer, set_seed
 
 from hf_vae import ParaphraseVAEConfig, ParaphraseVAEModel, ParaphraseVAEProcessor, VAEDataCollator
 from hf_vae.data import expand_all_pairs, expand_targets, grammar, load_pairs
 from hf_vae.evaluation import LikelihoodEvaluator, elbo_metrics, generate_texts, likelihood_metrics, paraphrase_metrics
-from hf_vae.hub import RunRecord, write_model_card
+from hf_vae.hub import RunRecord, create_repository, upload_model, write_model_card
 from hf_vae.training import make_schedule
 from hf_vae.training.arguments import (
     RESUME_LAST,
@@ -49,7 +48,7 @@ from hf_vae.training.arguments import (
 )
 from hf_vae.training.building import build_model, freeze_or_adapt, latent_callbacks
 from hf_vae.training.latent_free import train_without_latent
-from hf_vae.training.plots import plot_training
+from hf_vae.training.saving import save_trained
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +58,8 @@ EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "paraphrase_embedded.yaml"
 @dataclass
 class ParaphraseArguments(ModelArguments):
     source_conditioning: str = field(default="prompt", metadata={"help": "prompt or cross_attention."})
+    objective: str = field(default="cvae", metadata={"help": "cvae (the ELBO), gsnn (z from the prior) or hybrid."})
+    hybrid_alpha: float = field(default=0.5, metadata={"help": "Share of the ELBO in the hybrid objective."})
     tie_encoders: bool = field(default=True, metadata={"help": "With cross_attention: one encoder for q and the decoder."})
 
 
@@ -206,9 +207,7 @@ def main(argv: list[str]) -> dict:
     lengths = {"max_length": data_args.max_source_length, "max_target_length": data_args.max_target_length}
 
     def tokenize(rows):
-        features = dict(processor(rows["source"], rows["target"], return_tensors=None, **lengths))
-        # For `--train_sampling_strategy group_by_length`: a row costs what source and target cost together.
-        return {**features, "length": [len(pair) for pair in features["posterior_input_ids"]]}
+        return dict(processor(rows["source"], rows["target"], return_tensors=None, **lengths))
 
     with state.main_process_first():
         tokenized = {
@@ -234,17 +233,7 @@ def main(argv: list[str]) -> dict:
         train_without_latent(model, processor, training_args, "latent_free", model_args.latent_free_steps, tokenized["train"])
     trainer.train(resume_from_checkpoint=checkpoint)
     model.generation_config.latent_temperature = evaluation_args.latent_temperature
-    if model_args.lora:
-        if state.is_main_process:
-            model.save_pretrained(output_dir / "adapter")
-        model = model.merge_and_unload()
-        model.save_pretrained(output_dir, is_main_process=state.is_main_process)
-    else:
-        trainer.save_model()
-    if state.is_main_process:
-        processor.save_pretrained(output_dir)
-        plot_training(trainer.state.log_history, output_dir / "training.png")
-    trainer.save_state()
+    model = save_trained(trainer, processor)
 
     # 5. Measure on held-out sources: likelihood bounds on the first reference of each, ten greedy paraphrases that differ by z.
     first_targets = [targets[0] for targets in test["targets"]]
@@ -267,11 +256,7 @@ def main(argv: list[str]) -> dict:
     if state.is_main_process:
         (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         shown = list(zip(test["source"], generated["outputs"], test["targets"]))[:5]
-        repository = None
-        if push_to_hub:
-            api = HfApi(token=training_args.hub_token)
-            name = training_args.hub_model_id or output_dir.name
-            repository = api.create_repo(name, private=training_args.hub_private_repo, exist_ok=True).repo_id
+        repository = create_repository(training_args) if push_to_hub else None
         record = describe(argv, model_args, data_args, evaluation_args, training_args, test, metrics, shown)
         write_model_card(model, replace(record, name=repository or record.name), output_dir)
         for source, outputs, references in shown:
@@ -285,8 +270,7 @@ def main(argv: list[str]) -> dict:
 
         # 8. Share it.
         if repository:
-            kept_back = ["checkpoint-*", "runs/*", "baseline/*", "latent_free/*"]
-            api.upload_folder(repo_id=repository, folder_path=output_dir, ignore_patterns=kept_back)
+            upload_model(repository, training_args)
     state.wait_for_everyone()
     return metrics
 

@@ -32,14 +32,13 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from huggingface_hub import HfApi
 from transformers import Trainer, set_seed
 
 from hf_vae import VAEConfig, VAEDataCollator, VAEModel, VAEProcessor
 from hf_vae.data import grammar, load_texts
 from hf_vae.evaluation import CollapseReportCallback, LikelihoodEvaluator, collapse_report, elbo_metrics, evaluate_vae
-from hf_vae.hub import RunRecord, write_model_card
-from hf_vae.latent_space import interpolate, reconstruct, sample_prior
+from hf_vae.hub import RunRecord, create_repository, upload_model, write_model_card
+from hf_vae.latent_space import decode_latents, encode_texts, interpolate, sample_prior
 from hf_vae.latent_space.grammar_probe import grammar_metrics
 from hf_vae.latent_space.plots import plot_interpolation
 from hf_vae.training.arguments import (
@@ -52,8 +51,8 @@ from hf_vae.training.arguments import (
 )
 from hf_vae.training.building import build_model, freeze_or_adapt, latent_callbacks
 from hf_vae.training.latent_free import train_without_latent
-from hf_vae.training.plots import plot_training
 from hf_vae.training.pretraining import pretrain_encoder
+from hf_vae.training.saving import save_trained
 
 logger = logging.getLogger(__name__)
 
@@ -95,10 +94,15 @@ class EvaluationArguments:
 def check_evaluation(data_args: DataArguments, evaluation_args: EvaluationArguments) -> None:
     """What can be refused of these before anything is computed or written."""
     given = {**vars(data_args), **vars(evaluation_args)}
-    least = {"max_test_samples": 2, "importance_samples": 1, "refine_steps": 0, "collapse_report_samples": 0, "max_length": 2}
+    least = {
+        "max_test_samples": 2, "importance_samples": 1, "refine_steps": 0, "collapse_report_samples": 0, "max_length": 2,
+        "max_new_tokens": 1, "grammar_sentences": 2,
+    }  # fmt: skip
     for name, smallest in least.items():
         if given[name] is not None and given[name] < smallest:
             raise ValueError(f"`--{name}` is {given[name]}; it must be at least {smallest}.")
+    if evaluation_args.collapse_report_samples == 1:
+        raise ValueError("`--collapse_report_samples` is 1; what z tells apart needs at least two, and 0 leaves the report out.")
     if data_args.train_file and not (data_args.validation_file or data_args.test_file):
         raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: figures are measured on held-out text.")
 
@@ -119,6 +123,8 @@ def load_data(data_args: DataArguments, max_test: int | None, seed: int) -> dict
     names["train"] = (data_args.train_file, "train")
     most = {"test": max_test, "train": data_args.max_train_samples}
     texts = {split: load_texts(*name, text_column=data_args.text_column, max_rows=most.get(split)) for split, name in names.items()}
+    # A row may hold several sentences.
+    texts["test"] = texts["test"][:max_test]
     for split, name in names.items():
         if len(texts[split]) < 2:
             raise ValueError(f"{name[0]} has {len(texts[split])} sentence(s); what z tells apart needs at least two.")
@@ -156,8 +162,8 @@ def main(argv: list[str]) -> dict:
 
     def build():
         set_seed(training_args.seed)
-        # The encoder's tokenizer and the ways in may add some positions to a sentence.
-        longest = data_args.max_length + 2 + 8
+        # The encoder's tokenizer and the ways in may add some positions to a sentence, and a generated one may be longer.
+        longest = max(256, data_args.max_length + 2 + 8)
         return build_model(VAEModel, VAEProcessor, model_args, iter(texts["train"]), longest)
 
     model, processor = build()
@@ -165,8 +171,7 @@ def main(argv: list[str]) -> dict:
     model = freeze_or_adapt(model, model_args)
 
     def tokenize(rows):
-        features = dict(processor(rows["text"], rows["text"], return_tensors=None, **lengths))
-        return {**features, "length": [len(labels) for labels in features["labels"]]}
+        return dict(processor(rows["text"], rows["text"], return_tensors=None, **lengths))
 
     with state.main_process_first():
         tokenized = {
@@ -200,24 +205,16 @@ def main(argv: list[str]) -> dict:
         callbacks=callbacks,
     )
     trainer.train(resume_from_checkpoint=checkpoint)
-    if model_args.lora:
-        if state.is_main_process:
-            model.save_pretrained(output_dir / "adapter")
-        model = model.merge_and_unload()
-        model.save_pretrained(output_dir, is_main_process=state.is_main_process)
-    else:
-        trainer.save_model()
-    if state.is_main_process:
-        processor.save_pretrained(output_dir)
-        plot_training(trainer.state.log_history, output_dir / "training.png")
-    trainer.save_state()
+    model = save_trained(trainer, processor)
 
     # 5. The same model trained without z, for as many steps: the language model that z must pay for itself against.
     language_model_nll = None
     if evaluation_args.with_baseline:
-        baseline, _ = build()
+        baseline = freeze_or_adapt(build()[0], model_args)
         steps = training_args.max_steps + model_args.latent_free_steps if training_args.max_steps > 0 else -1
         train_without_latent(baseline, processor, training_args, "baseline", steps, tokenized["train"])
+        if model_args.lora:
+            baseline = baseline.merge_and_unload()
         language_model_nll = measure_without_latent(baseline, processor, texts["test"], lengths)
 
     # 6. Measure on held-out sentences.
@@ -241,19 +238,16 @@ def main(argv: list[str]) -> dict:
 
     # 7. What a stranger needs: figures, examples, and a card that tells them.
     shown = texts["test"][:5]
-    reconstructions = reconstruct(model, processor, shown, **generation).texts
+    codes = encode_texts(model, processor, shown, max_length=data_args.max_length).mode()
+    reconstructions = decode_latents(model, processor, codes, **generation)
     samples = sample_prior(model, processor, 5, seed=training_args.seed, **generation).texts
-    path = interpolate(model, processor, shown[0], shown[1], steps=7, **generation)
+    path = interpolate(model, processor, codes[0], codes[1], steps=7, **generation)
     if state.is_main_process:
         plot_interpolation(path, output_dir / "interpolation.png")
         # JSON knows no infinity, which a perplexity may be.
         finite = {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in metrics.items()}
         (output_dir / "metrics.json").write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
-        repository = None
-        if push_to_hub:
-            api = HfApi(token=training_args.hub_token)
-            name = training_args.hub_model_id or output_dir.name
-            repository = api.create_repo(name, private=training_args.hub_private_repo, exist_ok=True).repo_id
+        repository = create_repository(training_args) if push_to_hub else None
         pairs = [(text, [reconstruction]) for text, reconstruction in zip(shown, reconstructions)]
         record = describe(argv, model_args, data_args, training_args, metrics, pairs)
         write_model_card(model, replace(record, name=repository or record.name), output_dir)
@@ -271,8 +265,7 @@ def main(argv: list[str]) -> dict:
 
         # 8. Share it.
         if repository:
-            kept_back = ["checkpoint-*", "runs/*", "baseline/*", "*_pretraining/*"]
-            api.upload_folder(repo_id=repository, folder_path=output_dir, ignore_patterns=kept_back)
+            upload_model(repository, training_args)
     state.wait_for_everyone()
     return metrics
 

@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from .configuration_vae import VAEConfig, check_choice
 
+OBJECTIVES = ("cvae", "gsnn", "hybrid")
 SOURCE_CONDITIONINGS = ("prompt", "cross_attention", "initial_state")
 
 
@@ -19,6 +20,10 @@ class ConditionalVAEConfig(VAEConfig):
         tie_encoders (`bool`, defaults to `True`): whether one encoder serves q (on the pair x, y) and the decoder (on x).
             With `False` the decoder has a `source_encoder` of its own. With `"prompt"` the decoder uses no encoder of x:
             there is nothing to untie.
+        objective (`str`, defaults to `"cvae"`): what training minimises (Sohn et al. 2015). `"cvae"` is the negative ELBO;
+            `"gsnn"` sets q := p, so z comes from the prior as it will in use and there is no KL; `"hybrid"` is
+            `hybrid_alpha` times the first plus 1 - `hybrid_alpha` times the second.
+        hybrid_alpha (`float`, defaults to 0.5): share of the ELBO in the hybrid objective.
 
     The other arguments are [`VAEConfig`]'s.
 
@@ -28,6 +33,15 @@ class ConditionalVAEConfig(VAEConfig):
 
     source_conditioning: str = "prompt"
     tie_encoders: bool = True
+    objective: str = "cvae"
+    hybrid_alpha: int | float = 0.5
+
+    def validate_objective(self):
+        check_choice("objective", self.objective, OBJECTIVES)
+        if not 0 <= self.hybrid_alpha <= 1:
+            raise ValueError(f"`hybrid_alpha` is {self.hybrid_alpha}; it is a share in [0, 1].")
+        if self.objective == "gsnn" and (self.free_bits or self.capacity is not None):
+            raise ValueError("`objective='gsnn'` has no KL: leave `free_bits` and `capacity` out.")
 
     def validate_source_conditioning(self):
         check_choice("source_conditioning", self.source_conditioning, SOURCE_CONDITIONINGS)

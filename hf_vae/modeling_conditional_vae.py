@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from .configuration_conditional_vae import ConditionalVAEConfig
 from .encoders import build_encoder, pool, read_text
 from .generation_options import LatentGenerationOptions
-from .modeling_vae import LatentOutput, VAEModel, VAEOutput
+from .modeling_vae import LatentOutput, VAEModel, VAEOutput, sentence_nats
 
 
 class ConditionalVAEModel(VAEModel):
@@ -154,7 +154,8 @@ class ConditionalVAEModel(VAEModel):
     ) -> VAEOutput | tuple:
         r"""
         The negative conditional ELBO, \(-\log p(y|x,z) + \beta\,\mathrm{KL}(q(z|x,y) \,\|\, p(z))\) with one sample of z, scaled as
-        [`VAEModel.forward`] says.
+        [`VAEModel.forward`] says. With `config.objective="gsnn"`, q is the prior; with `"hybrid"` training adds a second sample of
+        z, from the prior (Sohn et al. 2015).
 
         Args:
             input_ids, attention_mask (`(batch, source)`): x in the encoder's vocabulary.
@@ -171,10 +172,20 @@ class ConditionalVAEModel(VAEModel):
         labels = self._check_labels(labels)
         posterior = prior = None
         if latents is None:
-            posterior = self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist
             prior = self.prior(labels.shape[0]).latent_dist
+            posterior = prior
+            if self.config.objective != "gsnn":
+                posterior = self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist
         conditioning = self.condition(prompt_input_ids, prompt_attention_mask, input_ids, attention_mask)
         return self._objective(labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict)
+
+    def _training_objective(self, objective, output, labels, prior, conditioning) -> torch.Tensor:
+        if self.config.objective != "hybrid":
+            return objective
+        logits = self.decode(prior.sample(), labels, **conditioning)
+        output.prior_reconstruction_loss = sentence_nats(logits, labels)
+        alpha = self.config.hybrid_alpha
+        return alpha * objective + (1 - alpha) * output.prior_reconstruction_loss
 
     @torch.no_grad()
     def generate(

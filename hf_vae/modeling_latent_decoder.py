@@ -211,7 +211,7 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         latents = latents.to(inputs_embeds)
         if hasattr(self, "project"):
             inputs_embeds = inputs_embeds + self.project(latents).unsqueeze(1)
-        given_cache = past_key_values
+        asked_for_cache = past_key_values is not None or use_cache is not False
         starts = past_key_values is None or past_key_values.get_seq_length() == 0
         if self.num_slots and past_key_values is not None and not set(layer_kinds(past_key_values)) <= GROWING:
             raise ValueError(
@@ -251,8 +251,8 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             return_dict=True,
             **kwargs,
         )
-        if given_cache is None and use_cache is False:
-            # What carried the memory in is no cache that the caller asked for.
+        if not asked_for_cache:
+            # What carried the memory in.
             outputs.past_key_values = None
         return outputs
 

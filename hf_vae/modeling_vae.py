@@ -42,6 +42,8 @@ class VAEOutput(ModelOutput):
         reconstruction_loss (`torch.Tensor` of shape `(batch,)`): -log p(y|x,z), nats per sentence.
         kl (`torch.Tensor` of shape `(batch,)`): KL(q ‖ p), nats per sentence, never weighted or clamped. Absent where
             `latents` were given.
+        prior_reconstruction_loss (`torch.Tensor` of shape `(batch,)`): -log p(y|x,z) with z from the prior, nats per sentence; in
+            the training of conditional models with the hybrid objective.
         bow_loss (`torch.Tensor` of shape `(batch,)`): the bag-of-words loss, nats per sentence, not weighted; with
             `config.bow_loss_weight`.
         posterior_mean, posterior_logvar, prior_mean, prior_logvar (`torch.Tensor` of shape `(batch, latent_size)`).
@@ -51,6 +53,7 @@ class VAEOutput(ModelOutput):
     loss: torch.Tensor | None = None
     reconstruction_loss: torch.Tensor | None = None
     kl: torch.Tensor | None = None
+    prior_reconstruction_loss: torch.Tensor | None = None
     bow_loss: torch.Tensor | None = None
     posterior_mean: torch.Tensor | None = None
     posterior_logvar: torch.Tensor | None = None
@@ -396,11 +399,17 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             output.bow_loss = self.bow(latents, self._context_vector(conditioning), labels)
             if self.training:
                 objective = objective + self.config.bow_loss_weight * output.bow_loss
+        if self.training and posterior is not None:
+            objective = self._training_objective(objective, output, labels, prior, conditioning)
         tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         output.loss = objective.sum() / tokens
         if not self.training if output_logits is None else output_logits:
             output.logits = logits
         return output.to_tuple() if return_dict is False else output
+
+    def _training_objective(self, objective, output, labels, prior, conditioning) -> torch.Tensor:
+        """What training minimises, `(batch,)`, given the negative ELBO with all that the configuration does to it."""
+        return objective
 
     def _charged(self, kl: torch.Tensor) -> torch.Tensor:
         """What training charges for a KL of shape `(batch, latent_size)`: shape `(batch,)`, nats per sentence."""

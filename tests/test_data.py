@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hf_vae.data import expand_targets, grammar, load_pairs
+from hf_vae.data import expand_all_pairs, expand_targets, grammar, load_pairs, load_texts
 
 SOURCE = grammar.realize(grammar.meaning_at(123_456), grammar.FORMS[7])
 
@@ -97,6 +97,39 @@ def test_splits_of_a_seed_share_no_meaning_and_rows_do_not_depend_on_the_number_
             grammar.draw_pairs(1, seed=0, **options)
 
 
+def test_sentences_are_the_sources_of_pairs_and_splits_share_none():
+    test, train = grammar.draw_sentences(50, seed=3), grammar.draw_sentences(500, seed=3, skip=50)
+    assert test == [row["source"] for row in grammar.draw_pairs(50, seed=3, num_targets=5)]
+    meanings = [{grammar.parse(text).meaning for text in texts} for texts in (test, train)]
+    assert len(meanings[0]) == 50 and len(meanings[1]) == 500 and not meanings[0] & meanings[1]
+    assert set(test) != set(grammar.draw_sentences(50, seed=4))
+    data = grammar.load_sentences(5, seed=3, skip=2)
+    assert data.column_names == ["text"] and list(data["text"]) == test[2:7]
+
+
+def test_the_entropy_of_a_sentence_is_that_of_the_law_it_is_drawn_by(monkeypatch):
+    """On a grammar cut down to two words a slot: every sentence is enumerated."""
+    slots = [slot[:2] for slot in grammar._SLOTS]
+    monkeypatch.setattr(grammar, "_SLOTS", slots)
+    monkeypatch.setattr(grammar, "NUM_MEANINGS", 2 ** len(slots))
+    meanings = [grammar.meaning_at(index) for index in range(grammar.NUM_MEANINGS)]
+    sentences = {grammar.realize(meaning, form) for meaning in meanings for form in grammar.FORMS}
+    # All distinct, so that a meaning and a form, drawn uniformly, are a sentence drawn uniformly.
+    assert len(sentences) == 64 * 36
+    assert grammar.sentence_entropy() == pytest.approx(-sum(math.log(1 / len(sentences)) / len(sentences) for _ in sentences))
+    # 400 draws of 64 sentences: each form is in 1/36 of them, 711 times; five standard deviations are 132. Each draw without
+    # repetition has all 64 meanings once, so they need no count.
+    drawn = [text for seed in range(400) for text in grammar.draw_sentences(64, seed)]
+    assert set(drawn[:64]) <= sentences and len({grammar.parse(text).meaning for text in drawn[:64]}) == 64
+    forms = dict.fromkeys(grammar.FORMS, 0)
+    for text in drawn:
+        forms[grammar.parse(text).form] += 1
+    assert all(abs(count - 711) < 132 for count in forms.values())
+    # And which meaning comes first is anyone's.
+    first = {grammar.parse(drawn[64 * seed]).meaning for seed in range(400)}
+    assert len(first) > 60
+
+
 def test_judging_outputs():
     right = grammar.paraphrases(SOURCE)
     other = grammar.realize(grammar.meaning_at(1), grammar.FORMS[0])
@@ -151,3 +184,62 @@ def test_bad_files_are_named(tmp_path, rows, message):
 def test_a_missing_file_is_no_dataset_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no file .*none\.jsonl"):
         load_pairs(str(tmp_path / "none.jsonl"))
+
+
+def test_all_pairs_of_a_row_s_texts(tmp_path):
+    captions = ["a", "b", "c", "d", "e"]
+    path = write(tmp_path / "captions.jsonl", [{"source": "a", "targets": captions[1:]}, {"source": "x", "targets": ["y", "y"]}])
+    pairs = [(row["source"], row["target"]) for row in expand_all_pairs(load_pairs(path))]
+    # Five captions make 20 pairs, and a text that stands twice is one.
+    assert sorted(pairs) == sorted([*((p, q) for p in captions for q in captions if p != q), ("x", "y"), ("y", "x")])
+    assert len(expand_targets(load_pairs(path))) == 6
+
+
+@pytest.mark.parametrize(
+    "name, content, texts",
+    [
+        ("lines.txt", "a b\r\n  c \nd", ["a b", "c", "d"]),
+        ("column.jsonl", '{"text": "a"}\n{"text": "b"}\n', ["a", "b"]),
+        ("array.json", '[{"text": "a"}, {"text": "b"}]', ["a", "b"]),
+        ("captions.jsonl", '{"text": ["a", "b"]}\n{"text": ["c"]}\n', ["a", "b", "c"]),
+        ("table.csv", 'id,text\n1,"a, b"\n2,NA\n3,null\n', ["a, b", "NA", "null"]),
+        ("table.tsv", "id\ttext\n1\ta, b\n", ["a, b"]),
+    ],
+)
+def test_texts_of_every_format(tmp_path, name, content, texts):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8", newline="")
+    assert load_texts(str(path)) == texts
+
+
+def test_the_column_and_the_number_of_rows(tmp_path):
+    path = write(tmp_path / "captions.jsonl", [{"captions": ["a", "b"]}, {"captions": ["c"]}, {"captions": ["d"]}])
+    assert load_texts(path, text_column="captions", max_rows=2) == ["a", "b", "c"]
+    assert load_texts(path, text_column="captions", max_rows=9) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("other.jsonl", '{"sentence": "a"}', r"other\.jsonl has no column text; it has sentence"),
+        ("holes.txt", "a\n\nb\n  \n", r"holes\.txt has no text in 2 row\(s\), counted from 1: 2, 4\. Remove"),
+        ("many.txt", "\n" * 12, r"no text in 12 row\(s\), counted from 1: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, …"),
+        ("missing.jsonl", '{"text": "a"}\n{"text": null}\n', r"no text in 1 row\(s\), counted from 1: 2"),
+        ("captions.jsonl", '{"text": ["a", ""]}\n{"text": []}\n', r"no text in 2 row\(s\), counted from 1: 1, 2"),
+        ("holes.csv", "id,text\n1,a\n2,\n", r"no text in 1 row\(s\), counted from 1: 2"),
+        ("empty.txt", "", r"empty\.txt has no rows that can be read as text"),
+        ("empty.jsonl", "", r"empty\.jsonl has no rows that can be read as json"),
+        ("header.csv", "id,text\n", r"header\.csv has no rows that can be read as csv"),
+        ("broken.jsonl", '{"text": "a"\n', r"broken\.jsonl has no rows that can be read as json"),
+    ],
+)
+def test_bad_files_of_texts_are_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        load_texts(str(path))
+
+
+def test_a_missing_file_of_texts_is_no_dataset_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*none\.txt"):
+        load_texts(str(tmp_path / "none.txt"))

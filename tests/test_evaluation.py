@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from conftest import BOS, make_model, tiny_encoder_config, tiny_llama_config
+from sacrebleu.metrics import TER
 from test_training import resized
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -370,6 +371,22 @@ def test_paraphrase_metrics():
     # Copying is what every figure must be read beside: full marks against itself cost it 20 of iBLEU.
     assert metrics["copy_bleu"] == pytest.approx(bleu(sources, references))
     assert metrics["copy_ibleu"] == pytest.approx(0.8 * metrics["copy_bleu"] - 20)
+
+
+def test_ter_counts_edits_by_words():
+    """A column's TER is its edits by its references' words; the best output of a source is the one with the fewest edits."""
+    references = [["a b c d"], ["the cat sat", "a cat was sitting there"]]
+    # The first outputs take 1 substitution of 4 words, and 1 insertion to the nearer reference of on average 4 words; the second
+    # ones nothing, whatever the case, and 1 shift of a block and 2 words too many.
+    outputs = [["a b c x", "A B c d"], ["the cat", "sat the cat right there"]]
+    metrics = paraphrase_metrics(["s", "s"], outputs, references)
+    assert metrics["ter"] == pytest.approx((100 * 2 / 8 + 100 * 3 / 8) / 2)
+    assert metrics["best_ter"] == pytest.approx(100 * 1 / 8)
+    streams = [["a b c d", "the cat sat"], [None, "a cat was sitting there"]]
+    columns = [TER().corpus_score(list(column), streams).score for column in zip(*outputs)]
+    assert metrics["ter"] == pytest.approx(sum(columns) / 2)
+    # An empty output has every word of the reference missing.
+    assert paraphrase_metrics(["s"], [["", ""]], [["a b"]])["ter"] == pytest.approx(100)
 
 
 def test_ragged_outputs_are_refused():

@@ -64,6 +64,50 @@ def test_free_bits_change_the_loss_and_not_the_reported_kl(variant):
     torch.testing.assert_close(output.loss, (output.reconstruction_loss + output.kl).sum() / tokens)
 
 
+CONDITIONAL = [variant for variant in VARIANTS if not variant.startswith("vae")]
+
+
+@pytest.mark.parametrize("variant", CONDITIONAL, indirect=True)
+def test_hybrid_is_the_convex_sum_of_elbo_and_gsnn(variant):
+    model = make_model(variant, objective="hybrid", hybrid_alpha=0.3, free_bits=2.0, bow_loss_weight=0.5).train()
+    model.kl_weight.fill_(0.7)
+    batch = make_batch(model)
+    seen = []
+    decode = model.decode
+    model.decode = lambda latents, *args, **kwargs: (seen.append(latents.detach()), decode(latents, *args, **kwargs))[1]
+    torch.manual_seed(3)
+    output = model(**batch)
+    elbo = output.reconstruction_loss + 0.7 * output.kl.clamp(min=2.0) + 0.5 * output.bow_loss
+    mixed = 0.3 * elbo + 0.7 * output.prior_reconstruction_loss
+    torch.testing.assert_close(output.loss, mixed.sum() / (batch["labels"] != -100).sum())
+    # Its two halves are what the two objectives would have charged for the same z.
+    for latents, part in zip(seen[:], (output.reconstruction_loss, output.prior_reconstruction_loss), strict=True):
+        torch.testing.assert_close(model(**batch, latents=latents).reconstruction_loss, part)
+    # The second z knows nothing of y: it is the noise itself.
+    torch.manual_seed(3)
+    torch.randn(3, 4)
+    assert torch.equal(seen[1], torch.randn(3, 4))
+    output = model.eval()(**batch)
+    assert output.prior_reconstruction_loss is None
+    torch.testing.assert_close(output.loss, (output.reconstruction_loss + output.kl).sum() / (batch["labels"] != -100).sum())
+
+
+@pytest.mark.parametrize("variant", CONDITIONAL, indirect=True)
+def test_with_q_set_to_p_the_elbo_is_the_gsnn_objective(variant, monkeypatch):
+    cvae, gsnn = (make_model(variant, objective=objective).train() for objective in ("cvae", "gsnn"))
+    batch = make_batch(cvae)
+    monkeypatch.setattr(cvae, "encode", lambda *args: cvae.prior(3))
+    losses = []
+    for model in (cvae, gsnn):
+        torch.manual_seed(0)
+        losses.append(model(**batch).loss)
+    torch.testing.assert_close(*losses, atol=1e-6, rtol=0)
+    # Nothing reads y before it is predicted.
+    without_pair = {name: tensor for name, tensor in batch.items() if not name.startswith("posterior")}
+    torch.manual_seed(0)
+    torch.testing.assert_close(gsnn(**without_pair).loss, losses[1])
+
+
 @pytest.mark.parametrize("free_bits_per", ["dimension", "batch"])
 def test_free_bits_of_dimensions(free_bits_per):
     model = make_model("vae", free_bits=0.3, free_bits_per=free_bits_per).train()
@@ -135,6 +179,19 @@ def test_the_bag_of_words_of_a_conditional_model_sees_the_source():
             name.replace("input_ids", "attention_mask")].flip(0)}  # fmt: skip
         first, second = (model(**inputs, latents=torch.ones(3, 4)).bow_loss for inputs in (batch, other))
         assert (first - second).abs()[[0, 2]].min() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"objective": "wake-sleep"}, "`objective` is 'wake-sleep'"),
+        ({"hybrid_alpha": 1.5}, "`hybrid_alpha` is 1.5"),
+        ({"objective": "gsnn", "free_bits": 2.0}, "has no KL"),
+    ],
+)
+def test_bad_objectives_are_named(options, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        make_model("paraphrase-prompt", **options)
 
 
 def test_padding_changes_nothing(model, batch):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
 
 logger = logging.getLogger(__name__)
 
@@ -18,8 +20,15 @@ def _read(path_or_name: str, split: str, max_rows: int | None) -> Dataset:
     if path.suffix in _LOADERS:
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path_or_name}.")
-        options = {"delimiter": "\t"} if path.suffix == ".tsv" else {}
-        data = load_dataset(_LOADERS[path.suffix], data_files=str(path), split="train", **options)
+        loader = _LOADERS[path.suffix]
+        # "NA" and "null" are words too.
+        options: dict[str, Any] = {"keep_default_na": False} if loader == "csv" else {}
+        if path.suffix == ".tsv":
+            options["delimiter"] = "\t"
+        try:
+            data = load_dataset(loader, data_files=str(path), split="train", **options)
+        except (DatasetGenerationError, StopIteration, ValueError) as error:
+            raise ValueError(f"{path_or_name} has no rows that can be read as {loader}: {error.__cause__ or error}.") from error
     else:
         data = load_dataset(path_or_name, split=split)
     return data if max_rows is None else data.select(range(min(max_rows, len(data))))
@@ -38,7 +47,8 @@ def load_texts(path_or_name: str, split: str = "train", text_column: str = "text
 
     Raises:
         FileNotFoundError: `path_or_name` ends like a file and there is none.
-        ValueError: the column is missing, or rows have no text; they are named, and none is skipped.
+        ValueError: the file has no rows or is malformed, the column is missing, or rows have no text; they are named, and none is
+            skipped.
     """
     data = _read(path_or_name, split, max_rows)
     if text_column not in data.column_names:
@@ -82,7 +92,7 @@ def load_pairs(
 
     Raises:
         FileNotFoundError: `path_or_name` ends like a file and there is none.
-        ValueError: a column is missing, a text is empty, or no pair is left.
+        ValueError: the file has no rows or is malformed, a column is missing, a text is empty, or no pair is left.
     """
     data = _read(path_or_name, split, max_rows)
     missing = [name for name in (source_column, target_column) if name not in data.column_names]

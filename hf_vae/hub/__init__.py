@@ -1,5 +1,6 @@
-"""Pages for the Hub, written from what happened."""
+"""Models on the Hub, with pages written from what happened."""
 
 from .model_card import RunRecord, make_model_card, write_model_card
+from .publishing import create_repository, upload_model
 
-__all__ = ["RunRecord", "make_model_card", "write_model_card"]
+__all__ = ["RunRecord", "create_repository", "make_model_card", "upload_model", "write_model_card"]

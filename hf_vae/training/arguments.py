@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -136,8 +136,22 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
         raise ValueError("`--lora` names a `task_type`; leave it out: peft's task types expect arguments of other models.")
     if training_args.resume_from_checkpoint in RESUME_LAST and not last_checkpoint(training_args):
         raise ValueError(f"`--resume_from_checkpoint`: {training_args.output_dir} holds no checkpoint.")
+    if model_args.batch_norm_gamma is not None and not training_args.dataloader_drop_last:
+        raise ValueError("`--batch_norm_gamma` needs `--dataloader_drop_last`: a last batch of one row has no spread to normalise.")
     if training_args.label_smoothing_factor:
         raise ValueError("`--label_smoothing_factor` must be 0: an ELBO has no label smoothing.")
+    if model_args.minimum_rate is not None and (model_args.free_bits or model_args.capacity is not None):
+        raise ValueError(
+            f"`--minimum_rate` weighs the KL itself, which `--free_bits` ({model_args.free_bits}) and `--capacity` "
+            f"({model_args.capacity}) replace in the loss; set `--free_bits` to 0 and leave `--capacity` out beside it."
+        )
+    if model_args.aggressive_encoder and training_args.eval_strategy == "no":
+        raise ValueError("`--aggressive_encoder` ends when evaluations say so; set `--eval_strategy` to steps or epoch.")
+    reset = model_args.decoder_reset_step
+    if reset is not None and 0 < training_args.max_steps <= reset:
+        raise ValueError(f"`--decoder_reset_step` is {reset}, and training ends at `--max_steps` {training_args.max_steps}.")
+    if reset is not None and model_args.lora:
+        raise ValueError("`--decoder_reset_step` gives the whole decoder new weights; leave `--lora` out beside it.")
     config_file = Path(cast(str, training_args.output_dir)) / "config.json"
     if config_file.exists():
         found = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
@@ -145,6 +159,20 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
             raise ValueError(
                 f"`--output_dir` {training_args.output_dir} holds a model of type {found!r}; choose another directory."
             )
+
+
+def stage_arguments(training_args: TrainingArguments, name: str, max_steps: int) -> TrainingArguments:
+    """The run's settings for a training that comes before it or beside it, in a directory `name` below the run's own."""
+    return replace(
+        training_args,
+        output_dir=str(Path(cast(str, training_args.output_dir)) / name),
+        max_steps=max_steps,
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+        push_to_hub=False,
+        resume_from_checkpoint=None,
+    )
 
 
 def use_all_cores(state: PartialState) -> None:

@@ -27,17 +27,23 @@ class KLWeightCallback(TrainerCallback):
     r"""
     Base of the callbacks that set the model's `kl_weight` before every optimiser step. It adds to every training log, in nats per
     sentence averaged over all that was trained since the last one on all processes: `reconstruction`, `kl` (neither weighted nor
-    clamped) and `bow_loss` where the model has one (not weighted); and `kl_weight`. A subclass says what the weight is.
+    clamped), `prior_reconstruction` with the hybrid objective and `bow_loss` where the model has one (not weighted); and
+    `kl_weight`. A subclass says what the weight is.
 
     Raises:
         ValueError: the model trained is none of ours, `label_smoothing_factor` is set, or two callbacks set the weight.
     """
 
-    PARTS = {"reconstruction_loss": "reconstruction", "kl": "kl", "bow_loss": "bow_loss"}
+    PARTS = {
+        "reconstruction_loss": "reconstruction",
+        "kl": "kl",
+        "prior_reconstruction_loss": "prior_reconstruction",
+        "bow_loss": "bow_loss",
+    }
 
     def __init__(self):
         self._model: Any = None
-        self._parts = LossParts(("reconstruction_loss", "kl"), optional=("bow_loss",))
+        self._parts = LossParts(("reconstruction_loss", "kl"), optional=("prior_reconstruction_loss", "bow_loss"))
 
     def weight(self, state: TrainerState) -> float:
         """The KL's weight in the step that is about to begin."""

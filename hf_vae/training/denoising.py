@@ -31,15 +31,15 @@ class NoiseVocabulary:
     @classmethod
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase) -> NoiseVocabulary:
         """
-        Special tokens are the tokenizer's own but for an unknown token that is nothing besides: it stands for a word. A blank is
-        the mask token, or the unknown token where there is none.
+        Special tokens are the tokenizer's own but for an unknown token that is nothing besides, or the mask too: it stands for a
+        word. A blank is the mask token, or the unknown token where there is none.
         """
         special = set(tokenizer.all_special_ids)
         words = [number for number in range(len(tokenizer)) if number not in special]
-        named = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "sep", "cls", "pad", "mask")}
+        named = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "sep", "cls", "pad")}
         if tokenizer.unk_token_id not in named.values():
             special.discard(tokenizer.unk_token_id)
-        blank = tokenizer.unk_token_id if named["mask"] is None else named["mask"]
+        blank = tokenizer.unk_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
         pad = tokenizer.eos_token_id if named["pad"] is None else named["pad"]
         return cls(torch.tensor(sorted(special)), torch.tensor(words), 0 if pad is None else pad, blank)
 

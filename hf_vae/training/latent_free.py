@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ..processing_vae import VAEProcessor
+from .arguments import stage_arguments
 from .collator import VAEDataCollator
 
-# Columns that a model reads that is given its z, and the Trainer's own.
-_READ = ("prompt_input_ids", "prompt_attention_mask", "labels", "length")
+# Columns that a model reads that is given its z. `input_ids` are not read by all, but the Trainer groups rows by their length.
+_READ = ("input_ids", "attention_mask", "prompt_input_ids", "prompt_attention_mask", "labels")
 
 
 @dataclass
@@ -51,19 +51,9 @@ def train_without_latent(
         train (`Dataset`): tokenised by the processor.
         callbacks (`Sequence[TrainerCallback]`): for this Trainer.
     """
-    settings = replace(
-        training_args,
-        output_dir=str(Path(cast(str, training_args.output_dir)) / name),
-        max_steps=max_steps,
-        eval_strategy="no",
-        save_strategy="no",
-        load_best_model_at_end=False,
-        push_to_hub=False,
-        resume_from_checkpoint=None,
-    )
+    settings = stage_arguments(training_args, name, max_steps)
     reads_encoder = getattr(model.config, "source_conditioning", "prompt") != "prompt"
-    read = (*_READ, "input_ids", "attention_mask") if reads_encoder else _READ
-    data = train.select_columns([column for column in train.column_names if column in read])
+    data = train.select_columns([column for column in train.column_names if column in _READ])
     # What only q uses gets no gradient, which distributed training would stumble over.
     unused = [model.posterior] if reads_encoder and model.config.tie_encoders else [model.posterior, model.encoder]
     idle = [parameter for module in unused for parameter in module.parameters() if parameter.requires_grad]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import cast
-
 from datasets import Dataset
 from transformers import (
     AutoModelForMaskedLM,
@@ -15,6 +11,8 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
+
+from .arguments import stage_arguments
 
 
 def pretrain_encoder(
@@ -48,16 +46,7 @@ def pretrain_encoder(
     # Around the very encoder, so that it is what is trained; the head on top is thrown away.
     setattr(masked_lm, masked_lm.base_model_prefix, encoder)
     masked_lm.tie_weights()
-    settings = replace(
-        training_args,
-        output_dir=str(Path(cast(str, training_args.output_dir)) / "encoder_pretraining"),
-        max_steps=max_steps,
-        eval_strategy="no",
-        save_strategy="no",
-        load_best_model_at_end=False,
-        push_to_hub=False,
-        resume_from_checkpoint=None,
-    )
+    settings = stage_arguments(training_args, "encoder_pretraining", max_steps)
     Trainer(
         masked_lm,
         settings,
