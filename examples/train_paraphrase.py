@@ -293,7 +293,7 @@ def train_baseline(model_args, training_args, train, tokenized_train, common, le
     first_targets = [targets[0] for targets in test["targets"]]
     nll = LikelihoodEvaluator(model, processor, list(test["source"]), first_targets, **lengths).nll(zeros).mean().item()
     figures = {"elbo": -nll, "kl": 0.0}
-    names = ("iw_nll", "reconstruction", "nll_posterior", "nll_prior", "nll_shuffled", "nll_zero")
+    names = ("iw_nll", "mc_nll", "reconstruction", "nll_posterior", "nll_prior", "nll_shuffled", "nll_zero")
     figures.update(dict.fromkeys(names, nll))
     beams = measure(model, *common, latents=zeros, num_beams=evaluation_args.num_paraphrases, do_sample=False)
     figures.update(beams["metrics"])

@@ -80,6 +80,13 @@ def test_importance_weighted_bound_falls_with_k_towards_the_integral(evaluated):
     assert bounds[-1] == pytest.approx(exact, abs=0.01)
 
 
+def test_samples_from_the_prior_give_the_integral_too(evaluated):
+    exact = exact_nll(evaluated).mean().item()
+    estimates = [likelihood_metrics(evaluated, num_samples, seed=0)["mc_nll"] for num_samples in (1, 2_000)]
+    assert estimates[0] > exact + 0.05
+    assert estimates[1] == pytest.approx(exact, abs=0.03)
+
+
 def test_one_importance_sample_is_the_elbo_in_expectation(evaluated):
     posterior = evaluated.posterior()
     noise = torch.randn(len(evaluated), 4_000, 1, generator=torch.Generator().manual_seed(0))

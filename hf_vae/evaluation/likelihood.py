@@ -17,6 +17,7 @@ import torch
 from transformers import BatchEncoding
 
 from ..gaussian import DiagonalGaussian
+from ..modeling_conditional_vae import ConditionalVAEModel
 from ..modeling_vae import VAEModel, sentence_nats
 from ..processing_vae import VAEProcessor
 from .examples import NOISE_BLOCK, example_noise, gather_in_order, own_batches, sample_noise
@@ -238,7 +239,9 @@ def likelihood_metrics(
     Returns:
         Means over examples, nats per sentence: `reconstruction` (-log p(y|x,z), z from q, one sample), `kl` (closed form, to the
         prior), `elbo` (minus their sum), `iw_nll`; `nll_posterior` (the same as `reconstruction`), `nll_prior` (z from the prior),
-        `nll_shuffled` (z from the posterior of the next example), `nll_zero` (z = 0).
+        `nll_shuffled` (z from the posterior of the next example), `nll_zero` (z = 0). Of conditional models also `mc_nll`,
+        -log 1/K Σ_k p(y|x,z_k) with z_k from the prior (Sohn et al. 2015, equation 6): an upper bound like `iw_nll`, the better one
+        where the decoder is good with any z.
 
     Raises:
         ValueError: `num_samples` below 1, or a single example, which has no other to take a z from.
@@ -254,7 +257,7 @@ def likelihood_metrics(
     # Another stream than the posterior's noise: a prior sample must know nothing of y.
     from_prior = prior.mean.unsqueeze(1) + prior.std.unsqueeze(1) * example_noise(*size, seed + 1)
     exchanged = evaluator.nll(torch.cat([from_prior, first.roll(-1, dims=0), torch.zeros_like(first)], dim=1))
-    return {
+    metrics = {
         "elbo": -(reconstruction + kl).mean().item(),
         "kl": kl.mean().item(),
         "iw_nll": iw_nll.mean().item(),
@@ -264,3 +267,7 @@ def likelihood_metrics(
         "nll_shuffled": exchanged[:, 1].mean().item(),
         "nll_zero": exchanged[:, 2].mean().item(),
     }
+    if isinstance(evaluator.model, ConditionalVAEModel):
+        # Importance weights are 1 where the proposal is the prior itself.
+        metrics["mc_nll"] = evaluator.importance_weighted(prior, prior, num_samples, seed + 1)[0].mean().item()
+    return metrics

@@ -32,6 +32,7 @@ PAPERS = {
 METRIC_NAMES = {
     "elbo": "ELBO (nats per sentence)",
     "iw_nll": "NLL, importance-weighted bound (nats per sentence)",
+    "mc_nll": "NLL, Monte Carlo over the prior (nats per sentence)",
     "kl": "KL(q ‖ p) (nats per sentence)",
     "reconstruction": "Reconstruction (nats per sentence)",
     "nll_posterior": "NLL, z from the posterior (nats per sentence)",
