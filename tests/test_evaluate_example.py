@@ -13,6 +13,7 @@ from conftest import make_model, tiny_llama_config
 from test_training import resized
 from transformers import LlamaForCausalLM
 
+from hf_vae.data import load_texts
 from hf_vae.evaluation import LikelihoodEvaluator, evaluate_vae, language_model_nll
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "evaluate.py"
@@ -119,10 +120,10 @@ def test_columns_are_read(script, tmp_path, suffix):
             writer = csv.DictWriter(file, ["id", "sentence"], delimiter="\t" if suffix == ".tsv" else ",")
             writer.writeheader()
             writer.writerows(rows)
-    assert script.load_texts(str(path), "sentence", None) == [row["sentence"] for row in rows]
-    assert script.load_texts(str(path), "sentence", 2) == ['a "quoted", text', "null"]
+    assert load_texts(str(path), text_column="sentence") == [row["sentence"] for row in rows]
+    assert load_texts(str(path), text_column="sentence", max_rows=2) == ['a "quoted", text', "null"]
     with pytest.raises(ValueError, match="has no column text; it has id, sentence"):
-        script.load_texts(str(path), "text", None)
+        load_texts(str(path))
 
 
 def test_a_conditional_model_needs_pairs(script, processor, tmp_path):
