@@ -33,21 +33,20 @@ from datasets import Dataset
 from transformers import PreTrainedModel, Trainer, set_seed
 
 from hf_vae import ParaphraseVAEConfig, ParaphraseVAEModel, ParaphraseVAEProcessor, VAEDataCollator
-from hf_vae.data import expand_all_pairs, expand_targets, grammar, load_pairs
+from hf_vae.data import expand_all_pairs, expand_targets, grammar, held_out_files, load_pairs
 from hf_vae.evaluation import LikelihoodEvaluator, elbo_metrics, generate_texts, likelihood_metrics, paraphrase_metrics
 from hf_vae.hub import RunRecord, create_repository, upload_model, write_model_card
-from hf_vae.training import make_schedule
 from hf_vae.training.arguments import (
-    RESUME_LAST,
     ModelArguments,
     check_arguments,
-    last_checkpoint,
     parse_arguments,
-    parse_json,
+    resume_checkpoint,
+    total_steps,
     use_all_cores,
 )
 from hf_vae.training.building import build_model, freeze_or_adapt, latent_callbacks
 from hf_vae.training.latent_free import train_without_latent
+from hf_vae.training.pretraining import pretrain_encoder
 from hf_vae.training.saving import save_trained
 
 logger = logging.getLogger(__name__)
@@ -57,10 +56,10 @@ EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "paraphrase_embedded.yaml"
 
 @dataclass
 class ParaphraseArguments(ModelArguments):
-    source_conditioning: str = field(default="prompt", metadata={"help": "prompt or cross_attention."})
+    source_conditioning: str = field(default="prompt", metadata={"help": "prompt, cross_attention or initial_state."})
     objective: str = field(default="cvae", metadata={"help": "cvae (the ELBO), gsnn (z from the prior) or hybrid."})
     hybrid_alpha: float = field(default=0.5, metadata={"help": "Share of the ELBO in the hybrid objective."})
-    tie_encoders: bool = field(default=True, metadata={"help": "With cross_attention: one encoder for q and the decoder."})
+    tie_encoders: bool = field(default=True, metadata={"help": "Unless by prompt: one encoder for q and the decoder."})
 
 
 @dataclass
@@ -130,10 +129,7 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
         train = grammar.load_paraphrases(data_args.grammar_pairs, seed, skip=max_test + num_validation)
         return expand_targets(train), validation, test
     columns = {"source_column": data_args.source_column, "target_column": data_args.target_column}
-    held_out = {"validation": data_args.validation_file, "test": data_args.test_file}
-    # One of the two may stand for both.
-    given = {split: name for split, name in held_out.items() if name}
-    names = {split: (name or next(iter(given.values())), split if name else next(iter(given))) for split, name in held_out.items()}
+    names = held_out_files(data_args.validation_file, data_args.test_file)
     validation = load_pairs(*names["validation"], **columns)
     test = load_pairs(*names["test"], max_rows=max_test, **columns)
     train = load_pairs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **columns)
@@ -187,7 +183,6 @@ def main(argv: list[str]) -> dict:
     model_args, data_args, evaluation_args, training_args = parse_arguments(arguments, argv, EMBEDDED_RECIPE, "outputs/paraphrase")
     check_arguments(model_args, training_args, data_args.train_file is not None, ParaphraseVAEConfig.model_type)
     check_evaluation(data_args, evaluation_args)
-    make_schedule(model_args.kl_schedule, **parse_json(model_args.kl_schedule_options))
     push_to_hub = training_args.push_to_hub
     if model_args.lora:
         # The Trainer would leave the adapter beside the merged model, where it would be applied once more.
@@ -226,10 +221,11 @@ def main(argv: list[str]) -> dict:
         compute_metrics=elbo_metrics if training_args.do_eval else None,
         callbacks=latent_callbacks(model_args, processor),
     )
-    checkpoint = training_args.resume_from_checkpoint
-    if checkpoint in RESUME_LAST:
-        checkpoint = last_checkpoint(training_args)
-    if model_args.latent_free_steps and checkpoint is None:
+    checkpoint = resume_checkpoint(training_args)
+    if checkpoint is None and model_args.encoder_pretraining_steps:
+        steps = model_args.encoder_pretraining_steps
+        pretrain_encoder(model.encoder, processor.encoder_tokenizer, training_args, steps, tokenized["train"])
+    if checkpoint is None and model_args.latent_free_steps:
         train_without_latent(model, processor, training_args, "latent_free", model_args.latent_free_steps, tokenized["train"])
     trainer.train(resume_from_checkpoint=checkpoint)
     model.generation_config.latent_temperature = evaluation_args.latent_temperature
@@ -285,7 +281,7 @@ def train_baseline(model_args, training_args, train, tokenized_train, common, le
     model, _ = build(model_args, data_args, train)
     latent_size = model.config.latent_size
     # As many steps as the model with z has had altogether.
-    steps = training_args.max_steps + model_args.latent_free_steps if training_args.max_steps > 0 else -1
+    steps = total_steps(model_args, training_args)
     train_without_latent(model, processor, training_args, "baseline", steps, tokenized_train)
     if model_args.lora:
         model = model.merge_and_unload()

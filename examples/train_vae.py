@@ -35,18 +35,18 @@ from datasets import Dataset
 from transformers import Trainer, set_seed
 
 from hf_vae import VAEConfig, VAEDataCollator, VAEModel, VAEProcessor
-from hf_vae.data import grammar, load_texts
+from hf_vae.data import grammar, held_out_files, load_texts
 from hf_vae.evaluation import CollapseReportCallback, LikelihoodEvaluator, collapse_report, elbo_metrics, evaluate_vae
 from hf_vae.hub import RunRecord, create_repository, upload_model, write_model_card
 from hf_vae.latent_space import decode_latents, encode_texts, interpolate, sample_prior
 from hf_vae.latent_space.grammar_probe import grammar_metrics
 from hf_vae.latent_space.plots import plot_interpolation
 from hf_vae.training.arguments import (
-    RESUME_LAST,
     ModelArguments,
     check_arguments,
-    last_checkpoint,
     parse_arguments,
+    resume_checkpoint,
+    total_steps,
     use_all_cores,
 )
 from hf_vae.training.building import build_model, freeze_or_adapt, latent_callbacks
@@ -116,10 +116,7 @@ def load_data(data_args: DataArguments, max_test: int | None, seed: int) -> dict
             "validation": grammar.draw_sentences(num_validation, seed, skip=num_test),
             "train": grammar.draw_sentences(data_args.grammar_sentences, seed, skip=num_test + num_validation),
         }
-    held_out = {"validation": data_args.validation_file, "test": data_args.test_file}
-    # One of the two may stand for both.
-    given = {split: name for split, name in held_out.items() if name}
-    names = {split: (name or next(iter(given.values())), split if name else next(iter(given))) for split, name in held_out.items()}
+    names = held_out_files(data_args.validation_file, data_args.test_file)
     names["train"] = (data_args.train_file, "train")
     most = {"test": max_test, "train": data_args.max_train_samples}
     texts = {split: load_texts(*name, text_column=data_args.text_column, max_rows=most.get(split)) for split, name in names.items()}
@@ -182,9 +179,7 @@ def main(argv: list[str]) -> dict:
         }
 
     # 4. Train with the plain Trainer: first, where the recipe says so, each half by itself.
-    checkpoint = training_args.resume_from_checkpoint
-    if checkpoint in RESUME_LAST:
-        checkpoint = last_checkpoint(training_args)
+    checkpoint = resume_checkpoint(training_args)
     if checkpoint is None and model_args.encoder_pretraining_steps:
         steps = model_args.encoder_pretraining_steps
         pretrain_encoder(model.encoder, processor.encoder_tokenizer, training_args, steps, tokenized["train"])
@@ -211,7 +206,7 @@ def main(argv: list[str]) -> dict:
     language_model_nll = None
     if evaluation_args.with_baseline:
         baseline = freeze_or_adapt(build()[0], model_args)
-        steps = training_args.max_steps + model_args.latent_free_steps if training_args.max_steps > 0 else -1
+        steps = total_steps(model_args, training_args)
         train_without_latent(baseline, processor, training_args, "baseline", steps, tokenized["train"])
         if model_args.lora:
             baseline = baseline.merge_and_unload()

@@ -87,6 +87,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
         for part in (config.encoder, config.decoder):
+            # Without the package a configuration brings its own copy of `LSTMConfig` along, which no Auto class knows yet.
             if part.model_type == LSTMConfig.model_type:
                 register_lstm(type(part))
         self.prepare_decoder_config(config)

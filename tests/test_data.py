@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hf_vae.data import expand_all_pairs, expand_targets, grammar, load_pairs, load_texts
+from hf_vae.data import expand_all_pairs, expand_targets, grammar, held_out_files, load_pairs, load_texts
 
 SOURCE = grammar.realize(grammar.meaning_at(123_456), grammar.FORMS[7])
 
@@ -243,3 +243,9 @@ def test_bad_files_of_texts_are_named(tmp_path, name, content, message):
 def test_a_missing_file_of_texts_is_no_dataset_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no file .*none\.txt"):
         load_texts(str(tmp_path / "none.txt"))
+
+
+def test_one_held_out_file_stands_for_both():
+    assert held_out_files("v.txt", "t.txt") == {"validation": ("v.txt", "validation"), "test": ("t.txt", "test")}
+    assert held_out_files("v.txt", None) == {"validation": ("v.txt", "validation"), "test": ("v.txt", "validation")}
+    assert held_out_files(None, "t.txt") == {"validation": ("t.txt", "test"), "test": ("t.txt", "test")}

@@ -46,9 +46,24 @@ FIGURES = {
 
 
 @pytest.mark.slow
-def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, capsys):
+def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, capsys, monkeypatch):
     output = tmp_path / "paraphrase"
-    metrics = script.main([*SMALL, "--output_dir", str(output), "--with_baseline", "--train_sampling_strategy", "group_by_length"])
+    pretrained = []
+    pretrain = script.pretrain_encoder
+    monkeypatch.setattr(script, "pretrain_encoder", lambda *args: pretrained.append(args[3]) or pretrain(*args))
+    metrics = script.main(
+        [
+            *SMALL,
+            "--output_dir",
+            str(output),
+            "--with_baseline",
+            "--encoder_pretraining_steps",
+            "2",
+            "--train_sampling_strategy",
+            "group_by_length",
+        ]
+    )
+    assert pretrained == [2]
     assert metrics.keys() >= FIGURES and metrics["baseline"].keys() >= FIGURES and "bleu" in metrics["baseline"]["sampling"]
     assert json.loads((output / "metrics.json").read_text()) == metrics
     assert metrics["entropy"] == grammar.entropy()

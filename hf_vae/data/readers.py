@@ -34,6 +34,13 @@ def _read(path_or_name: str, split: str, max_rows: int | None) -> Dataset:
     return data if max_rows is None else data.select(range(min(max_rows, len(data))))
 
 
+def held_out_files(validation_file: str | None, test_file: str | None) -> dict[str, tuple[str, str]]:
+    """File or dataset and its split for `"validation"` and for `"test"`; where only one is given it stands for both."""
+    files = {"validation": validation_file, "test": test_file}
+    given = [(name, split) for split, name in files.items() if name]
+    return {split: (name, split) if name else given[0] for split, name in files.items()}
+
+
 def load_texts(path_or_name: str, split: str = "train", text_column: str = "text", max_rows: int | None = None) -> list[str]:
     """
     Sentences.

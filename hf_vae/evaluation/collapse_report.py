@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from .information import ACTIVE_UNITS_THRESHOLD
 
 # KL and active units are reported and never judged by: free bits let an encoder move z about at no charge, and a model of KL 13
-# with 23 of 32 units active was seen to write the same sentence for every z.
+# with 23 of 32 units active was seen to write one of two sentences whatever the z.
 
 # One nat of I(x; z) tells e = 2.7 examples apart, the least that could be called content. Of few examples, whose ceiling ln N is
 # low itself, half of the ceiling is asked.

@@ -15,6 +15,8 @@ from accelerate import PartialState
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from .schedules import make_schedule
+
 RESUME_LAST = ("True", "true", "last")
 
 
@@ -117,6 +119,17 @@ def last_checkpoint(training_args: TrainingArguments) -> str | None:
     return get_last_checkpoint(directory) if Path(directory).is_dir() else None
 
 
+def resume_checkpoint(training_args: TrainingArguments) -> str | None:
+    """The checkpoint to go on from: the one that is named, or the last one where `True` or `last` is said; `None` to begin anew."""
+    named = training_args.resume_from_checkpoint
+    return last_checkpoint(training_args) if named in RESUME_LAST else named
+
+
+def total_steps(model_args: ModelArguments, training_args: TrainingArguments) -> int:
+    """As many steps as the decoder trains with z and without; -1 where the run counts epochs."""
+    return training_args.max_steps + model_args.latent_free_steps if training_args.max_steps > 0 else -1
+
+
 def check_arguments(model_args: ModelArguments, training_args: TrainingArguments, has_data: bool, model_type: str) -> None:
     """
     Refuses what no training script can do, before anything is computed or written.
@@ -138,6 +151,7 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
         raise ValueError(f"`--resume_from_checkpoint`: {training_args.output_dir} holds no checkpoint.")
     if model_args.batch_norm_gamma is not None and not training_args.dataloader_drop_last:
         raise ValueError("`--batch_norm_gamma` needs `--dataloader_drop_last`: a last batch of one row has no spread to normalise.")
+    make_schedule(model_args.kl_schedule, **parse_json(model_args.kl_schedule_options))
     if training_args.label_smoothing_factor:
         raise ValueError("`--label_smoothing_factor` must be 0: an ELBO has no label smoothing.")
     if model_args.minimum_rate is not None and (model_args.free_bits or model_args.capacity is not None):
