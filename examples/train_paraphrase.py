@@ -33,7 +33,8 @@ from datasets import Dataset
 from transformers import PreTrainedModel, Trainer, set_seed
 
 from hf_vae import ParaphraseVAEConfig, ParaphraseVAEModel, ParaphraseVAEProcessor, VAEDataCollator
-from hf_vae.data import expand_all_pairs, expand_targets, grammar, held_out_files, load_pairs
+from hf_vae.configuration_vae import check_choice
+from hf_vae.data import PAIRINGS, expand_targets, grammar, held_out_files, load_pairs
 from hf_vae.evaluation import LikelihoodEvaluator, elbo_metrics, generate_texts, likelihood_metrics, paraphrase_metrics
 from hf_vae.hub import RunRecord, create_repository, upload_model, write_model_card
 from hf_vae.training.arguments import (
@@ -46,6 +47,7 @@ from hf_vae.training.arguments import (
 )
 from hf_vae.training.building import build_model, freeze_or_adapt, latent_callbacks
 from hf_vae.training.latent_free import train_without_latent
+from hf_vae.training.posterior_fit import fit_posterior
 from hf_vae.training.pretraining import pretrain_encoder
 from hf_vae.training.saving import save_trained
 
@@ -75,8 +77,9 @@ class DataArguments:
     source_column: str = field(default="source", metadata={"help": "Column of the originals."})
     target_column: str = field(default="targets", metadata={"help": "Column of the paraphrases: one text or a list."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training rows."})
-    all_pairs: bool = field(
-        default=False, metadata={"help": "Train on every text of a row as the source of every other one, not of the targets alone."}
+    pairing: str = field(
+        default="targets",
+        metadata={"help": "Pairs to train on: source to targets, or, of paraphrases, both_ways, or all texts of a row."},
     )
     max_source_length: int = field(default=64, metadata={"help": "Sources are cut to so many tokens."})
     max_target_length: int = field(default=64, metadata={"help": "Paraphrases are cut to so many tokens, EOS included."})
@@ -99,6 +102,7 @@ def check_evaluation(data_args: DataArguments, evaluation_args: EvaluationArgume
     """What can be refused of these before anything is computed or written."""
     if evaluation_args.latent_temperature < 0:
         raise ValueError(f"`--latent_temperature` is {evaluation_args.latent_temperature}; it cannot be negative.")
+    check_choice("--pairing", data_args.pairing, tuple(PAIRINGS))
     least = {"num_paraphrases": 2, "importance_samples": 1, "max_test_samples": 2, "max_new_tokens": 1}
     for name, smallest in least.items():
         if getattr(evaluation_args, name) < smallest:
@@ -135,7 +139,7 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
     train = load_pairs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **columns)
     if len(test) < 2:
         raise ValueError(f"{names['test'][0]} has {len(test)} source; figures need at least two.")
-    return (expand_all_pairs if data_args.all_pairs else expand_targets)(train), validation, test
+    return PAIRINGS[data_args.pairing](train), validation, test
 
 
 def build(
@@ -228,6 +232,8 @@ def main(argv: list[str]) -> dict:
     if checkpoint is None and model_args.latent_free_steps:
         train_without_latent(model, processor, training_args, "latent_free", model_args.latent_free_steps, tokenized["train"])
     trainer.train(resume_from_checkpoint=checkpoint)
+    if model_args.posterior_fit_steps:
+        fit_posterior(model, processor, training_args, model_args.posterior_fit_steps, tokenized["train"])
     model.generation_config.latent_temperature = evaluation_args.latent_temperature
     model = save_trained(trainer, processor)
 
@@ -309,6 +315,7 @@ def describe(argv, model_args, data_args, evaluation_args, training_args, test, 
         "free bits": f"{model_args.free_bits} nats per {model_args.free_bits_per}",
         "word dropout": model_args.word_dropout,
         "steps with z = 0 first": model_args.latent_free_steps,
+        "steps of q alone at the end": model_args.posterior_fit_steps,
         "spread of z in the outputs measured": evaluation_args.latent_temperature,
         "optimiser steps": training_args.max_steps if training_args.max_steps > 0 else "–",
         "epochs": training_args.num_train_epochs if training_args.max_steps <= 0 else "–",

@@ -51,6 +51,7 @@ from hf_vae.training.arguments import (
 )
 from hf_vae.training.building import build_model, freeze_or_adapt, latent_callbacks
 from hf_vae.training.latent_free import train_without_latent
+from hf_vae.training.posterior_fit import fit_posterior
 from hf_vae.training.pretraining import pretrain_encoder
 from hf_vae.training.saving import save_trained
 
@@ -200,6 +201,8 @@ def main(argv: list[str]) -> dict:
         callbacks=callbacks,
     )
     trainer.train(resume_from_checkpoint=checkpoint)
+    if model_args.posterior_fit_steps:
+        fit_posterior(model, processor, training_args, model_args.posterior_fit_steps, tokenized["train"])
     model = save_trained(trainer, processor)
 
     # 5. The same model trained without z, for as many steps: the language model that z must pay for itself against.
@@ -271,7 +274,7 @@ def describe(argv, model_args, data_args, training_args, metrics, samples) -> Ru
     named = not embedded and not Path(data_args.train_file).suffix
     techniques = ("kl_schedule", "kl_schedule_options", "free_bits", "free_bits_per", "capacity", "batch_norm_gamma",
                   "bow_loss_weight", "word_dropout", "token_noise", "minimum_rate", "decoder_reset_step", "aggressive_encoder",
-                  "encoder_pretraining_steps", "latent_free_steps")  # fmt: skip
+                  "encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps")  # fmt: skip
     default = ModelArguments()
     training = {name: getattr(model_args, name) for name in techniques if getattr(model_args, name) != getattr(default, name)}
     training |= {

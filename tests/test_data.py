@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hf_vae.data import expand_all_pairs, expand_targets, grammar, held_out_files, load_pairs, load_texts
+from hf_vae.data import expand_all_pairs, expand_both_ways, expand_targets, grammar, held_out_files, load_pairs, load_texts
 
 SOURCE = grammar.realize(grammar.meaning_at(123_456), grammar.FORMS[7])
 
@@ -193,6 +193,12 @@ def test_all_pairs_of_a_row_s_texts(tmp_path):
     # Five captions make 20 pairs, and a text that stands twice is one.
     assert sorted(pairs) == sorted([*((p, q) for p in captions for q in captions if p != q), ("x", "y"), ("y", "x")])
     assert len(expand_targets(load_pairs(path))) == 6
+
+
+def test_pairs_both_ways(tmp_path):
+    path = write(tmp_path / "pairs.jsonl", [{"source": "a", "targets": ["b", "c"]}, {"source": "x", "targets": ["y"]}])
+    pairs = [(row["source"], row["target"]) for row in expand_both_ways(load_pairs(path))]
+    assert sorted(pairs) == [("a", "b"), ("a", "c"), ("b", "a"), ("c", "a"), ("x", "y"), ("y", "x")]
 
 
 @pytest.mark.parametrize(

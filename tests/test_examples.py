@@ -51,6 +51,9 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
     pretrained = []
     pretrain = script.pretrain_encoder
     monkeypatch.setattr(script, "pretrain_encoder", lambda *args: pretrained.append(args[3]) or pretrain(*args))
+    fitted = []
+    fit = script.fit_posterior
+    monkeypatch.setattr(script, "fit_posterior", lambda *args: fitted.append(args[3]) or fit(*args))
     metrics = script.main(
         [
             *SMALL,
@@ -59,11 +62,13 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
             "--with_baseline",
             "--encoder_pretraining_steps",
             "2",
+            "--posterior_fit_steps",
+            "3",
             "--train_sampling_strategy",
             "group_by_length",
         ]
     )
-    assert pretrained == [2]
+    assert pretrained == [2] and fitted == [3]
     assert metrics.keys() >= FIGURES and metrics["baseline"].keys() >= FIGURES and "bleu" in metrics["baseline"]["sampling"]
     assert json.loads((output / "metrics.json").read_text()) == metrics
     assert metrics["entropy"] == grammar.entropy()
@@ -109,9 +114,9 @@ def test_a_stranger_without_the_package_can_load_the_model(script, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--lora", '{"r": 2, "target_modules": ".*decoder.lm.*(q_proj|v_proj)"}'],
-        ["--freeze_decoder", "--activation_checkpointing"],
-        ["--bf16", "--save_strategy", "steps", "--save_steps", "2"],
+        ["--lora", '{"r": 2, "target_modules": ".*decoder.lm.*(q_proj|v_proj)"}', "--posterior_fit_steps", "2"],
+        ["--freeze_decoder", "--activation_checkpointing", "--posterior_fit_steps", "2"],
+        ["--bf16", "--posterior_fit_steps", "2", "--pairing", "both_ways", "--save_strategy", "steps", "--save_steps", "2"],
     ],
     ids=["lora", "frozen decoder", "bf16"],
 )
@@ -180,6 +185,8 @@ def test_every_recipe_parses(script, recipe, tmp_path):
         (["--num_paraphrases", "0"], "`--num_paraphrases` is 0"),
         (["--importance_samples", "0"], "`--importance_samples` is 0"),
         (["--resume_from_checkpoint", "last"], "holds no checkpoint"),
+        (["--pairing", "some"], "`--pairing` is 'some'; choose one of 'targets', 'both_ways', 'all'"),
+        (["--objective", "gsnn", "--posterior_fit_steps", "3"], "`--objective gsnn` does without"),
         (["--lora", '{"task_type": "CAUSAL_LM"}'], "names a `task_type`"),
         (["--train_file", "none.jsonl"], "needs a `--validation_file`"),
         (["--train_file", "none.jsonl", "--validation_file", "none.jsonl"], "There is no file none.jsonl"),

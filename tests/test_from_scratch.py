@@ -3,7 +3,8 @@
 import pytest
 import torch
 from datasets import Dataset
-from transformers import DataCollatorForLanguageModeling
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoModelForCausalLM, DataCollatorForLanguageModeling
 
 from hf_vae import LSTMConfig, VAEConfig, VAEModel, VAEProcessor
 from hf_vae.training.from_scratch import SPECIAL_TOKENS, small_configs, train_tokenizers
@@ -84,7 +85,7 @@ def test_every_pair_of_small_parts_runs(encoder_type, decoder_type):
     processor = VAEProcessor(*tokenizers)
     encoder, decoder = small_configs(
         tokenizers[0], encoder_type, decoder_type, hidden_size=16, embedding_size=12, encoder_layers=1, decoder_layers=2,
-        num_attention_heads=2, dropout=0.25, max_position_embeddings=40,
+        num_attention_heads=2, dropout=0.25, tie_word_embeddings=False, max_position_embeddings=40,
     )  # fmt: skip
     assert encoder.hidden_size == decoder.hidden_size == 16 and (encoder.num_hidden_layers, decoder.num_hidden_layers) == (1, 2)
     for config in (encoder, decoder):
@@ -112,6 +113,15 @@ def test_an_lstm_s_embeddings_are_as_wide_as_its_states_unless_told_otherwise(to
     assert encoder.bidirectional and not decoder.bidirectional
 
 
+@pytest.mark.parametrize("decoder_type", ["llama", "gpt2", "lstm"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_decoder_predicts_with_its_embeddings_where_it_is_tied(tokenizers, decoder_type, tied):
+    _, decoder = small_configs(tokenizers[0], decoder_type=decoder_type, hidden_size=16, tie_word_embeddings=tied)
+    language_model = AutoModelForCausalLM.from_config(decoder)
+    shared = language_model.get_output_embeddings().weight is language_model.get_input_embeddings().weight
+    assert shared is tied
+
+
 def test_what_does_not_exist_is_named(tokenizers):
     for options, message in (
         ({"encoder_type": "gru"}, r"`encoder_type` is 'gru'; choose one of 'bert', 'lstm'"),
@@ -119,6 +129,8 @@ def test_what_does_not_exist_is_named(tokenizers):
     ):
         with pytest.raises(ValueError, match=message):
             small_configs(tokenizers[0], **options)
+    with pytest.raises(StrictDataclassError, match=r"`embedding_size` \(12\) equal to `hidden_size` \(16\)"):
+        small_configs(tokenizers[0], decoder_type="lstm", hidden_size=16, embedding_size=12)
     with pytest.raises(ValueError, match=r"`tokenizer_type` is 'char'"):
         train_tokenizers(TEXTS, 400, "char")
     with pytest.raises(ValueError, match="`vocab_size` is 100; bytes and special tokens alone are 261"):

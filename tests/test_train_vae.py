@@ -319,12 +319,12 @@ def test_every_technique_reaches_the_model_or_a_callback(argv, shows):
 def test_no_technique_is_left_out_of_that_test():
     parts_and_sizes = {
         "encoder_name_or_path", "decoder_name_or_path", "encoder_type", "decoder_type", "hidden_size", "embedding_size",
-        "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "dropout", "tokenizer_type", "vocab_size",
-        "latent_size", "latent_injection", "pooling", "freeze_encoder", "freeze_decoder", "lora",
+        "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "dropout", "tie_word_embeddings",
+        "tokenizer_type", "vocab_size", "latent_size", "latent_injection", "pooling", "freeze_encoder", "freeze_decoder", "lora",
     }  # fmt: skip
-    of_a_stage_before = {"latent_free_steps", "encoder_pretraining_steps"}
+    of_other_stages = {"latent_free_steps", "encoder_pretraining_steps", "posterior_fit_steps"}
     shown = {name for name, _, _ in TECHNIQUES} | {"kl_schedule_options"}
-    assert set(vars(ModelArguments())) == parts_and_sizes | of_a_stage_before | shown
+    assert set(vars(ModelArguments())) == parts_and_sizes | of_other_stages | shown
 
 
 def test_word_dropout_of_one_hides_every_word_from_the_decoder():

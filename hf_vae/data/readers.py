@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -125,22 +126,35 @@ def load_pairs(
     return Dataset.from_list(rows)
 
 
+def _pairs(data: Dataset, pairs_of: Callable[[str, list[str]], Iterable[tuple[str, str]]]) -> Dataset:
+    pairs = (pair for row in data for pair in pairs_of(row["source"], row["targets"]))
+    return Dataset.from_list([{"source": source, "target": target} for source, target in pairs])
+
+
 def expand_targets(data: Dataset) -> Dataset:
     """One row for each target: columns `source` and `target`."""
-    return Dataset.from_list(
-        [{"source": row["source"], "target": target} for row in data for target in row["targets"]],
-    )
+    return _pairs(data, lambda source, targets: ((source, target) for target in targets))
+
+
+def expand_both_ways(data: Dataset) -> Dataset:
+    """
+    The source to each target and each target to the source, where being a paraphrase goes both ways: columns `source` and
+    `target`. A row of many targets weighs only twice what it did.
+    """
+    return _pairs(data, lambda source, targets: (pair for target in targets for pair in ((source, target), (target, source))))
 
 
 def expand_all_pairs(data: Dataset) -> Dataset:
     """
-    Every text of a row as the source of every other one, where being a paraphrase goes both ways: columns `source` and `target`.
-    Five captions of one picture make 20 pairs, not 4.
+    Every text of a row as the source of every other one: columns `source` and `target`. Five captions of one picture make 20
+    pairs, not 4.
     """
-    return Dataset.from_list(
-        [
-            {"source": source, "target": target}
-            for row in data
-            for source, target in itertools.permutations(dict.fromkeys([row["source"], *row["targets"]]), 2)
-        ],
-    )
+    return _pairs(data, lambda source, targets: itertools.permutations(dict.fromkeys([source, *targets]), 2))
+
+
+# How a row with a source and its targets becomes pairs to train on.
+PAIRINGS: dict[str, Callable[[Dataset], Dataset]] = {
+    "targets": expand_targets,
+    "both_ways": expand_both_ways,
+    "all": expand_all_pairs,
+}

@@ -42,6 +42,9 @@ class ModelArguments:
     num_attention_heads: int = field(default=4, metadata={"help": "From nothing: heads of both halves."})
     initializer_range: float = field(default=0.1, metadata={"help": "From nothing: scale of the first weights."})
     dropout: float = field(default=0.0, metadata={"help": "From nothing: dropout of both halves."})
+    tie_word_embeddings: bool = field(
+        default=True, metadata={"help": "From nothing: the decoder predicts with its embeddings' own weights."}
+    )
     tokenizer_type: str = field(default="bpe", metadata={"help": "From nothing: bpe, or word for text split at spaces."})
     vocab_size: int = field(default=1024, metadata={"help": "From nothing: most tokens of the vocabulary."})
     latent_size: int = field(default=32, metadata={"help": "Dimensions of z."})
@@ -79,6 +82,9 @@ class ModelArguments:
     )
     encoder_pretraining_steps: int = field(
         default=0, metadata={"help": "Steps to train the encoder as a masked language model first, on the training texts."}
+    )
+    posterior_fit_steps: int = field(
+        default=0, metadata={"help": "Steps at the end that train q alone, on the true ELBO of the finished decoder."}
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "Train only what is new around the encoder."})
     freeze_decoder: bool = field(default=False, metadata={"help": "Train only what is new around the decoder."})
@@ -161,6 +167,8 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
         )
     if model_args.aggressive_encoder and training_args.eval_strategy == "no":
         raise ValueError("`--aggressive_encoder` ends when evaluations say so; set `--eval_strategy` to steps or epoch.")
+    if model_args.posterior_fit_steps and getattr(model_args, "objective", "cvae") == "gsnn":
+        raise ValueError("`--posterior_fit_steps` trains q, which `--objective gsnn` does without; leave one of them out.")
     reset = model_args.decoder_reset_step
     if reset is not None and 0 < training_args.max_steps <= reset:
         raise ValueError(f"`--decoder_reset_step` is {reset}, and training ends at `--max_steps` {training_args.max_steps}.")

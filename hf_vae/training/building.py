@@ -23,7 +23,7 @@ from .schedules import make_schedule
 NEW_MODULES = ("posterior", "bow", "project", "memory", "prefix", "source_projection", "crossattention", "ln_cross_attn")
 _SIZES = (
     "encoder_type", "decoder_type", "hidden_size", "embedding_size", "encoder_layers", "decoder_layers", "num_attention_heads",
-    "initializer_range", "dropout",
+    "initializer_range", "dropout", "tie_word_embeddings",
 )  # fmt: skip
 
 

@@ -92,6 +92,7 @@ def small_configs(
     num_attention_heads: int = 4,
     initializer_range: float = 0.1,
     dropout: float = 0.0,
+    tie_word_embeddings: bool = True,
     max_position_embeddings: int = 128,
 ) -> tuple[PreTrainedConfig, PreTrainedConfig]:
     """
@@ -107,10 +108,11 @@ def small_configs(
         hidden_size, encoder_layers, decoder_layers, num_attention_heads, initializer_range (`int` or `float`): as their names say.
         embedding_size (`int`, *optional*): of the LSTMs' embeddings; `hidden_size` by default.
         dropout (`float`, defaults to 0.0): of everything that has it.
+        tie_word_embeddings (`bool`, defaults to `True`): the decoder predicts with its embeddings' own weights.
         max_position_embeddings (`int`, defaults to 128): longest text; an LSTM has no such limit.
 
     Raises:
-        ValueError: a type that does not exist.
+        ValueError: a type that does not exist, or an LSTM that cannot be tied because its embeddings have another width.
     """
     check_choice("encoder_type", encoder_type, ("bert", "lstm"))
     check_choice("decoder_type", decoder_type, ("llama", "gpt2", "lstm"))
@@ -145,16 +147,18 @@ def small_configs(
             num_hidden_layers=encoder_layers, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **size
         )
     if decoder_type == "lstm":
-        decoder = LSTMConfig(num_hidden_layers=decoder_layers, **lstm)
+        decoder = LSTMConfig(num_hidden_layers=decoder_layers, tie_word_embeddings=tie_word_embeddings, **lstm)
     elif decoder_type == "gpt2":
         size.update(num_hidden_layers=decoder_layers, n_inner=size.pop("intermediate_size"))
-        decoder = GPT2Config(resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout, **size)
+        decoder = GPT2Config(
+            resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout, tie_word_embeddings=tie_word_embeddings, **size
+        )
     else:
         decoder = LlamaConfig(
             num_hidden_layers=decoder_layers,
             num_key_value_heads=num_attention_heads,
             attention_dropout=dropout,
-            tie_word_embeddings=True,
+            tie_word_embeddings=tie_word_embeddings,
             **size,
         )
     return encoder, decoder

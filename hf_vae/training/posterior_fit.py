@@ -1,0 +1,92 @@
+"""The posterior fitted to the finished decoder: a last stage that trains q alone on the true ELBO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from datasets import Dataset
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from ..processing_vae import VAEProcessor
+from .arguments import stage_arguments
+from .collator import VAEDataCollator
+from .loss_parts import find_model
+
+
+class _AsEvaluated(nn.Module):
+    """Holds a model in evaluation mode, whatever the Trainer says: there its loss is the true negative ELBO, without dropout."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model.eval()
+        for module in model.modules():
+            # cuDNN gives an RNN's gradients in training mode only, where it differs by the dropout between its layers alone.
+            if isinstance(module, nn.RNNBase):
+                module.train()
+
+    def train(self, mode: bool = True) -> _AsEvaluated:
+        self.training = mode
+        return self
+
+    def forward(self, **inputs):
+        return self.model(**inputs, output_logits=False)
+
+
+def fit_posterior(
+    model: Any,
+    processor: VAEProcessor,
+    training_args: TrainingArguments,
+    max_steps: int,
+    train: Dataset,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> None:
+    r"""
+    Trains \(q\) to minimise \(\mathrm{KL}(q(z|x,y) \,\|\, p(z|x,y))\) of the decoder as it stands, by the run's other settings.
+
+    Free bits, a KL weight below one and word dropout leave a q that is not the ELBO's: narrower than what the decoder tells apart,
+    for nothing was charged for it. The decoder's p(y|x), and all that is generated from the prior, stay as they are; the bounds on
+    it become tight (the inference gap of Cremer et al. 2018).
+
+    Args:
+        model ([`VAEModel`]): of any of the family, or a PEFT model around one; what is frozen in it stays so. Left in evaluation
+            mode.
+        processor ([`VAEProcessor`]): its processor.
+        training_args (`TrainingArguments`): the run's. A tenth of the steps at most warms up.
+        max_steps (`int`): optimiser steps.
+        train (`Dataset`): tokenised by the processor.
+        callbacks (`Sequence[TrainerCallback]`): for this Trainer.
+
+    Raises:
+        ValueError: the objective is `"gsnn"`, which has no q.
+    """
+    vae: Any = find_model(model)
+    if getattr(vae.config, "objective", "cvae") == "gsnn":
+        raise ValueError("A posterior cannot be fitted with `objective='gsnn'`: nothing is drawn from it.")
+    # Where the decoder reads x through q's encoder, that encoder is a part of p(y|x,z).
+    shared = getattr(vae.config, "source_conditioning", "prompt") != "prompt" and vae.config.tie_encoders
+    inference = [vae.posterior] if shared else [vae.posterior, vae.encoder]
+    own = {id(parameter) for module in inference for parameter in module.parameters()}
+    frozen = [parameter for parameter in vae.parameters() if parameter.requires_grad and id(parameter) not in own]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    settings = replace(
+        stage_arguments(training_args, "posterior_fit", max_steps),
+        warmup_steps=min(training_args.warmup_steps, max_steps // 10),
+        # The wrapper's `forward` names no columns, and checkpointing works in training mode only.
+        remove_unused_columns=False,
+        activation_checkpointing=False,
+    )
+    Trainer(
+        _AsEvaluated(model),
+        settings,
+        processing_class=processor,
+        train_dataset=train,
+        data_collator=cast(Any, VAEDataCollator(processor)),
+        callbacks=list(callbacks),
+    ).train()
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    model.eval()
