@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
 
@@ -170,9 +171,19 @@ def test_a_file_of_arguments_comes_first_and_the_command_line_overrides_it(scrip
         parse(script, [str(recipe)])
 
 
-@pytest.mark.parametrize("recipe", sorted((EXAMPLES / "recipes").glob("paraphrase_*.yaml")), ids=lambda path: path.stem)
-def test_every_recipe_parses(script, recipe, tmp_path):
-    parse(script, [str(recipe), "--output_dir", str(tmp_path)])
+RECIPES = sorted(path for kind in ("paraphrase", "gupta") for path in (EXAMPLES / "recipes").glob(f"{kind}_*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_parses_and_its_model_trains(script, recipe, tmp_path):
+    model_args, data_args, evaluation_args, training_args = parse(script, [str(recipe), "--output_dir", str(tmp_path / "out")])
+    script.check_arguments(model_args, training_args, True, "paraphrase-vae")
+    script.check_evaluation(data_args, evaluation_args)
+    pairs = expand_targets(grammar.load_paraphrases(8))
+    model, processor = script.build(model_args, data_args, pairs)
+    loss = model.train()(**processor(list(pairs["source"]), list(pairs["target"]))).loss
+    loss.backward()
+    assert torch.isfinite(loss) and model.posterior.linear.weight.grad.abs().sum() > 0
     assert yaml.safe_load(recipe.read_text())["seed"] == 0
 
 
