@@ -64,7 +64,9 @@ class VAEOutput(ModelOutput):
 
 def sentence_nats(logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tensor:
     """-log p(y|·) of each row, summed over its tokens in float32: `(rows, target, vocab)`, `(rows, target)` to `(rows,)`."""
-    return nn.functional.cross_entropy(logits.transpose(1, 2).float(), labels, reduction="none").sum(-1)
+    # One row a token: with the vocabulary in the middle dimension this takes three times as long on a CPU.
+    nats = nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
+    return nats.view(labels.shape).sum(-1)
 
 
 class VAEModel(PreTrainedModel, GenerationMixin):
