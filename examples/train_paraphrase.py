@@ -22,7 +22,6 @@ Every argument of `TrainingArguments` works. A YAML or JSON file of arguments ma
 
 import json
 import logging
-import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +35,7 @@ from hf_vae import ParaphraseVAEConfig, ParaphraseVAEModel, ParaphraseVAEProcess
 from hf_vae.configuration_vae import check_choice
 from hf_vae.data import PAIRINGS, expand_targets, grammar, held_out_files, load_pairs
 from hf_vae.evaluation import LikelihoodEvaluator, elbo_metrics, generate_texts, likelihood_metrics, paraphrase_metrics
-from hf_vae.hub import RunRecord, create_repository, upload_model, write_model_card
+from hf_vae.hub import create_repository, run_record, upload_model, write_metrics, write_model_card
 from hf_vae.training.arguments import (
     ModelArguments,
     check_arguments,
@@ -256,10 +255,25 @@ def main(argv: list[str]) -> dict:
 
     # 7. What a stranger needs: figures, and a card that tells them.
     if state.is_main_process:
-        (output_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        metrics = write_metrics(metrics, output_dir)
         shown = list(zip(test["source"], generated["outputs"], test["targets"]))[:5]
         repository = create_repository(training_args) if push_to_hub else None
-        record = describe(argv, model_args, data_args, evaluation_args, training_args, test, metrics, shown)
+        record = run_record(
+            "examples/train_paraphrase.py",
+            argv,
+            model_args,
+            training_args,
+            data_args.train_file,
+            embedded_corpus="sentences of hf_vae's paraphrase grammar",
+            metrics=metrics,
+            baseline=metrics.get("baseline", {}),
+            measured_on=(
+                f"Measured on {len(test)} held-out sources: bounds on the first reference of each; text metrics on "
+                f"{evaluation_args.num_paraphrases} greedy outputs that differ by z, drawn from the prior at a temperature of "
+                f"{evaluation_args.latent_temperature:g}; without z, on as many beams."
+            ),
+            samples=[(source, outputs[:5]) for source, outputs, _ in shown],
+        )
         write_model_card(model, replace(record, name=repository or record.name), output_dir)
         for source, outputs, references in shown:
             print(f"\n{source}")
@@ -302,45 +316,6 @@ def train_baseline(model_args, training_args, train, tokenized_train, common, le
     set_seed(seed)
     figures["sampling"] = measure(model, *common, latents=zeros, do_sample=True, top_k=0)["metrics"]
     return figures
-
-
-def describe(argv, model_args, data_args, evaluation_args, training_args, test, metrics, shown) -> RunRecord:
-    """What the card tells of this run."""
-    pretrained = [name for name in (model_args.encoder_name_or_path, model_args.decoder_name_or_path) if name]
-    embedded = data_args.train_file is None
-    dataset = "sentences of hf_vae's paraphrase grammar" if embedded else f"the pairs of `{Path(data_args.train_file).name}`"
-    named = not embedded and not Path(data_args.train_file).suffix
-    training = {
-        "KL schedule": f"{model_args.kl_schedule} {model_args.kl_schedule_options}",
-        "free bits": f"{model_args.free_bits} nats per {model_args.free_bits_per}",
-        "word dropout": model_args.word_dropout,
-        "steps with z = 0 first": model_args.latent_free_steps,
-        "steps of q alone at the end": model_args.posterior_fit_steps,
-        "spread of z in the outputs measured": evaluation_args.latent_temperature,
-        "optimiser steps": training_args.max_steps if training_args.max_steps > 0 else "–",
-        "epochs": training_args.num_train_epochs if training_args.max_steps <= 0 else "–",
-        "batch size per device": training_args.per_device_train_batch_size,
-        "learning rate": training_args.learning_rate,
-        "seed": training_args.seed,
-    }
-    return RunRecord(
-        name=training_args.output_dir,
-        command=shlex.join(["accelerate", "launch", "examples/train_paraphrase.py", *argv]),
-        dataset=dataset,
-        metrics=metrics,
-        baseline=metrics.get("baseline", {}),
-        measured_on=(
-            f"Measured on {len(test)} held-out sources: bounds on the first reference of each; text metrics on "
-            f"{evaluation_args.num_paraphrases} greedy outputs that differ by z, drawn from the prior; without z, on as many beams."
-        ),
-        training=training,
-        samples=[(source, outputs[:5]) for source, outputs, _ in shown],
-        base_models=pretrained,
-        dataset_ids=[data_args.train_file] if named else [],
-        # Of other data and other weights only their owners can say.
-        license="apache-2.0" if embedded else None,
-        language="en" if embedded else None,
-    )
 
 
 if __name__ == "__main__":

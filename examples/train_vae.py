@@ -23,8 +23,6 @@ Every argument of `TrainingArguments` works. A YAML or JSON file of arguments ma
 
 import json
 import logging
-import math
-import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,7 +35,7 @@ from transformers import Trainer, set_seed
 from hf_vae import VAEConfig, VAEDataCollator, VAEModel, VAEProcessor
 from hf_vae.data import grammar, held_out_files, load_texts
 from hf_vae.evaluation import CollapseReportCallback, LikelihoodEvaluator, collapse_report, elbo_metrics, evaluate_vae
-from hf_vae.hub import RunRecord, create_repository, upload_model, write_model_card
+from hf_vae.hub import create_repository, run_record, upload_model, write_metrics, write_model_card
 from hf_vae.latent_space import decode_latents, encode_texts, interpolate, sample_prior
 from hf_vae.latent_space.grammar_probe import grammar_metrics
 from hf_vae.latent_space.plots import plot_interpolation
@@ -242,12 +240,21 @@ def main(argv: list[str]) -> dict:
     path = interpolate(model, processor, codes[0], codes[1], steps=7, **generation)
     if state.is_main_process:
         plot_interpolation(path, output_dir / "interpolation.png")
-        # JSON knows no infinity, which a perplexity may be.
-        finite = {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in metrics.items()}
-        (output_dir / "metrics.json").write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
+        finite = write_metrics(metrics, output_dir)
         repository = create_repository(training_args) if push_to_hub else None
         pairs = [(text, [reconstruction]) for text, reconstruction in zip(shown, reconstructions)]
-        record = describe(argv, model_args, data_args, training_args, metrics, pairs)
+        record = run_record(
+            "examples/train_vae.py",
+            argv,
+            model_args,
+            training_args,
+            data_args.train_file,
+            embedded_corpus="sentences of hf_vae's grammar",
+            metrics=metrics,
+            baseline={} if language_model_nll is None else {"iw_nll": language_model_nll},
+            measured_on=f"Measured on {metrics['num_examples']} held-out sentences.",
+            samples=pairs,
+        )
         write_model_card(model, replace(record, name=repository or record.name), output_dir)
         print("\nReconstructions, from the posterior's mean:")
         for text, reconstruction in zip(shown, reconstructions):
@@ -266,40 +273,6 @@ def main(argv: list[str]) -> dict:
             upload_model(repository, training_args)
     state.wait_for_everyone()
     return metrics
-
-
-def describe(argv, model_args, data_args, training_args, metrics, samples) -> RunRecord:
-    """What the card tells of this run."""
-    embedded = data_args.train_file is None
-    named = not embedded and not Path(data_args.train_file).suffix
-    techniques = ("kl_schedule", "kl_schedule_options", "free_bits", "free_bits_per", "capacity", "batch_norm_gamma",
-                  "bow_loss_weight", "word_dropout", "token_noise", "minimum_rate", "decoder_reset_step", "aggressive_encoder",
-                  "encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps")  # fmt: skip
-    default = ModelArguments()
-    training = {name: getattr(model_args, name) for name in techniques if getattr(model_args, name) != getattr(default, name)}
-    training |= {
-        "optimiser steps": training_args.max_steps if training_args.max_steps > 0 else "–",
-        "epochs": training_args.num_train_epochs if training_args.max_steps <= 0 else "–",
-        "batch size per device": training_args.per_device_train_batch_size,
-        "learning rate": training_args.learning_rate,
-        "seed": training_args.seed,
-    }
-    baseline = {"iw_nll": metrics["language_model_nll"]} if "language_model_nll" in metrics else {}
-    return RunRecord(
-        name=training_args.output_dir,
-        command=shlex.join(["accelerate", "launch", "examples/train_vae.py", *argv]),
-        dataset="sentences of hf_vae's grammar" if embedded else f"the sentences of `{Path(data_args.train_file).name}`",
-        metrics=metrics,
-        baseline=baseline,
-        measured_on=f"Measured on {metrics['num_examples']} held-out sentences.",
-        training=training,
-        samples=samples,
-        base_models=[name for name in (model_args.encoder_name_or_path, model_args.decoder_name_or_path) if name],
-        dataset_ids=[data_args.train_file] if named else [],
-        # Of other data and other weights only their owners can say.
-        license="apache-2.0" if embedded else None,
-        language="en" if embedded else None,
-    )
 
 
 if __name__ == "__main__":

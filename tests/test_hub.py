@@ -1,10 +1,14 @@
 """Model cards tell what was measured, in valid metadata."""
 
+import json
+
 import pytest
 from conftest import make_model
 from huggingface_hub import ModelCard
+from transformers import TrainingArguments
 
-from hf_vae.hub import RunRecord, make_model_card, write_model_card
+from hf_vae.hub import RunRecord, make_model_card, run_record, write_metrics, write_model_card
+from hf_vae.training.arguments import ModelArguments
 
 RECORD = RunRecord(
     name="someone/paraphrases",
@@ -46,3 +50,26 @@ def test_card_without_baseline_samples_or_ids(tmp_path):
 def test_a_card_without_figures_is_refused():
     with pytest.raises(ValueError, match="holds none of the known figures"):
         make_model_card(make_model("vae"), RunRecord("n", "c", "d", {"mystery": 1.0}, "m", {}))
+
+
+def test_a_run_s_record_tells_what_was_not_left_at_its_default(tmp_path):
+    settings = TrainingArguments(output_dir=str(tmp_path / "out"), max_steps=7, seed=3)
+    arguments = ("script.py", ["--free_bits", "2"], ModelArguments(free_bits=2.0, hidden_size=64), settings)
+    record = run_record(*arguments, "pairs/train.jsonl", "our own sentences", metrics={}, measured_on="Nowhere.")
+    assert record.command == "accelerate launch script.py --free_bits 2" and record.dataset == "`train.jsonl`"
+    assert record.training == {
+        "free_bits": 2.0, "optimiser steps": 7, "batch size per device": 8, "learning rate": 5e-5, "seed": 3
+    }  # fmt: skip
+    assert (record.license, record.dataset_ids) == (None, [])
+    # A name without an ending is a dataset's on the Hub.
+    assert run_record(*arguments, "someone/pairs", "", metrics={}, measured_on="").dataset_ids == ["someone/pairs"]
+    settings.max_steps = -1
+    record = run_record(*arguments, None, "our own sentences", metrics={}, measured_on="")
+    assert (record.dataset, record.license, record.language) == ("our own sentences", "apache-2.0", "en")
+    assert record.training["epochs"] == 3 and "optimiser steps" not in record.training
+
+
+def test_figures_are_written_as_json_that_any_parser_reads(tmp_path):
+    finite = write_metrics({"ppl": float("inf"), "kl": 1.5, "baseline": {"kl": 0.0}}, tmp_path)
+    assert finite == {"ppl": None, "kl": 1.5, "baseline": {"kl": 0.0}}
+    assert json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail) == finite

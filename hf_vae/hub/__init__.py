@@ -1,6 +1,15 @@
 """Models on the Hub, with pages written from what happened."""
 
-from .model_card import RunRecord, make_model_card, write_model_card
+from .model_card import make_model_card, write_model_card
 from .publishing import create_repository, upload_model
+from .run_record import RunRecord, run_record, write_metrics
 
-__all__ = ["RunRecord", "create_repository", "make_model_card", "upload_model", "write_model_card"]
+__all__ = [
+    "RunRecord",
+    "create_repository",
+    "make_model_card",
+    "run_record",
+    "upload_model",
+    "write_metrics",
+    "write_model_card",
+]

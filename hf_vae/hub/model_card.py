@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
+
+from .run_record import RunRecord
 
 # Paper and citation by model type.
 PAPERS = {
@@ -65,40 +65,6 @@ METRIC_NAMES = {
     "meaning_kept": "Share of outputs that keep the meaning",
     "distinct_correct_in_10": "Distinct correct paraphrases in 10",
 }
-
-
-@dataclass
-class RunRecord:
-    """
-    What a card tells of a run, nothing of which it can find out by itself.
-
-    Args:
-        name (`str`): what `from_pretrained` loads it by.
-        command (`str`): the command line that made it.
-        dataset (`str`): what it was trained and measured on, in words.
-        metrics (`dict[str, float]`): measured figures by their names in `METRIC_NAMES`; others are left out.
-        measured_on (`str`): how many examples of which split, and how they were decoded.
-        training (`dict[str, object]`): settings worth knowing, by name.
-        baseline (`dict[str, float]`, *optional*): the same figures of the model without z.
-        samples (`list[tuple[str, list[str]]]`): sources with outputs.
-        base_models (`list[str]`): Hub ids of the parts; none where they were trained from nothing.
-        dataset_ids (`list[str]`): Hub ids of the data.
-        license (`str`, *optional*): the weights' licence, where it is known.
-        language (`str`, *optional*): of the text.
-    """
-
-    name: str
-    command: str
-    dataset: str
-    metrics: Mapping[str, float]
-    measured_on: str
-    training: Mapping[str, object]
-    baseline: Mapping[str, float] = field(default_factory=dict)
-    samples: Sequence[tuple[str, Sequence[str]]] = ()
-    base_models: Sequence[str] = ()
-    dataset_ids: Sequence[str] = ()
-    license: str | None = None
-    language: str | None = None
 
 
 def make_model_card(model: PreTrainedModel, record: RunRecord) -> ModelCard:

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi
 from transformers import TrainingArguments
 
 # What a training leaves behind that is not part of the model.
-KEPT_BACK = ["checkpoint-*", "runs/*", "baseline/*", "latent_free/*", "encoder_pretraining/*", "language_model_pretraining/*"]
+KEPT_BACK = ["checkpoint-*", "runs/*", "stages/*"]
 
 
 def create_repository(training_args: TrainingArguments) -> str:

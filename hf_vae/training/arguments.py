@@ -184,10 +184,10 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
 
 
 def stage_arguments(training_args: TrainingArguments, name: str, max_steps: int) -> TrainingArguments:
-    """The run's settings for a training that comes before it or beside it, in a directory `name` below the run's own."""
+    """The run's settings for a training before it, after it or beside it, which writes into `stages/<name>` of the run's directory."""
     return replace(
         training_args,
-        output_dir=str(Path(cast(str, training_args.output_dir)) / name),
+        output_dir=str(Path(cast(str, training_args.output_dir)) / "stages" / name),
         max_steps=max_steps,
         eval_strategy="no",
         save_strategy="no",

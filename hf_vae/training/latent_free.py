@@ -46,7 +46,7 @@ def train_without_latent(
         model ([`VAEModel`]): of any of the family, or a PEFT model around one.
         processor ([`VAEProcessor`]): its processor.
         training_args (`TrainingArguments`): the run's.
-        name (`str`): of a directory below the run's `output_dir`, for what the Trainer writes.
+        name (`str`): of a directory below `stages/` in the run's `output_dir`, for what the Trainer writes.
         max_steps (`int`): optimiser steps; -1 for the run's epochs.
         train (`Dataset`): tokenised by the processor.
         callbacks (`Sequence[TrainerCallback]`): for this Trainer.
