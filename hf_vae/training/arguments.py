@@ -184,7 +184,7 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
 
 
 def stage_arguments(training_args: TrainingArguments, name: str, max_steps: int) -> TrainingArguments:
-    """The run's settings for a training before it, after it or beside it, which writes into `stages/<name>` of the run's directory."""
+    """The run's settings for a training before, after or beside it, which writes into `stages/<name>` of the run's directory."""
     return replace(
         training_args,
         output_dir=str(Path(cast(str, training_args.output_dir)) / "stages" / name),
