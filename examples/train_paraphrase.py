@@ -110,19 +110,6 @@ def check_evaluation(data_args: DataArguments, evaluation_args: EvaluationArgume
         raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: figures are measured on held-out pairs.")
 
 
-def check_lengths(model: ParaphraseVAEModel, data_args: DataArguments) -> None:
-    """Refuses lengths at which the longest rows could not be read, which would else show in the middle of training."""
-    source, target = data_args.max_source_length, data_args.max_target_length
-    needed = {"encoder": source + target, "decoder": source + 1 + target}
-    for part, length in needed.items():
-        longest = getattr(getattr(model.config, part).get_text_config(), "max_position_embeddings", None)
-        if longest is not None and length > longest:
-            raise ValueError(
-                f"`--max_source_length` {source} and `--max_target_length` {target} make {length} tokens for the {part}, which "
-                f"holds {longest}; lower them."
-            )
-
-
 def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Dataset, Dataset, Dataset]:
     """Training pairs (`source`, `target`), and validation and test sources with all their `targets`."""
     if data_args.train_file is None:
@@ -142,18 +129,20 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
 
 
 def build(
-    model_args: ParaphraseArguments, data_args: DataArguments, train: Dataset
+    model_args: ParaphraseArguments, data_args: DataArguments, max_new_tokens: int, train: Dataset
 ) -> tuple[PreTrainedModel, ParaphraseVAEProcessor]:
     """The model with its processor, around pretrained parts or from nothing."""
+    source, target = data_args.max_source_length, data_args.max_target_length
+    prompt = source if model_args.source_conditioning == "prompt" else 0
     model, processor = build_model(
         ParaphraseVAEModel,
         ParaphraseVAEProcessor,
         model_args,
         texts=(text for row in train for text in row.values()),
-        max_position_embeddings=max(256, data_args.max_source_length + data_args.max_target_length + 1),
+        encoder_tokens=source + target,
+        decoder_tokens=prompt + 1 + max(target, max_new_tokens),
         source_conditioning=model_args.source_conditioning,
     )
-    check_lengths(model, data_args)
     return freeze_or_adapt(model, model_args), processor
 
 
@@ -196,12 +185,15 @@ def main(argv: list[str]) -> dict:
     use_all_cores(state)
     set_seed(training_args.seed)
 
+    # What the Hub refuses is better refused now than after the training.
+    repository = create_repository(training_args) if push_to_hub and state.is_main_process else None
+
     # 2. Data: one row a pair to train on, one row a source with all its paraphrases to measure on.
     with state.main_process_first():
         train, validation, test = load_data(data_args, evaluation_args.max_test_samples, training_args.seed)
 
     # 3. Model and processor.
-    model, processor = build(model_args, data_args, train)
+    model, processor = build(model_args, data_args, evaluation_args.max_new_tokens, train)
     lengths = {"max_length": data_args.max_source_length, "max_target_length": data_args.max_target_length}
 
     def tokenize(rows):
@@ -257,7 +249,6 @@ def main(argv: list[str]) -> dict:
     if state.is_main_process:
         metrics = write_metrics(metrics, output_dir)
         shown = list(zip(test["source"], generated["outputs"], test["targets"]))[:5]
-        repository = create_repository(training_args) if push_to_hub else None
         record = run_record(
             "examples/train_paraphrase.py",
             argv,
@@ -298,7 +289,7 @@ def train_baseline(model_args, training_args, train, tokenized_train, common, le
     """
     processor, test, data_args, evaluation_args, seed, _ = common
     set_seed(training_args.seed)
-    model, _ = build(model_args, data_args, train)
+    model, _ = build(model_args, data_args, evaluation_args.max_new_tokens, train)
     latent_size = model.config.latent_size
     # As many steps as the model with z has had altogether.
     steps = total_steps(model_args, training_args)

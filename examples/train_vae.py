@@ -149,6 +149,9 @@ def main(argv: list[str]) -> dict:
     use_all_cores(state)
     set_seed(training_args.seed)
 
+    # What the Hub refuses is better refused now than after the training.
+    repository = create_repository(training_args) if push_to_hub and state.is_main_process else None
+
     # 2. Data: sentences.
     with state.main_process_first():
         texts = load_data(data_args, evaluation_args.max_test_samples, training_args.seed)
@@ -158,9 +161,9 @@ def main(argv: list[str]) -> dict:
 
     def build():
         set_seed(training_args.seed)
-        # The encoder's tokenizer and the ways in may add some positions to a sentence, and a generated one may be longer.
-        longest = max(256, data_args.max_length + 2 + 8)
-        return build_model(VAEModel, VAEProcessor, model_args, iter(texts["train"]), longest)
+        longest = data_args.max_length
+        read = {"encoder_tokens": longest, "decoder_tokens": 1 + max(longest, evaluation_args.max_new_tokens)}
+        return build_model(VAEModel, VAEProcessor, model_args, iter(texts["train"]), **read)
 
     model, processor = build()
     callbacks = latent_callbacks(model_args, processor)
@@ -241,7 +244,6 @@ def main(argv: list[str]) -> dict:
     if state.is_main_process:
         plot_interpolation(path, output_dir / "interpolation.png")
         finite = write_metrics(metrics, output_dir)
-        repository = create_repository(training_args) if push_to_hub else None
         pairs = [(text, [reconstruction]) for text, reconstruction in zip(shown, reconstructions)]
         record = run_record(
             "examples/train_vae.py",

@@ -104,6 +104,18 @@ def read_text(
     return hidden_states, getattr(outputs, "pooler_output", None)
 
 
+@torch.no_grad()
+def check_encoder(encoder: PreTrainedModel, pooling: str) -> None:
+    """
+    Reads a few tokens, so that an encoder that cannot serve is refused before anything is trained.
+
+    Raises:
+        ValueError: an encoder without hidden states, or without a pooler where `pooling` is `"pooler"`.
+    """
+    tokens = encoder.dummy_inputs["input_ids"].to(encoder.device)
+    pool(pooling, *read_text("input_ids", encoder, tokens, None), None)
+
+
 def pool(
     pooling: str, hidden_states: torch.Tensor, pooler_output: torch.Tensor | None, attention_mask: torch.Tensor | None
 ) -> torch.Tensor:

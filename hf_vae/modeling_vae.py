@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 from .bag_of_words import BagOfWordsHead
 from .configuration_lstm import LSTMConfig
 from .configuration_vae import VAEConfig
-from .encoders import build_encoder, check_attention_mask, check_length, pool, read_text
+from .encoders import build_encoder, check_attention_mask, check_encoder, check_length, pool, read_text
 from .fitted_prior import GaussianMixturePrior
 from .gaussian import FREE_BITS, DiagonalGaussian, distance_to_capacity
 from .gaussian_head import FixedScaleBatchNorm, GaussianHead
@@ -176,6 +176,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         config = config_class(encoder=encoder_config, decoder=decoder_config, **latent_options)
         cls.prepare_decoder_config(config)
         encoder = build_encoder(config.encoder, config.pooling, encoder_name_or_path, dtype=dtype)
+        check_encoder(encoder, config.pooling)
         decoder = AutoModelForCausalLM.from_pretrained(decoder_name_or_path, config=config.decoder, dtype=dtype)
         return cls(config, encoder=encoder, decoder=decoder)
 
@@ -432,6 +433,10 @@ class VAEModel(PreTrainedModel, GenerationMixin):
                 "takes `labels` away before the model sees them; an ELBO has no label smoothing, leave both unset.) To generate "
                 "text, call `generate`."
             )
+        if not torch.compiler.is_compiling():
+            empty = (labels == -100).all(-1).nonzero().flatten().tolist()
+            if empty:
+                raise ValueError(f"`labels` is all padding in row(s) {empty}: every row needs at least one token.")
         return labels
 
     # Generation -----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
+from huggingface_hub import RepoUrl
+from huggingface_hub.utils import filter_repo_objects
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoProcessor, GPT2Config, RobertaConfig
 
 from hf_vae import ParaphraseVAEModel, ParaphraseVAEProcessor
 from hf_vae.data import expand_targets, grammar
@@ -48,7 +51,8 @@ FIGURES = {
 
 @pytest.mark.slow
 def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, capsys, monkeypatch):
-    output = tmp_path / "paraphrase"
+    monkeypatch.chdir(tmp_path)
+    output = Path("outputs/paraphrase")
     pretrained = []
     pretrain = script.pretrain_encoder
     monkeypatch.setattr(script, "pretrain_encoder", lambda *args: pretrained.append(args[3]) or pretrain(*args))
@@ -58,8 +62,6 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
     metrics = script.main(
         [
             *SMALL,
-            "--output_dir",
-            str(output),
             "--with_baseline",
             "--encoder_pretraining_steps",
             "2",
@@ -87,6 +89,37 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
     assert isinstance(processor, ParaphraseVAEProcessor)
     sequences = model.generate(**processor("the farmer bought a unicorn ."), num_return_sequences=5, max_new_tokens=8)
     assert len(processor.batch_decode(sequences, skip_special_tokens=True)) == 5
+    # The README's quick start, as printed.
+    [quick_start] = re.findall(r"## Quick start.*?```python\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL)
+    exec(quick_start, {})
+    assert capsys.readouterr().out.count("\n") == 5
+
+
+@pytest.mark.slow
+def test_what_is_pushed_and_when(script, tmp_path, monkeypatch):
+    """The repository is asked for before anything is computed, and gets the model without what the training left beside it."""
+    calls = []
+
+    class FakeApi:
+        def __init__(self, token):
+            assert token == "secret"
+
+        def create_repo(self, name, private, exist_ok):
+            calls.append((name, private, exist_ok, (tmp_path / "mine").exists()))
+            return RepoUrl("https://hub.invalid/someone/mine", endpoint="https://hub.invalid")
+
+        def upload_folder(self, repo_id, folder_path, ignore_patterns):
+            files = [str(path.relative_to(folder_path)) for path in Path(folder_path).rglob("*") if path.is_file()]
+            calls.append((repo_id, set(filter_repo_objects(files, ignore_patterns=ignore_patterns))))
+
+    monkeypatch.setattr("hf_vae.hub.publishing.HfApi", FakeApi)
+    lora = ["--lora", '{"r": 2, "target_modules": ".*decoder.lm.*(q_proj|v_proj)"}']
+    script.main([*SMALL, *lora, "--output_dir", str(tmp_path / "mine"), "--push_to_hub", "--hub_token", "secret"])
+    (created, (repository, files)) = calls
+    assert created == ("mine", None, True, False) and repository == "someone/mine"
+    assert {"config.json", "model.safetensors", "README.md", "processor_config.json", "modeling_vae.py"} <= files
+    assert not any(name.startswith(("stages", "checkpoint", "runs")) for name in files)
+    assert "someone/mine" in (tmp_path / "mine" / "README.md").read_text()
 
 
 @pytest.mark.slow
@@ -128,8 +161,6 @@ def test_own_pairs_between_pretrained_parts(script, tmp_path, options):
     rows = grammar.draw_pairs(12, seed=0)
     tokenizer, encoder_tokenizer = train_tokenizers([row["source"] for row in rows], 300)
     encoder, decoder = small_configs(tokenizer, hidden_size=16)
-    from transformers import AutoModelForCausalLM
-
     for name, part, its_tokenizer in (
         ("encoder", AutoModel.from_config(encoder), encoder_tokenizer),
         ("decoder", AutoModelForCausalLM.from_config(decoder), tokenizer),
@@ -180,7 +211,7 @@ def test_every_recipe_parses_and_its_model_trains(script, recipe, tmp_path):
     script.check_arguments(model_args, training_args, True, "paraphrase-vae")
     script.check_evaluation(data_args, evaluation_args)
     pairs = expand_targets(grammar.load_paraphrases(8))
-    model, processor = script.build(model_args, data_args, pairs)
+    model, processor = script.build(model_args, data_args, evaluation_args.max_new_tokens, pairs)
     loss = model.train()(**processor(list(pairs["source"]), list(pairs["target"]))).loss
     loss.backward()
     assert torch.isfinite(loss) and model.posterior.linear.weight.grad.abs().sum() > 0
@@ -196,6 +227,7 @@ def test_every_recipe_parses_and_its_model_trains(script, recipe, tmp_path):
         (["--num_paraphrases", "0"], "`--num_paraphrases` is 0"),
         (["--importance_samples", "0"], "`--importance_samples` is 0"),
         (["--resume_from_checkpoint", "last"], "holds no checkpoint"),
+        (["--resume_from_checkpoint", "nowhere/checkpoint-3"], "there is no directory nowhere/checkpoint-3"),
         (["--pairing", "some"], "`--pairing` is 'some'; choose one of 'targets', 'both_ways', 'all'"),
         (["--objective", "gsnn", "--posterior_fit_steps", "3"], "`--objective gsnn` does without"),
         (["--lora", '{"task_type": "CAUSAL_LM"}'], "names a `task_type`"),
@@ -210,16 +242,49 @@ def test_bad_arguments_are_refused_before_anything_is_written(script, tmp_path, 
     assert not output.exists()
 
 
-def test_an_output_directory_with_a_model_of_another_kind_is_refused(script, tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
-    with pytest.raises(ValueError, match="holds a model of type 'gpt2'"):
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("config.json", '{"model_type": "gpt2"}', "holds a model of type 'gpt2'"),
+        ("config.json", "{", "no transformers model's"),
+        ("config.json", "[]", "no transformers model's"),
+        ("adapter_config.json", "{}", "holds an adapter"),
+        ("modules.json", "[]", "holds a sentence-transformers model"),
+    ],
+)
+def test_an_output_directory_with_a_model_of_another_kind_is_refused(script, tmp_path, name, content, message):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"`--output_dir` .* {message}"):
         script.main([*SMALL, "--output_dir", str(tmp_path)])
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(ValueError, match="is a file"):
+        script.main([*SMALL, "--output_dir", str(tmp_path / name)])
 
 
 def test_lengths_that_the_models_do_not_hold_are_refused(script, tmp_path):
-    model_args, data_args, _, _ = parse(script, [*SMALL, "--output_dir", str(tmp_path)])
-    model, _ = script.build(model_args, data_args, expand_targets(grammar.load_paraphrases(5)))
-    data_args.max_source_length = 400
-    with pytest.raises(ValueError, match=r"make 440 tokens for the encoder, which holds 256"):
-        script.check_lengths(model, data_args)
+    """RoBERTa's kind leaves positions unused, a prefix takes some, and what is generated may be longer than what is learnt."""
+    pairs = expand_targets(grammar.load_paraphrases(5))
+    tokenizer, encoder_tokenizer = train_tokenizers(pairs["source"], 300)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 300}
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    encoder = AutoModel.from_config(RobertaConfig(max_position_embeddings=41, **sizes, **special))
+    decoder = AutoModelForCausalLM.from_config(
+        GPT2Config(n_embd=16, n_layer=1, n_head=2, n_positions=40, vocab_size=300, **special)
+    )
+    for name, part, its_tokenizer in (("encoder", encoder, encoder_tokenizer), ("decoder", decoder, tokenizer)):
+        part.save_pretrained(tmp_path / name)
+        its_tokenizer.save_pretrained(tmp_path / name)
+    parts = ["--encoder_name_or_path", str(tmp_path / "encoder"), "--decoder_name_or_path", str(tmp_path / "decoder")]
+
+    def build(source, target, new, *options):
+        lengths = ["--max_source_length", str(source), "--max_target_length", str(target), "--max_new_tokens", str(new)]
+        model_args, data_args, _, _ = parse(script, [*parts, *lengths, *options, "--output_dir", str(tmp_path / "out")])
+        return script.build(model_args, data_args, new, pairs)
+
+    build(20, 19, 19)
+    with pytest.raises(ValueError, match="make 41 tokens for the encoder, which holds 40"):
+        build(21, 20, 5)
+    with pytest.raises(ValueError, match="make 41 tokens for the decoder, which holds 40"):
+        build(20, 19, 20)
+    with pytest.raises(ValueError, match="make 40 tokens for the decoder, which holds 36"):
+        build(20, 19, 19, "--latent_injection", "prefix")

@@ -10,14 +10,24 @@ from conftest import (
     PAD,
     UNK,
     VARIANTS,
+    VOCAB,
     generation_inputs,
     make_batch,
     make_model,
     tiny_encoder_config,
+    tiny_gpt2_config,
     tiny_llama_config,
 )
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    DistilBertConfig,
+    DPRConfig,
+    GenerationConfig,
+)
 from transformers.utils import ModelOutput
 
 from hf_vae import DiagonalGaussian, GaussianMixturePrior, ParaphraseVAEModel, VAEConfig, VAEModel
@@ -544,6 +554,22 @@ def test_rows_of_padding_are_named(model, batch):
         model(**batch)
 
 
+def test_rows_without_a_target_are_named(model, batch):
+    batch["labels"][2] = -100
+    with pytest.raises(ValueError, match=r"`labels` is all padding in row\(s\) \[2\]"):
+        model(**batch)
+
+
+def test_prompts_of_padding_are_named():
+    model = make_model("paraphrase-prompt")
+    batch = make_batch(model)
+    batch["prompt_attention_mask"][0] = 0
+    with pytest.raises(ValueError, match=r"`prompt_attention_mask` is all padding in row\(s\) \[0\]"):
+        model(**batch)
+    with pytest.raises(ValueError, match=r"`prompt_attention_mask` is all padding in row\(s\) \[0\]"):
+        model.generate(**generation_inputs(batch))
+
+
 def test_conditional_models_need_their_source_and_their_pair():
     for variant, name in (("paraphrase-prompt", "prompt_input_ids"), ("paraphrase-eq", "input_ids")):
         model = make_model(variant)
@@ -631,6 +657,23 @@ def test_an_encoder_without_hidden_states_is_refused():
     model.encoder.forward = lambda **_: ModelOutput(pooler_output=torch.zeros(3, 16))
     with pytest.raises(ValueError, match="returns no `last_hidden_state`"):
         model(**make_batch(model))
+
+
+@pytest.mark.parametrize(
+    "config, options, message",
+    [
+        (DPRConfig, {}, "DPRQuestionEncoder returns no `last_hidden_state`"),
+        (DistilBertConfig, {"pooling": "pooler"}, "the encoder has no pooler; choose 'mean' or 'first'"),
+    ],
+)
+def test_encoders_that_cannot_serve_are_refused_when_the_model_is_made(tmp_path, config, options, message):
+    sizes = {"vocab_size": VOCAB, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    if config is DistilBertConfig:
+        sizes = {"vocab_size": VOCAB, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 16}
+    AutoModel.from_config(config(**sizes)).save_pretrained(tmp_path / "encoder")
+    AutoModelForCausalLM.from_config(tiny_gpt2_config()).save_pretrained(tmp_path / "decoder")
+    with pytest.raises(ValueError, match=message):
+        VAEModel.from_encoder_decoder_pretrained(str(tmp_path / "encoder"), str(tmp_path / "decoder"), **options)
 
 
 def test_prior_log_density_of_nothing_is_log_one():

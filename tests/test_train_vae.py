@@ -60,7 +60,7 @@ def built(*argv):
     """Model arguments, the small model that they ask for, and its processor."""
     sizes = ["--hidden_size", "16", "--num_attention_heads", "2", "--latent_size", "4", "--vocab_size", "400"]
     [model_args] = HfArgumentParser(ModelArguments).parse_args_into_dataclasses([*sizes, *argv])
-    return (model_args, *build_model(VAEModel, VAEProcessor, model_args, TEXTS, max_position_embeddings=64))
+    return (model_args, *build_model(VAEModel, VAEProcessor, model_args, TEXTS, encoder_tokens=64, decoder_tokens=64))
 
 
 def training_arguments(tmp_path, **options):

@@ -17,6 +17,12 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from .schedules import make_schedule
 
+# Files that tell what else a directory holds, beside which a model of ours would be loaded wrongly.
+_OTHER_MODELS = {
+    "adapter_config.json": "an adapter",
+    "modules.json": "a sentence-transformers model",
+    "model_index.json": "a diffusers pipeline",
+}
 RESUME_LAST = ("True", "true", "last")
 
 
@@ -77,7 +83,8 @@ class ModelArguments:
     latent_free_steps: int = field(
         default=0,
         metadata={
-            "help": "Steps to train with z = 0 first: as a language model, or, with a source, until the decoder reads it well."
+            "help": "Steps to train with z = 0 first: as a language model, or, with a source, until the decoder reads it well. "
+            "Checkpoints begin after them."
         },
     )
     encoder_pretraining_steps: int = field(
@@ -153,8 +160,11 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
         raise ValueError("Pretrained parts need `--train_file`; the embedded grammar is for models trained from nothing.")
     if "task_type" in parse_json(model_args.lora):
         raise ValueError("`--lora` names a `task_type`; leave it out: peft's task types expect arguments of other models.")
-    if training_args.resume_from_checkpoint in RESUME_LAST and not last_checkpoint(training_args):
+    named = training_args.resume_from_checkpoint
+    if named in RESUME_LAST and not last_checkpoint(training_args):
         raise ValueError(f"`--resume_from_checkpoint`: {training_args.output_dir} holds no checkpoint.")
+    if named is not None and named not in RESUME_LAST and not Path(named).is_dir():
+        raise ValueError(f"`--resume_from_checkpoint`: there is no directory {named}.")
     if model_args.batch_norm_gamma is not None and not training_args.dataloader_drop_last:
         raise ValueError("`--batch_norm_gamma` needs `--dataloader_drop_last`: a last batch of one row has no spread to normalise.")
     make_schedule(model_args.kl_schedule, **parse_json(model_args.kl_schedule_options))
@@ -174,13 +184,32 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
         raise ValueError(f"`--decoder_reset_step` is {reset}, and training ends at `--max_steps` {training_args.max_steps}.")
     if reset is not None and model_args.lora:
         raise ValueError("`--decoder_reset_step` gives the whole decoder new weights; leave `--lora` out beside it.")
-    config_file = Path(cast(str, training_args.output_dir)) / "config.json"
+    check_output_dir(cast(str, training_args.output_dir), model_type)
+
+
+def check_output_dir(output_dir: str, model_type: str) -> None:
+    """
+    Refuses to write a model of `model_type` where something else lives.
+
+    Raises:
+        ValueError: names what was found.
+    """
+    directory = Path(output_dir)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"`--output_dir` {output_dir} is a file; choose a directory.")
+    for name, what in _OTHER_MODELS.items():
+        if (directory / name).exists():
+            raise ValueError(f"`--output_dir` {output_dir} holds {what} ({name}); choose another directory.")
+    config_file = directory / "config.json"
     if config_file.exists():
-        found = json.loads(config_file.read_text(encoding="utf-8")).get("model_type")
-        if found != model_type:
+        try:
+            found = json.loads(config_file.read_text(encoding="utf-8"))["model_type"]
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"`--output_dir` {training_args.output_dir} holds a model of type {found!r}; choose another directory."
-            )
+                f"`--output_dir` {output_dir} holds a config.json that is no transformers model's; choose another directory."
+            ) from error
+        if found != model_type:
+            raise ValueError(f"`--output_dir` {output_dir} holds a model of type {found!r}; choose another directory.")
 
 
 def stage_arguments(training_args: TrainingArguments, name: str, max_steps: int) -> TrainingArguments:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import AutoTokenizer, TrainerCallback
 
+from ..encoders import reserved_positions
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
 from .aggressive import AggressiveEncoderCallback
@@ -32,7 +33,8 @@ def build_model(
     processor_class: type[VAEProcessor],
     model_args: ModelArguments,
     texts: Iterable[str],
-    max_position_embeddings: int,
+    encoder_tokens: int,
+    decoder_tokens: int,
     **processor_options,
 ) -> tuple[VAEModel, VAEProcessor]:
     """
@@ -41,11 +43,12 @@ def build_model(
     Args:
         model_args ([`ModelArguments`]): those named like a field of the model's configuration become it.
         texts (iterable of `str`): what a vocabulary is learnt from, where the parts start from nothing.
-        max_position_embeddings (`int`): longest text of parts that start from nothing, in tokens.
+        encoder_tokens, decoder_tokens (`int`): the most that each part will have to read; parts that start from nothing are made
+            for that.
         processor_options: passed to the processor.
 
     Raises:
-        ValueError: an option or a part that cannot serve.
+        ValueError: an option or a part that cannot serve, or a pretrained part that does not hold so many tokens.
     """
     config_class: Any = model_class.config_class
     latent_options = {name: value for name, value in vars(model_args).items() if name in config_class.__dataclass_fields__}
@@ -63,9 +66,28 @@ def build_model(
         model = model_class.from_encoder_decoder_pretrained(encoder_name, decoder_name, **latent_options)
     else:
         sizes = {name: getattr(model_args, name) for name in _SIZES}
-        encoder, decoder = small_configs(tokenizer, max_position_embeddings=max_position_embeddings, **sizes)
+        # z may stand on some positions too.
+        longest = max(256, encoder_tokens, decoder_tokens + 1 + config_class().prefix_length)
+        encoder, decoder = small_configs(tokenizer, max_position_embeddings=longest, **sizes)
         model = model_class(config_class(encoder=encoder, decoder=decoder, **latent_options))
+    check_lengths(model, encoder_tokens, decoder_tokens)
     return model, processor
+
+
+def check_lengths(model: VAEModel, encoder_tokens: int, decoder_tokens: int) -> None:
+    """Raises a `ValueError` where a part has not so many positions, which would else show in the middle of training or after it."""
+    decoder = model.decoder
+    parts = {
+        "encoder": (model.config.encoder, encoder_tokens, reserved_positions(model.encoder)),
+        "decoder": (model.config.decoder, decoder_tokens, decoder.num_slots + decoder.first_position),
+    }
+    for part, (config, tokens, reserved) in parts.items():
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+        if positions is not None and tokens > positions - reserved:
+            raise ValueError(
+                f"The longest texts make {tokens} tokens for the {part}, which holds {positions - reserved}; lower the lengths, "
+                "`--max_new_tokens` among them."
+            )
 
 
 def freeze_or_adapt(model: VAEModel, model_args: ModelArguments) -> nn.Module:
