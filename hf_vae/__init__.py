@@ -7,23 +7,26 @@ Importing the package registers its models with `AutoConfig`, `AutoModel`, `Auto
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
 
 from .configuration_conditional_vae import ConditionalVAEConfig
+from .configuration_cvae import CVAEConfig
 from .configuration_lstm import LSTMConfig
 from .configuration_paraphrase_vae import ParaphraseVAEConfig
 from .configuration_vae import VAEConfig
 from .fitted_prior import GaussianMixturePrior
 from .gaussian import DiagonalGaussian
 from .modeling_conditional_vae import ConditionalVAEModel
+from .modeling_cvae import CVAEModel
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import LSTMForCausalLM, LSTMModel
 from .modeling_paraphrase_vae import ParaphraseVAEModel
 from .modeling_vae import LatentOutput, VAEModel, VAEOutput
-from .processing_vae import ConditionalVAEProcessor, ParaphraseVAEProcessor, VAEProcessor
+from .processing_vae import ConditionalVAEProcessor, CVAEProcessor, ParaphraseVAEProcessor, VAEProcessor
 from .training import KLAnnealingCallback, VAEDataCollator
 
 __version__ = "0.1.0"
 
 for _config, _model, _processor in (
     (VAEConfig, VAEModel, VAEProcessor),
+    (CVAEConfig, CVAEModel, CVAEProcessor),
     (ParaphraseVAEConfig, ParaphraseVAEModel, ParaphraseVAEProcessor),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
@@ -36,6 +39,9 @@ for _config, _model, _processor in (
     _processor.register_for_auto_class("AutoProcessor")
 
 __all__ = [
+    "CVAEConfig",
+    "CVAEModel",
+    "CVAEProcessor",
     "ConditionalVAEConfig",
     "ConditionalVAEModel",
     "ConditionalVAEProcessor",

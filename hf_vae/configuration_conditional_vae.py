@@ -5,6 +5,7 @@ from huggingface_hub.dataclasses import strict
 from .configuration_vae import VAEConfig, check_choice
 
 OBJECTIVES = ("cvae", "gsnn", "hybrid")
+PRIOR_TYPES = ("standard", "conditional")
 SOURCE_CONDITIONINGS = ("prompt", "cross_attention", "initial_state")
 
 
@@ -17,9 +18,13 @@ class ConditionalVAEConfig(VAEConfig):
         source_conditioning (`str`, defaults to `"prompt"`): how the decoder sees x. `"prompt"`: as the tokens before the
             start token (any decoder); `"cross_attention"`: through the states of an encoder of x (decoders that have it);
             `"initial_state"`: as the state that an LSTM decoder starts from, made of what an encoder of x has pooled.
-        tie_encoders (`bool`, defaults to `True`): whether one encoder serves q (on the pair x, y) and the decoder (on x).
-            With `False` the decoder has a `source_encoder` of its own. With `"prompt"` the decoder uses no encoder of x:
-            there is nothing to untie.
+        tie_encoders (`bool`, defaults to `True`): whether the encoder that serves q (on the pair x, y) also reads x, for the
+            decoder and for a conditional prior. With `False` they have a `source_encoder` of their own. With `"prompt"` and the
+            standard prior no encoder reads x: there is nothing to untie.
+        prior_type (`str`, defaults to `"standard"`): `"standard"` is N(0, I), `"conditional"` a network p(z|x).
+        prior_regularization (`float`, defaults to 0.0): weight of KL(p(z|x) ‖ N(0, I)) in the training loss.
+        source_noise (`float`, defaults to 0.0): rate at which tokens of x are hidden in training from the decoder and from the
+            prior, not from q (Sohn et al. 2015, section 4.2).
         objective (`str`, defaults to `"cvae"`): what training minimises (Sohn et al. 2015). `"cvae"` is the negative ELBO;
             `"gsnn"` sets q := p, so z comes from the prior as it will in use and there is no KL; `"hybrid"` is
             `hybrid_alpha` times the first plus 1 - `hybrid_alpha` times the second.
@@ -28,11 +33,14 @@ class ConditionalVAEConfig(VAEConfig):
     The other arguments are [`VAEConfig`]'s.
 
     Raises:
-        StrictDataclassError: a choice that does not exist, or `tie_encoders=False` where the decoder uses no encoder of x.
+        StrictDataclassError: a choice that does not exist, a number out of range, or `tie_encoders=False` where no encoder reads x.
     """
 
     source_conditioning: str = "prompt"
     tie_encoders: bool = True
+    prior_type: str = "standard"
+    prior_regularization: int | float = 0.0
+    source_noise: int | float = 0.0
     objective: str = "cvae"
     hybrid_alpha: int | float = 0.5
 
@@ -45,11 +53,20 @@ class ConditionalVAEConfig(VAEConfig):
 
     def validate_source_conditioning(self):
         check_choice("source_conditioning", self.source_conditioning, SOURCE_CONDITIONINGS)
-        if self.source_conditioning == "prompt" and not self.tie_encoders:
+        if self.source_conditioning == "prompt" and self.prior_type == "standard" and not self.tie_encoders:
             raise ValueError(
-                "`tie_encoders=False` with `source_conditioning='prompt'`: the decoder reads the source as its prompt and uses "
-                "no encoder of it. Leave `tie_encoders=True`, or choose `source_conditioning='cross_attention'`."
+                "`tie_encoders=False` with `source_conditioning='prompt'` and the standard prior: the decoder reads the source as "
+                "its prompt, and no encoder reads it. Leave `tie_encoders=True`, or choose `source_conditioning='cross_attention'`."
             )
+
+    def validate_prior(self):
+        check_choice("prior_type", self.prior_type, PRIOR_TYPES)
+        if self.prior_regularization < 0:
+            raise ValueError(f"`prior_regularization` is {self.prior_regularization}; a weight cannot be negative.")
+        if self.prior_regularization and self.prior_type == "standard":
+            raise ValueError("`prior_regularization` has nothing to do: `prior_type='standard'` is N(0, I) already.")
+        if not 0 <= self.source_noise < 1:
+            raise ValueError(f"`source_noise` is {self.source_noise}; it is a rate in [0, 1).")
 
 
 __all__ = ["ConditionalVAEConfig"]

@@ -1,4 +1,4 @@
-"""From one vector of a text to a distribution over z."""
+"""From one vector of a text to a distribution over z: q, and the prior of conditional models."""
 
 import torch
 from torch import nn
@@ -67,3 +67,23 @@ class GaussianHead(nn.Module):
     def forward(self, pooled: torch.Tensor) -> DiagonalGaussian:
         mean, logvar = self.linear(pooled).chunk(2, dim=-1)
         return DiagonalGaussian(self.mean_norm(mean), logvar)
+
+
+class PriorNetwork(nn.Module):
+    """
+    p(z|x): one layer with a tanh over the vector that an encoder made of x, and a Gaussian of that (Sohn et al. 2015; Zhao et al.
+    2017, whose recognition network has no such layer either).
+
+    Args:
+        hidden_size (`int`): width of the vector and of the layer.
+        latent_size (`int`): dimensions of z.
+        dtype (`torch.dtype`): of the weights.
+    """
+
+    def __init__(self, hidden_size: int, latent_size: int, dtype: torch.dtype):
+        super().__init__()
+        self.hidden = nn.Linear(hidden_size, hidden_size, dtype=dtype)
+        self.head = GaussianHead(hidden_size, latent_size, dtype)
+
+    def forward(self, pooled: torch.Tensor) -> DiagonalGaussian:
+        return self.head(torch.tanh(self.hidden(pooled)))

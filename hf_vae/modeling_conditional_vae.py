@@ -1,6 +1,8 @@
 """What all conditional models share: q(z|x,y) reads the pair, p(y|x,z) sees the source x."""
 
 import math
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -8,14 +10,47 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from .configuration_conditional_vae import ConditionalVAEConfig
 from .encoders import build_encoder, pool, read_text
+from .gaussian import DiagonalGaussian
+from .gaussian_head import PriorNetwork
 from .generation_options import LatentGenerationOptions
 from .modeling_vae import LatentOutput, VAEModel, VAEOutput, sentence_nats
 
 
+@dataclass
+class SourceStates:
+    """
+    What an encoder has made of x.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(batch, source, hidden)`): its last layer's.
+        pooler_output (`torch.Tensor` of shape `(batch, hidden)`, *optional*): its pooler's, where it has one.
+        attention_mask (`torch.Tensor` of shape `(batch, source)`, *optional*): 0 on padding.
+    """
+
+    hidden_states: torch.Tensor
+    pooler_output: torch.Tensor | None
+    attention_mask: torch.Tensor | None
+
+    def pool(self, pooling: str) -> torch.Tensor:
+        """One vector `(batch, hidden)` of each x."""
+        return pool(pooling, self.hidden_states, self.pooler_output, self.attention_mask)
+
+
+def hide_tokens(tokens: torch.Tensor, mask: torch.Tensor | None, rate: float) -> torch.Tensor:
+    """
+    An attention mask `(batch, length)` that hides each token of `tokens` with probability `rate`, for a model that is to do
+    without them; a row that would have lost all of them keeps all.
+    """
+    mask = torch.ones_like(tokens) if mask is None else mask
+    kept = mask * (torch.rand(mask.shape, device=mask.device) >= rate).to(mask)
+    return torch.where(kept.any(-1, keepdim=True), kept, mask)
+
+
 class ConditionalVAEModel(VAEModel):
     r"""
-    Base of the conditional models: q(z|x,y), the prior N(0, I), p(y|x,z). The decoder sees x as `config.source_conditioning`
-    says; unless as a prompt, through the encoder that serves q, or its own `source_encoder` (`tie_encoders=False`).
+    Base of the conditional models: q(z|x,y), p(z|x) or N(0, I), p(y|x,z). The decoder sees x as `config.source_conditioning`
+    says. Where the decoder or the prior reads x through an encoder, it is the one that serves q, or with `tie_encoders=False` a
+    `source_encoder` of their own.
     """
 
     config: ConditionalVAEConfig
@@ -35,15 +70,17 @@ class ConditionalVAEModel(VAEModel):
                     f"`source_conditioning={config.source_conditioning!r}`: {type(self.decoder.lm).__name__} has no {lacks}. "
                     "Choose 'prompt', which works with any decoder."
                 )
-            if not config.tie_encoders:
-                reads_pooled = config.source_conditioning == "initial_state"
-                pooling = config.pooling if reads_pooled else "mean"
-                self.source_encoder = build_encoder(config.encoder, pooling, dtype=self.encoder.dtype)
-                if encoder is not None:
-                    # A copy of what was pretrained; a pooler, which nothing reads here, stays behind.
-                    self.source_encoder.load_state_dict(encoder.state_dict(), strict=False)
             self.source_projection = nn.Linear(self.encoder_hidden_size, self.context_size, dtype=self.encoder.dtype)
-            self.post_init()
+        if not config.tie_encoders:
+            reads_pooled = config.source_conditioning == "initial_state" or config.prior_type == "conditional"
+            pooling = config.pooling if reads_pooled else "mean"
+            self.source_encoder = build_encoder(config.encoder, pooling, dtype=self.encoder.dtype)
+            if encoder is not None:
+                # A copy of what was pretrained; a pooler, which nothing reads here, stays behind.
+                self.source_encoder.load_state_dict(encoder.state_dict(), strict=False)
+        if config.prior_type == "conditional":
+            self.prior_network = PriorNetwork(self.encoder_hidden_size, config.latent_size, dtype=self.encoder.dtype)
+        self.post_init()
 
     @staticmethod
     def prepare_decoder_config(config: ConditionalVAEConfig) -> None:
@@ -84,7 +121,52 @@ class ConditionalVAEModel(VAEModel):
             )
         )
 
+    # p(z|x) ---------------------------------------------------------------------------------------------------------------
+
+    def prior(
+        self, batch_size: int, input_ids: torch.LongTensor | None = None, attention_mask: torch.Tensor | None = None
+    ) -> LatentOutput:
+        """
+        The prior of each row: p(z|x) of a network that reads x, or N(0, I) with `config.prior_type="standard"`.
+
+        Args:
+            batch_size (`int`): rows.
+            input_ids, attention_mask (`(batch, source)`): x in the encoder's vocabulary; N(0, I) needs none.
+
+        Raises:
+            ValueError: `input_ids` are missing where the prior reads them.
+        """
+        source = self.read_source(input_ids, attention_mask) if self.config.prior_type == "conditional" else None
+        return self._prior(batch_size, source)
+
+    def _prior(self, batch_size: int, source: SourceStates | None) -> LatentOutput:
+        if self.config.prior_type == "standard":
+            return super().prior(batch_size)
+        return LatentOutput(latent_dist=self.prior_network(cast(SourceStates, source).pool(self.config.pooling)))
+
+    def read_source(self, input_ids: torch.LongTensor | None, attention_mask: torch.Tensor | None = None) -> SourceStates:
+        """
+        x as the encoder of the prior and of the decoder reads it.
+
+        Raises:
+            ValueError: `input_ids` are missing, a row is padding only, or longer than the encoder holds.
+        """
+        if input_ids is None:
+            raise ValueError("`input_ids` is missing: an encoder reads the source, for the prior or for the decoder.")
+        encoder = self.encoder if self.config.tie_encoders else self.source_encoder
+        return SourceStates(*read_text("input_ids", encoder, input_ids, attention_mask), attention_mask)
+
     # p(y|x,z) -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def decoder_reads_encoder(self) -> bool:
+        """Whether the decoder sees x through an encoder, and not as its prompt."""
+        return self.config.source_conditioning != "prompt"
+
+    @property
+    def shares_encoder(self) -> bool:
+        """Whether the encoder of q(z|x,y) also reads x for the decoder or the prior."""
+        return self.config.tie_encoders and (self.decoder_reads_encoder or self.config.prior_type == "conditional")
 
     def condition(
         self,
@@ -100,17 +182,24 @@ class ConditionalVAEModel(VAEModel):
         Raises:
             ValueError: x is missing in the form that `config.source_conditioning` asks for.
         """
-        source = self._source(prompt_input_ids, input_ids)
-        if self.config.source_conditioning == "prompt":
+        source = self.read_source(input_ids, attention_mask) if self.decoder_reads_encoder else None
+        return self._condition(prompt_input_ids, prompt_attention_mask, source)
+
+    def _condition(self, prompt_input_ids, prompt_attention_mask, source: SourceStates | None) -> dict[str, torch.Tensor]:
+        if not self.decoder_reads_encoder:
+            self._check_prompt(prompt_input_ids)
             return super().condition(prompt_input_ids, prompt_attention_mask)
-        encoder = self.encoder if self.config.tie_encoders else self.source_encoder
-        states, pooler_output = read_text("input_ids", encoder, source, attention_mask)
+        source = cast(SourceStates, source)
         if self.config.source_conditioning == "initial_state":
-            pooled = pool(self.config.pooling, states, pooler_output, attention_mask)
-            return {"initial_state": self.source_projection(pooled).to(self.decoder.dtype)}
-        mask = torch.ones_like(source) if attention_mask is None else attention_mask
-        projected = self.source_projection(states).to(self.decoder.dtype)
+            return {"initial_state": self.source_projection(source.pool(self.config.pooling)).to(self.decoder.dtype)}
+        mask = source.attention_mask
+        projected = self.source_projection(source.hidden_states).to(self.decoder.dtype)
+        mask = projected.new_ones(projected.shape[:2], dtype=torch.long) if mask is None else mask
         return {"encoder_hidden_states": projected, "encoder_attention_mask": mask}
+
+    def _check_prompt(self, prompt_input_ids: torch.Tensor | None) -> None:
+        if prompt_input_ids is None:
+            raise ValueError("`prompt_input_ids` is missing: with `source_conditioning='prompt'` it is the source.")
 
     @property
     def context_size(self) -> int:
@@ -126,14 +215,6 @@ class ConditionalVAEModel(VAEModel):
             states = self.decoder.get_input_embeddings()(conditioning["prompt_input_ids"])
             return pool("mean", states, None, conditioning.get("prompt_attention_mask"))
         return pool("mean", conditioning["encoder_hidden_states"], None, conditioning["encoder_attention_mask"])
-
-    def _source(self, prompt_input_ids: torch.Tensor | None, input_ids: torch.Tensor | None) -> torch.Tensor:
-        """x in the form that the decoder sees."""
-        conditioning = self.config.source_conditioning
-        name, source = ("prompt_input_ids", prompt_input_ids) if conditioning == "prompt" else ("input_ids", input_ids)
-        if source is None:
-            raise ValueError(f"`{name}` is missing: with `source_conditioning={conditioning!r}` it is the source.")
-        return source
 
     # The objective --------------------------------------------------------------------------------------------------------
 
@@ -163,6 +244,8 @@ class ConditionalVAEModel(VAEModel):
             prompt_input_ids, prompt_attention_mask (`(batch, prompt)`): x in the decoder's vocabulary.
             labels, latents, num_items_in_batch, output_logits: as in [`VAEModel.forward`].
 
+        In training `config.source_noise` hides tokens of x from all that reads it but q.
+
         Returns:
             [`VAEOutput`].
 
@@ -170,22 +253,38 @@ class ConditionalVAEModel(VAEModel):
             ValueError: `labels`, the pair or the source is missing, or an input is malformed.
         """
         labels = self._check_labels(labels)
+        if self.training and self.config.source_noise:
+            rate = self.config.source_noise
+            attention_mask = None if input_ids is None else hide_tokens(input_ids, attention_mask, rate)
+            if prompt_input_ids is not None:
+                prompt_attention_mask = hide_tokens(prompt_input_ids, prompt_attention_mask, rate)
+        draws = latents is None
+        source = self._source(draws, input_ids, attention_mask)
         posterior = prior = None
-        if latents is None:
-            prior = self.prior(labels.shape[0]).latent_dist
+        if draws:
+            prior = self._prior(labels.shape[0], source).latent_dist
             posterior = prior
             if self.config.objective != "gsnn":
                 posterior = self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist
-        conditioning = self.condition(prompt_input_ids, prompt_attention_mask, input_ids, attention_mask)
+        conditioning = self._condition(prompt_input_ids, prompt_attention_mask, source)
         return self._objective(labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict)
 
+    def _source(self, needs_prior: bool, input_ids, attention_mask) -> SourceStates | None:
+        """x, encoded once for the prior and the decoder, where either reads it."""
+        needed = self.decoder_reads_encoder or (needs_prior and self.config.prior_type == "conditional")
+        return self.read_source(input_ids, attention_mask) if needed else None
+
     def _training_objective(self, objective, output, labels, prior, conditioning) -> torch.Tensor:
-        if self.config.objective != "hybrid":
-            return objective
-        logits = self.decode(prior.sample(), labels, **conditioning)
-        output.prior_reconstruction_loss = sentence_nats(logits, labels)
-        alpha = self.config.hybrid_alpha
-        return alpha * objective + (1 - alpha) * output.prior_reconstruction_loss
+        if self.config.objective == "hybrid":
+            logits = self.decode(prior.sample(), labels, **conditioning)
+            output.prior_reconstruction_loss = sentence_nats(logits, labels)
+            alpha = self.config.hybrid_alpha
+            objective = alpha * objective + (1 - alpha) * output.prior_reconstruction_loss
+        if self.config.prior_regularization:
+            standard = DiagonalGaussian.standard(len(prior.mean), self.config.latent_size, prior.mean.device)
+            output.prior_kl = prior.kl(standard).sum(-1)
+            objective = objective + self.config.prior_regularization * output.prior_kl
+        return objective
 
     @torch.no_grad()
     def generate(
@@ -213,15 +312,22 @@ class ConditionalVAEModel(VAEModel):
         options, model_kwargs = LatentGenerationOptions.settle(
             self.generation_config, generation_config, latents, latent_source, latent_temperature, num_return_sequences, kwargs
         )
-        batch = self._source(prompt_input_ids, input_ids).shape[0]
+        if not self.decoder_reads_encoder:
+            self._check_prompt(prompt_input_ids)
+        given = prompt_input_ids if prompt_input_ids is not None else input_ids
+        batch = 0 if given is None else given.shape[0]
+        from_prior = latents is None and options.latent_source in (None, "prior")
+        source = self._source(from_prior, input_ids, attention_mask)
         if latents is not None:
             latents = options.accept(latents, batch, self.config.latent_size)
         elif options.latent_source == "posterior":
             posterior = self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist
             latents = options.draw(posterior, generator)
+        elif from_prior:
+            latents = options.draw(self._prior(batch, source).latent_dist, generator)
         else:
-            latents = self._draw_from_prior(batch, options, generator)
-        conditioning = self.condition(prompt_input_ids, prompt_attention_mask, input_ids, attention_mask)
+            latents = self._draw_from_fitted_prior(batch, options, generator)
+        conditioning = self._condition(prompt_input_ids, prompt_attention_mask, source)
         return self._generate(latents, batch, conditioning, options, model_kwargs)
 
 

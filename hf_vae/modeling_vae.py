@@ -44,6 +44,8 @@ class VAEOutput(ModelOutput):
             `latents` were given.
         prior_reconstruction_loss (`torch.Tensor` of shape `(batch,)`): -log p(y|x,z) with z from the prior, nats per sentence; in
             the training of conditional models with the hybrid objective.
+        prior_kl (`torch.Tensor` of shape `(batch,)`): KL(p(z|x) ‖ N(0, I)), nats per sentence, not weighted; in training with
+            `config.prior_regularization`.
         bow_loss (`torch.Tensor` of shape `(batch,)`): the bag-of-words loss, nats per sentence, not weighted; with
             `config.bow_loss_weight`.
         posterior_mean, posterior_logvar, prior_mean, prior_logvar (`torch.Tensor` of shape `(batch, latent_size)`).
@@ -54,6 +56,7 @@ class VAEOutput(ModelOutput):
     reconstruction_loss: torch.Tensor | None = None
     kl: torch.Tensor | None = None
     prior_reconstruction_loss: torch.Tensor | None = None
+    prior_kl: torch.Tensor | None = None
     bow_loss: torch.Tensor | None = None
     posterior_mean: torch.Tensor | None = None
     posterior_logvar: torch.Tensor | None = None
@@ -496,15 +499,17 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             latents = options.accept(latents, batch, self.config.latent_size)
         elif source == "posterior":
             latents = options.draw(self.encode(input_ids, attention_mask, token_type_ids).latent_dist, generator)
+        elif source == "prior":
+            latents = options.draw(self.prior(batch).latent_dist, generator)
         else:
-            latents = self._draw_from_prior(batch, options, generator)
+            latents = self._draw_from_fitted_prior(batch, options, generator)
         conditioning = self.condition(prompt_input_ids, prompt_attention_mask)
         return self._generate(latents, batch, conditioning, options, model_kwargs)
 
-    def _draw_from_prior(self, batch: int, options: LatentGenerationOptions, generator: torch.Generator | None) -> torch.Tensor:
-        """One z for each sequence to return: from the prior, or from the one that was fitted after training."""
-        if options.latent_source != "fitted_prior":
-            return options.draw(self.prior(batch).latent_dist, generator)
+    def _draw_from_fitted_prior(
+        self, batch: int, options: LatentGenerationOptions, generator: torch.Generator | None
+    ) -> torch.Tensor:
+        """One z for each sequence to return, from the prior that was fitted after training."""
         if self.fitted_prior is None:
             raise ValueError(
                 "`latent_source` is 'fitted_prior', and this model has none: fit one with `hf_vae.latent_space.fit_prior` and keep "

@@ -217,8 +217,12 @@ class ConditionalVAEProcessor(VAEProcessor):
         return prompt[:-1] if closed else prompt
 
 
+class CVAEProcessor(ConditionalVAEProcessor):
+    """Processor of a [`CVAEModel`]: `text` is what is given, `text_target` what is generated."""
+
+
 class ParaphraseVAEProcessor(ConditionalVAEProcessor):
     """Processor of a [`ParaphraseVAEModel`]: `text` is the original, `text_target` its paraphrase."""
 
 
-__all__ = ["ConditionalVAEProcessor", "ParaphraseVAEProcessor", "VAEProcessor"]
+__all__ = ["CVAEProcessor", "ConditionalVAEProcessor", "ParaphraseVAEProcessor", "VAEProcessor"]

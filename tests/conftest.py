@@ -13,6 +13,9 @@ from transformers import BertConfig, GPT2Config, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
 from hf_vae import (
+    ConditionalVAEModel,
+    CVAEConfig,
+    CVAEModel,
     LSTMConfig,
     ParaphraseVAEConfig,
     ParaphraseVAEModel,
@@ -76,6 +79,9 @@ def make_model(variant: str, decoder: str = "gpt2", **options):
         parts.update(encoder=tiny_lstm_config(bidirectional=True), decoder=tiny_lstm_config(num_hidden_layers=2))
         bowman = {"latent_injection": ["memory", "embedding"], "pooling": "pooler"}
         return VAEModel(VAEConfig(**{**parts, **bowman, **options})).eval()
+    if variant.startswith("cvae"):
+        conditional = {"cvae": {}, "cvae-cross": {"source_conditioning": "cross_attention", "tie_encoders": False}}[variant]
+        return CVAEModel(CVAEConfig(**{**parts, **conditional, **options})).eval()
     conditioning = {
         "paraphrase-prompt": {},
         "paraphrase-eq": {"source_conditioning": "cross_attention"},
@@ -87,7 +93,10 @@ def make_model(variant: str, decoder: str = "gpt2", **options):
     return ParaphraseVAEModel(ParaphraseVAEConfig(**{**parts, **conditioning, **options})).eval()
 
 
-VARIANTS = ("vae", "vae-optimus", "vae-lstm", "paraphrase-prompt", "paraphrase-eq", "paraphrase-cross", "paraphrase-lstm")
+VARIANTS = (
+    "vae", "vae-optimus", "vae-lstm", "cvae", "cvae-cross", "paraphrase-prompt", "paraphrase-eq", "paraphrase-cross",
+    "paraphrase-lstm",
+)  # fmt: skip
 
 
 def make_batch(model, rows: int = 3, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -107,7 +116,7 @@ def make_batch(model, rows: int = 3, seed: int = 0) -> dict[str, torch.Tensor]:
     labels, mask = ragged(6)
     labels[range(rows), mask.sum(-1) - 1] = EOS
     batch["labels"] = labels.masked_fill(mask == 0, -100)
-    if isinstance(model, ParaphraseVAEModel):
+    if isinstance(model, ConditionalVAEModel):
         batch["posterior_input_ids"], batch["posterior_attention_mask"] = ragged(11)
         if model.config.source_conditioning == "prompt":
             batch["prompt_input_ids"], batch["prompt_attention_mask"] = ragged(5, left=True)

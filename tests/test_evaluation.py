@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaForCausalLM
 
-from hf_vae import DiagonalGaussian, ParaphraseVAEConfig, ParaphraseVAEModel
+from hf_vae import CVAEConfig, CVAEModel, CVAEProcessor, DiagonalGaussian, ParaphraseVAEConfig, ParaphraseVAEModel
 from hf_vae.evaluation import (
     LikelihoodEvaluator,
     bleu,
@@ -34,6 +34,7 @@ from hf_vae.evaluation import (
 )
 from hf_vae.evaluation.evaluate_metric import ParaphraseMetric
 from hf_vae.evaluation.examples import NOISE_BLOCK, example_noise, sample_noise
+from hf_vae.evaluation.likelihood import error_of_mean
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
 TARGETS = ["a cat", "the dog ran", "the mat sat", "a dog", "the park"]
@@ -188,9 +189,59 @@ def test_a_bound_of_more_samples_than_a_block_is_the_whole_formula(evaluated):
     rows = [(prior.log_prob(sample) - posterior.log_prob(sample)).squeeze(-1) for sample in z.unbind(1)]
     nll = evaluated.nll(z)
     expected = importance_weighted_nll(torch.stack(rows, dim=1) - nll)
-    bound, first = evaluated.importance_weighted(posterior, prior, num_samples, seed=2)
-    torch.testing.assert_close(bound, expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(first, nll[:, 0], atol=1e-4, rtol=0)
+    bound = evaluated.importance_weighted(posterior, prior, num_samples, seed=2)
+    torch.testing.assert_close(bound.nll, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(bound.reconstruction, nll[:, 0], atol=1e-4, rtol=0)
+
+
+@pytest.fixture
+def with_prior_network(processor):
+    """A CVAE with one latent dimension, each source with another p(z|x)."""
+    torch.manual_seed(1)
+    encoder, decoder = tiny_encoder_config(), tiny_llama_config()
+    encoder.vocab_size, decoder.vocab_size = len(processor.encoder_tokenizer), len(processor.tokenizer)
+    model = CVAEModel(CVAEConfig(encoder=encoder, decoder=decoder, latent_size=1)).eval()
+    with torch.no_grad():
+        model.decoder.project.weight *= 3
+        model.prior_network.head.linear.weight *= 0.5
+        # A q that covers the prior: importance weights then have a spread that 200 of them show.
+        model.posterior.linear.weight *= 0.2
+    return LikelihoodEvaluator(model, CVAEProcessor(*parts_of(processor)), TEXTS, TARGETS, batch_size=3, chunk=100)
+
+
+def parts_of(processor):
+    return processor.tokenizer, processor.encoder_tokenizer
+
+
+def test_conditional_likelihood_under_a_prior_network_is_the_integral(with_prior_network):
+    evaluator = with_prior_network
+    prior = evaluator.prior()
+    assert prior.mean.std() > 0.05 and prior.logvar.std() > 0.05
+    log_prior = prior.log_prob(GRID.view(-1, 1, 1)).squeeze(-1).T
+    exact = -(torch.logsumexp(log_prior - nll_on_grid(evaluator), dim=1) + math.log(16 / 800))
+    figures = likelihood_metrics(evaluator, num_samples=2_000)
+    for name in ("iw_nll", "mc_nll"):
+        assert 0 < figures[f"{name}_error"] < 0.02
+        assert figures[name] == pytest.approx(exact.mean().item(), abs=4 * figures[f"{name}_error"] + 1e-3)
+    assert figures["kl"] == pytest.approx(evaluator.posterior().kl(prior).sum(-1).mean().item())
+
+
+def test_the_standard_error_is_the_spread_over_draws_of_z(with_prior_network):
+    posterior, prior = with_prior_network.posterior(), with_prior_network.prior()
+    for proposal in (posterior, prior):
+        runs = [with_prior_network.importance_weighted(proposal, prior, 200, seed) for seed in range(40)]
+        spread = torch.stack([run.nll for run in runs]).std(0)
+        told = torch.stack([run.error for run in runs]).mean(0)
+        torch.testing.assert_close(told, spread, rtol=0.45, atol=0)
+    means = torch.tensor([run.nll.mean() for run in runs])
+    assert error_of_mean(runs[0].error) == pytest.approx(means.std().item(), rel=0.4)
+
+
+def test_a_gsnn_is_measured_with_z_from_its_prior(with_prior_network):
+    """Its q was never trained."""
+    with_prior_network.model.config.objective = "gsnn"
+    figures = likelihood_metrics(with_prior_network, num_samples=400)
+    assert figures["kl"] == pytest.approx(0, abs=1e-6) and figures["iw_nll"] == pytest.approx(figures["mc_nll"], abs=0.1)
 
 
 # Refinement ---------------------------------------------------------------------------------------------------------------

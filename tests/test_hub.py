@@ -47,6 +47,11 @@ def test_card_without_baseline_samples_or_ids(tmp_path):
     assert card.data.base_model is None
 
 
+@pytest.mark.parametrize("variant, key", [("vae", "bowman2015generating"), ("cvae", "sohn2015learning")])
+def test_every_variant_cites_its_paper(variant, key):
+    assert f"@inproceedings{{{key}," in make_model_card(make_model(variant), RECORD).text
+
+
 def test_a_card_without_figures_is_refused():
     with pytest.raises(ValueError, match="holds none of the known figures"):
         make_model_card(make_model("vae"), RunRecord("n", "c", "d", {"mystery": 1.0}, "m", {}))

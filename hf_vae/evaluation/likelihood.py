@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from transformers import BatchEncoding
 
 from ..gaussian import DiagonalGaussian
 from ..modeling_conditional_vae import ConditionalVAEModel
-from ..modeling_vae import VAEModel, sentence_nats
+from ..modeling_vae import LatentOutput, VAEModel, sentence_nats
 from ..processing_vae import VAEProcessor
 from .examples import NOISE_BLOCK, example_noise, gather_in_order, own_batches, sample_noise
 
@@ -57,6 +58,17 @@ class ExampleBatch:
             logits = self.model.decode(part.flatten(0, 1), labels, **repeated)
             chunks.append(sentence_nats(logits, labels).view(-1, count))
         return torch.cat(chunks, dim=1)
+
+
+class ImportanceWeighted(NamedTuple):
+    """
+    Of each example, `(examples,)`, nats per sentence: `importance_weighted_nll`, its `standard_error`, and -log p(y|x,z) of the
+    first z.
+    """
+
+    nll: torch.Tensor
+    error: torch.Tensor
+    reconstruction: torch.Tensor
 
 
 class LikelihoodEvaluator:
@@ -113,22 +125,27 @@ class LikelihoodEvaluator:
         """Every target's tokens as the model is scored on them: EOS is one, the start token is none."""
         return self.processor(self.texts, self.targets, return_tensors=None, **self.processor_options)["labels"]
 
-    @torch.no_grad()
     def posterior(self) -> DiagonalGaussian:
-        """q of every example, in order, on the CPU; each is encoded once."""
+        """q of every example, in order, on the CPU; each is encoded once. With `objective="gsnn"` q is the prior."""
+        if getattr(self.model.config, "objective", None) == "gsnn":
+            return self.prior()
+        return self._of_each("encoding", lambda batch: call_with(self.model.encode, batch.inputs))
+
+    def prior(self) -> DiagonalGaussian:
+        """p of every example, in order, on the CPU."""
+        if getattr(self.model.config, "prior_type", "standard") == "standard":
+            return DiagonalGaussian.standard(len(self), self.model.config.latent_size)
+        return self._of_each("priors", lambda batch: call_with(self.model.prior, batch.inputs, batch_size=len(batch.numbers)))
+
+    @torch.no_grad()
+    def _of_each(self, description: str, distribution_of: Callable[[ExampleBatch], LatentOutput]) -> DiagonalGaussian:
         numbers: list[int] = []
         rows: list[torch.Tensor] = []
-        for batch in self.batches("encoding"):
-            latent_dist = call_with(self.model.encode, batch.inputs).latent_dist
+        for batch in self.batches(description):
+            latent_dist = distribution_of(batch).latent_dist
             numbers += batch.numbers
             rows += torch.stack([latent_dist.mean, latent_dist.logvar], dim=1).cpu().unbind()
         return DiagonalGaussian(*torch.stack(gather_in_order(numbers, rows)).unbind(1))
-
-    @torch.no_grad()
-    def prior(self) -> DiagonalGaussian:
-        """p of every example, in order, on the CPU."""
-        prior = self.model.prior(len(self)).latent_dist
-        return DiagonalGaussian(prior.mean.cpu(), prior.logvar.cpu())
 
     @torch.no_grad()
     def nll(self, latents: torch.Tensor) -> torch.Tensor:
@@ -151,7 +168,7 @@ class LikelihoodEvaluator:
     @torch.no_grad()
     def importance_weighted(
         self, posterior: DiagonalGaussian, prior: DiagonalGaussian, num_samples: int, seed: int = 0
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> ImportanceWeighted:
         """
         The importance-weighted bound with z from q, in memory that does not grow with the number of samples or of examples.
 
@@ -161,7 +178,7 @@ class LikelihoodEvaluator:
             seed (`int`, defaults to 0): of the noise.
 
         Returns:
-            `importance_weighted_nll` and -log p(y|x,z) of each example's first z, `(examples,)`, nats per sentence.
+            [`ImportanceWeighted`].
 
         Raises:
             ValueError: `num_samples` below 1.
@@ -178,11 +195,16 @@ class LikelihoodEvaluator:
                 nll = batch.nll(latents).cpu()
                 nlls.append(nll)
                 log_weights.append((p.log_prob(latents) - q.log_prob(latents)).sum(-1) - nll)
-            bound = importance_weighted_nll(torch.cat(log_weights, dim=1))
+            weights = torch.cat(log_weights, dim=1)
+            bound, error = importance_weighted_nll(weights), standard_error(weights)
             numbers += batch.numbers
-            rows += torch.stack([bound, nlls[0][:, 0]], dim=1).unbind()
-        bound, first = torch.stack(gather_in_order(numbers, rows)).unbind(1)
-        return bound, first
+            rows += torch.stack([bound, error, nlls[0][:, 0]], dim=1).unbind()
+        return ImportanceWeighted(*torch.stack(gather_in_order(numbers, rows)).unbind(1))
+
+
+def error_of_mean(errors: torch.Tensor) -> float:
+    """Standard error of the mean of independent estimates with these standard errors."""
+    return (errors.square().sum().sqrt() / len(errors)).item()
 
 
 def call_with(method, inputs: BatchEncoding, **options):
@@ -224,6 +246,24 @@ def importance_weighted_nll(log_weights: torch.Tensor) -> torch.Tensor:
     return math.log(log_weights.shape[1]) - torch.logsumexp(log_weights, dim=1)
 
 
+def standard_error(log_weights: torch.Tensor) -> torch.Tensor:
+    """
+    Standard error of `importance_weighted_nll` over draws of z, on the very same examples, to first order (delta method): the
+    standard deviation of the weights over their mean and √K. It says nothing of the bound's distance from -log p(y|x), and nothing
+    where a few weights are all there is.
+
+    Args:
+        log_weights (`torch.Tensor` of shape `(examples, K)`).
+
+    Returns:
+        `torch.Tensor` of shape `(examples,)`, nats per sentence; infinite for K = 1, which shows no spread.
+    """
+    if log_weights.shape[1] == 1:
+        return torch.full_like(log_weights[:, 0], math.inf)
+    shares = log_weights.softmax(dim=1)
+    return shares.std(dim=1) * math.sqrt(log_weights.shape[1])
+
+
 def likelihood_metrics(
     evaluator: LikelihoodEvaluator, num_samples: int = 100, seed: int = 0, posterior: DiagonalGaussian | None = None
 ) -> dict[str, float]:
@@ -241,7 +281,8 @@ def likelihood_metrics(
         prior), `elbo` (minus their sum), `iw_nll`; `nll_posterior` (the same as `reconstruction`), `nll_prior` (z from the prior),
         `nll_shuffled` (z from the posterior of the next example), `nll_zero` (z = 0). Of conditional models also `mc_nll`,
         -log 1/K Σ_k p(y|x,z_k) with z_k from the prior (Sohn et al. 2015, equation 6): an upper bound like `iw_nll`, the better one
-        where the decoder is good with any z.
+        where the decoder is good with any z. `iw_nll_error` and `mc_nll_error` are standard errors over draws of z, on these very
+        examples.
 
     Raises:
         ValueError: `num_samples` below 1, or a single example, which has no other to take a z from.
@@ -250,7 +291,8 @@ def likelihood_metrics(
     check_several(len(evaluator))
     posterior = evaluator.posterior() if posterior is None else posterior
     prior = evaluator.prior()
-    iw_nll, reconstruction = evaluator.importance_weighted(posterior, prior, num_samples, seed)
+    bound = evaluator.importance_weighted(posterior, prior, num_samples, seed)
+    reconstruction = bound.reconstruction
     kl = posterior.kl(prior).sum(-1)
     size = (len(evaluator), 1, posterior.mean.shape[-1])
     first = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * example_noise(*size, seed)
@@ -260,7 +302,8 @@ def likelihood_metrics(
     metrics = {
         "elbo": -(reconstruction + kl).mean().item(),
         "kl": kl.mean().item(),
-        "iw_nll": iw_nll.mean().item(),
+        "iw_nll": bound.nll.mean().item(),
+        "iw_nll_error": error_of_mean(bound.error),
         "reconstruction": reconstruction.mean().item(),
         "nll_posterior": reconstruction.mean().item(),
         "nll_prior": exchanged[:, 0].mean().item(),
@@ -269,5 +312,6 @@ def likelihood_metrics(
     }
     if isinstance(evaluator.model, ConditionalVAEModel):
         # Importance weights are 1 where the proposal is the prior itself.
-        metrics["mc_nll"] = evaluator.importance_weighted(prior, prior, num_samples, seed + 1)[0].mean().item()
+        sampled = evaluator.importance_weighted(prior, prior, num_samples, seed + 1)
+        metrics.update(mc_nll=sampled.nll.mean().item(), mc_nll_error=error_of_mean(sampled.error))
     return metrics

@@ -19,6 +19,13 @@ PAPERS = {
         "booktitle": "AAAI Conference on Artificial Intelligence",
         "key": "gupta2018deep",
     },
+    "text-cvae": {
+        "title": "Learning Structured Output Representation using Deep Conditional Generative Models",
+        "authors": "Sohn, Kihyuk and Yan, Xinchen and Lee, Honglak",
+        "year": "2015",
+        "booktitle": "Advances in Neural Information Processing Systems",
+        "key": "sohn2015learning",
+    },
     "text-vae": {
         "title": "Generating Sentences from a Continuous Space",
         "authors": "Bowman, Samuel R. and Vilnis, Luke and Vinyals, Oriol and Dai, Andrew and Jozefowicz, Rafal and Bengio, Samy",

@@ -21,7 +21,9 @@ from .minimum_rate import MinimumDesiredRateCallback
 from .schedules import make_schedule
 
 # Modules that no pretrained part brings along: trained whatever is frozen.
-NEW_MODULES = ("posterior", "bow", "project", "memory", "prefix", "source_projection", "crossattention", "ln_cross_attn")
+NEW_MODULES = (
+    "posterior", "prior_network", "bow", "project", "memory", "prefix", "source_projection", "crossattention", "ln_cross_attn",
+)  # fmt: skip
 _SIZES = (
     "encoder_type", "decoder_type", "hidden_size", "embedding_size", "encoder_layers", "decoder_layers", "num_attention_heads",
     "initializer_range", "dropout", "tie_word_embeddings",
