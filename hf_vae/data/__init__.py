@@ -1,4 +1,4 @@
-"""The grammar corpus and the readers of the examples' file formats."""
+"""The grammar corpus and its dialogues, and the readers of the examples' file formats."""
 
 from .readers import PAIRINGS, expand_all_pairs, expand_both_ways, expand_targets, held_out_files, load_pairs, load_texts
 
