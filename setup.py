@@ -28,6 +28,7 @@ setup(
         "evaluate>=0.4.6",
         "huggingface_hub>=2.4",
         "Jinja2>=3.1.6",
+        "nltk>=3.10.4",
         "peft>=0.21.2",
         "sacrebleu>=2.6",
         "scikit-learn>=1.9",

@@ -6,6 +6,14 @@ neither on batches nor on the number of processes.
 from .callbacks import CollapseReportCallback
 from .collapse_report import CollapseReport, collapse_report
 from .compute_metrics import elbo_metrics
+from .dialog_metrics import (
+    act_match,
+    bow_similarities,
+    dialog_metrics,
+    dialogwae_bleu,
+    multi_reference_bleu,
+    reply_distinct,
+)
 from .evaluate_vae import evaluate_vae
 from .generation import generate_texts
 from .information import active_units, aggregate_log_prob, information_metrics
@@ -16,6 +24,7 @@ from .rate_distortion import RateDistortionPoint, plot_rate_distortion, rate_dis
 from .reconstruction import Reconstruction, reconstruction_at_mean
 from .refinement import Refinement, refine
 from .text_metrics import bleu, chrf, distinct, paraphrase_metrics, self_bleu
+from .word_vectors import load_word_vectors
 
 __all__ = [
     "CollapseReport",
@@ -24,12 +33,16 @@ __all__ = [
     "RateDistortionPoint",
     "Reconstruction",
     "Refinement",
+    "act_match",
     "active_units",
     "aggregate_log_prob",
     "bleu",
+    "bow_similarities",
     "chrf",
     "collapse_report",
     "count_tokens_and_words",
+    "dialog_metrics",
+    "dialogwae_bleu",
     "distinct",
     "elbo_metrics",
     "evaluate_vae",
@@ -38,6 +51,8 @@ __all__ = [
     "information_metrics",
     "language_model_nll",
     "likelihood_metrics",
+    "load_word_vectors",
+    "multi_reference_bleu",
     "paraphrase_metrics",
     "perplexities",
     "plot_rate_distortion",
@@ -45,5 +60,6 @@ __all__ = [
     "rate_distortion_table",
     "reconstruction_at_mean",
     "refine",
+    "reply_distinct",
     "self_bleu",
 ]

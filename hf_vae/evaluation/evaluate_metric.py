@@ -1,10 +1,11 @@
-"""The paraphrase metrics as an `evaluate` metric, which needs no network."""
+"""The paraphrase and dialogue metrics as `evaluate` metrics, which need no network."""
 
 from __future__ import annotations
 
 import datasets
 import evaluate
 
+from .dialog_metrics import dialog_metrics
 from .text_metrics import paraphrase_metrics
 
 
@@ -30,3 +31,28 @@ class ParaphraseMetric(evaluate.Metric):
 
     def _compute(self, predictions, references, sources) -> dict[str, float]:
         return paraphrase_metrics(sources, predictions, references)
+
+
+class DialogMetric(evaluate.Metric):
+    """
+    [`dialog_metrics`] behind `evaluate`'s interface:
+
+    ```python
+    DialogMetric().compute(predictions=replies, references=references)
+    ```
+
+    with a list of replies and a list of references for each context. The acts of both, where they are known, go to `compute` as
+    `hypothesis_acts` and `reference_acts`.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        texts = datasets.List(datasets.Value("string"))
+        return evaluate.MetricInfo(
+            description="Precision and recall of several replies to a dialogue context against several references; diversity.",
+            citation="",
+            inputs_description="Lists of replies and of references for each context.",
+            features=datasets.Features({"predictions": texts, "references": texts}),
+        )
+
+    def _compute(self, predictions, references, hypothesis_acts=None, reference_acts=None) -> dict[str, float]:
+        return dialog_metrics(predictions, references, hypothesis_acts, reference_acts)
