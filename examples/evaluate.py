@@ -14,9 +14,7 @@ Beside a language model of the same size, which a VAE must beat for its z to be 
         --compare_with outputs/beta-0.5/metrics.json outputs/beta-0.1/metrics.json --plot_file rate_distortion.png
 """
 
-import json
 import logging
-import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +35,7 @@ from hf_vae.evaluation import (
     rate_distortion_points,
     rate_distortion_table,
 )
+from hf_vae.hub import write_metrics
 from hf_vae.training.arguments import use_all_cores
 
 logger = logging.getLogger(__name__)
@@ -260,8 +259,7 @@ def main(argv: list[str]) -> dict:
             path = Path(evaluation_args.output_file)
             path.parent.mkdir(parents=True, exist_ok=True)
             # JSON knows no infinity, which a perplexity may be.
-            finite = {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in metrics.items()}
-            path.write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
+            write_metrics(metrics, path)
             print(f"\nSaved to {path}")
     state.wait_for_everyone()
     return metrics

@@ -247,7 +247,7 @@ def main(argv: list[str]) -> dict:
 
     # 7. What a stranger needs: figures, and a card that tells them.
     if state.is_main_process:
-        metrics = write_metrics(metrics, output_dir)
+        metrics = write_metrics(metrics, output_dir / "metrics.json")
         shown = list(zip(test["source"], generated["outputs"], test["targets"]))[:5]
         record = run_record(
             "examples/train_paraphrase.py",

@@ -243,7 +243,7 @@ def main(argv: list[str]) -> dict:
     path = interpolate(model, processor, codes[0], codes[1], steps=7, **generation)
     if state.is_main_process:
         plot_interpolation(path, output_dir / "interpolation.png")
-        finite = write_metrics(metrics, output_dir)
+        finite = write_metrics(metrics, output_dir / "metrics.json")
         pairs = [(text, [reconstruction]) for text, reconstruction in zip(shown, reconstructions)]
         record = run_record(
             "examples/train_vae.py",

@@ -23,17 +23,22 @@ def check_attention_mask(name: str, mask: torch.Tensor | None) -> None:
         raise ValueError(f"`{name}` is all padding in row(s) {empty}: every row needs at least one token.")
 
 
+def longest_text(config: PreTrainedConfig, reserved: int = 0) -> int | None:
+    """Most tokens that the model of `config` was built for, `reserved` of its positions being for no token; `None`: any number."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return None if positions is None else positions - reserved
+
+
 def check_length(name: str, mask: torch.Tensor, config: PreTrainedConfig, reserved: int = 0) -> None:
     """
     Raises a `ValueError` where a row of `mask` has more tokens than the model of `config` was built for; `reserved` of its
     positions are for no token.
     """
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if positions is None:
+    longest = longest_text(config, reserved)
+    if longest is None:
         return
-    longest = positions - reserved
     if mask.shape[1] > longest and (length := int(mask.sum(-1).max())) > longest:
-        of_them = f" {positions}, of which {reserved} are for no token" if reserved else ""
+        of_them = f" {longest + reserved}, of which {reserved} are for no token" if reserved else ""
         raise ValueError(
             f"{name} is {length} tokens long, but {type(config).__name__} holds {longest} (`max_position_embeddings`{of_them}): "
             "truncate the text, for instance with the processor's `max_length`."

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaForCausalLM
 
-from hf_vae import CVAEConfig, CVAEModel, CVAEProcessor, DiagonalGaussian, ParaphraseVAEConfig, ParaphraseVAEModel
+from hf_vae import CVAEModel, CVAEProcessor, DiagonalGaussian, ParaphraseVAEModel
 from hf_vae.evaluation import (
     LikelihoodEvaluator,
     bleu,
@@ -40,16 +40,20 @@ TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park",
 TARGETS = ["a cat", "the dog ran", "the mat sat", "a dog", "the park"]
 
 
-@pytest.fixture
-def evaluated(processor):
+def on_a_line(model_class, processor, seed):
     """A model with one latent dimension that its decoder listens to, so that p(y|x) is an integral over a line."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     encoder, decoder = tiny_encoder_config(), tiny_llama_config()
     encoder.vocab_size, decoder.vocab_size = len(processor.encoder_tokenizer), len(processor.tokenizer)
-    model = ParaphraseVAEModel(ParaphraseVAEConfig(encoder=encoder, decoder=decoder, latent_size=1)).eval()
+    model = model_class(model_class.config_class(encoder=encoder, decoder=decoder, latent_size=1)).eval()
     with torch.no_grad():
         model.decoder.project.weight *= 3
     return LikelihoodEvaluator(model, processor, TEXTS, TARGETS, batch_size=3, chunk=100)
+
+
+@pytest.fixture
+def evaluated(processor):
+    return on_a_line(ParaphraseVAEModel, processor, seed=0)
 
 
 GRID = torch.linspace(-8, 8, 801)
@@ -196,21 +200,13 @@ def test_a_bound_of_more_samples_than_a_block_is_the_whole_formula(evaluated):
 
 @pytest.fixture
 def with_prior_network(processor):
-    """A CVAE with one latent dimension, each source with another p(z|x)."""
-    torch.manual_seed(1)
-    encoder, decoder = tiny_encoder_config(), tiny_llama_config()
-    encoder.vocab_size, decoder.vocab_size = len(processor.encoder_tokenizer), len(processor.tokenizer)
-    model = CVAEModel(CVAEConfig(encoder=encoder, decoder=decoder, latent_size=1)).eval()
+    """A CVAE in which each source has another p(z|x)."""
+    evaluator = on_a_line(CVAEModel, CVAEProcessor(processor.tokenizer, processor.encoder_tokenizer), seed=1)
     with torch.no_grad():
-        model.decoder.project.weight *= 3
-        model.prior_network.head.linear.weight *= 0.5
+        evaluator.model.prior_network.head.linear.weight *= 0.5
         # A q that covers the prior: importance weights then have a spread that 200 of them show.
-        model.posterior.linear.weight *= 0.2
-    return LikelihoodEvaluator(model, CVAEProcessor(*parts_of(processor)), TEXTS, TARGETS, batch_size=3, chunk=100)
-
-
-def parts_of(processor):
-    return processor.tokenizer, processor.encoder_tokenizer
+        evaluator.model.posterior.linear.weight *= 0.2
+    return evaluator
 
 
 def test_conditional_likelihood_under_a_prior_network_is_the_integral(with_prior_network):

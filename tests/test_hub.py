@@ -75,6 +75,6 @@ def test_a_run_s_record_tells_what_was_not_left_at_its_default(tmp_path):
 
 
 def test_figures_are_written_as_json_that_any_parser_reads(tmp_path):
-    finite = write_metrics({"ppl": float("inf"), "kl": 1.5, "baseline": {"kl": 0.0}}, tmp_path)
+    finite = write_metrics({"ppl": float("inf"), "kl": 1.5, "baseline": {"kl": 0.0}}, tmp_path / "metrics.json")
     assert finite == {"ppl": None, "kl": 1.5, "baseline": {"kl": 0.0}}
     assert json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail) == finite

@@ -15,6 +15,7 @@ from hf_vae import (
     VAEProcessor,
 )
 from hf_vae.data import grammar
+from hf_vae.training import train_without_latent
 from hf_vae.training.from_scratch import small_configs, train_tokenizers
 from hf_vae.training.posterior_fit import fit_posterior
 
@@ -86,13 +87,17 @@ def test_the_loss_is_the_one_of_evaluation(tmp_path):
         # Here the decoder reads x through the encoder of q.
         ({"source_conditioning": "cross_attention"}, ("posterior.",)),
         ({"source_conditioning": "cross_attention", "tie_encoders": False}, ("posterior.", "encoder.")),
+        # And here the prior does.
+        ({"prior_type": "conditional"}, ("posterior.",)),
     ],
 )
 def test_what_the_decoder_reads_stays_as_it_is(tmp_path, options, own):
     tokenizers = train_tokenizers(TEXTS, 400)
     encoder, decoder = small_configs(tokenizers[0], decoder_type="gpt2", hidden_size=16, num_attention_heads=2)
     model = ParaphraseVAEModel(ParaphraseVAEConfig(encoder=encoder, decoder=decoder, latent_size=4, **options))
-    processor = ParaphraseVAEProcessor(*tokenizers, **{name: each for name, each in options.items() if name != "tie_encoders"})
+    processor = ParaphraseVAEProcessor(
+        *tokenizers, **{name: each for name, each in options.items() if name == "source_conditioning"}
+    )
     train = Dataset.from_dict(dict(processor(TEXTS, TEXTS[::-1], return_tensors=None)))
     model.encoder.get_input_embeddings().weight.requires_grad_(False)
     moved = changed(model, lambda: fit_posterior(model, processor, training_arguments(tmp_path, learning_rate=1e-2), 2, train))
@@ -101,6 +106,11 @@ def test_what_the_decoder_reads_stays_as_it_is(tmp_path, options, own):
     assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == [
         "encoder.embeddings.word_embeddings.weight"
     ]
+    # Without z there is nothing for q and the prior to learn, nor for an encoder that only they read.
+    settings = training_arguments(tmp_path, learning_rate=1e-2)
+    moved = changed(model, lambda: train_without_latent(model, processor, settings, "latent_free", 2, train))
+    assert moved and not any(name.startswith(("posterior.", "prior_network.")) for name in moved)
+    assert any(name.startswith("encoder.") for name in moved) == (model.decoder_reads_encoder and model.config.tie_encoders)
     model.config.objective = "gsnn"
     with pytest.raises(ValueError, match="objective='gsnn'"):
         fit_posterior(model, processor, training_arguments(tmp_path), 2, train)

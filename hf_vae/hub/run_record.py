@@ -101,8 +101,8 @@ def run_record(
     )
 
 
-def write_metrics(metrics: Mapping[str, Any], directory: str | Path) -> dict[str, Any]:
-    """Writes `metrics.json`. JSON knows no infinity, which a perplexity may be: it becomes `None`, in what is returned too."""
+def write_metrics(metrics: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """Writes figures as JSON. JSON knows no infinity, which a perplexity may be: it becomes `None`, in what is returned too."""
     finite = {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in metrics.items()}
-    (Path(directory) / "metrics.json").write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
+    Path(path).write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
     return finite

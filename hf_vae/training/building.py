@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import AutoTokenizer, TrainerCallback
 
-from ..encoders import reserved_positions
+from ..encoders import longest_text, reserved_positions
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
 from .aggressive import AggressiveEncoderCallback
@@ -84,10 +84,10 @@ def check_lengths(model: VAEModel, encoder_tokens: int, decoder_tokens: int) -> 
         "decoder": (model.config.decoder, decoder_tokens, decoder.num_slots + decoder.first_position),
     }
     for part, (config, tokens, reserved) in parts.items():
-        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-        if positions is not None and tokens > positions - reserved:
+        longest = longest_text(config, reserved)
+        if longest is not None and tokens > longest:
             raise ValueError(
-                f"The longest texts make {tokens} tokens for the {part}, which holds {positions - reserved}; lower the lengths, "
+                f"The longest texts make {tokens} tokens for the {part}, which holds {longest}; lower the lengths, "
                 "`--max_new_tokens` among them."
             )
 

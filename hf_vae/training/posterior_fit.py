@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
 from datasets import Dataset
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -22,17 +23,15 @@ class _AsEvaluated(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model.eval()
-        for module in model.modules():
-            # cuDNN gives an RNN's gradients in training mode only, where it differs by the dropout between its layers alone.
-            if isinstance(module, nn.RNNBase):
-                module.train()
 
     def train(self, mode: bool = True) -> _AsEvaluated:
         self.training = mode
         return self
 
     def forward(self, **inputs):
-        return self.model(**inputs, output_logits=False)
+        # cuDNN's recurrent networks have no backward pass in evaluation mode.
+        with torch.backends.cudnn.flags(enabled=False):
+            return self.model(**inputs, output_logits=False)
 
 
 def fit_posterior(
