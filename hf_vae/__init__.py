@@ -8,17 +8,21 @@ from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProce
 
 from .configuration_conditional_vae import ConditionalVAEConfig
 from .configuration_cvae import CVAEConfig
+from .configuration_dialog_cvae import DialogCVAEConfig
 from .configuration_lstm import LSTMConfig
 from .configuration_paraphrase_vae import ParaphraseVAEConfig
 from .configuration_vae import VAEConfig
+from .dialog_session import DialogSession
 from .fitted_prior import GaussianMixturePrior
 from .gaussian import DiagonalGaussian
 from .modeling_conditional_vae import ConditionalVAEModel
 from .modeling_cvae import CVAEModel
+from .modeling_dialog_cvae import DialogCVAEModel
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import LSTMForCausalLM, LSTMModel
 from .modeling_paraphrase_vae import ParaphraseVAEModel
 from .modeling_vae import LatentOutput, VAEModel, VAEOutput
+from .processing_dialog import DialogCVAEProcessor
 from .processing_vae import ConditionalVAEProcessor, CVAEProcessor, ParaphraseVAEProcessor, VAEProcessor
 from .training import KLAnnealingCallback, VAEDataCollator
 
@@ -27,6 +31,7 @@ __version__ = "0.1.0"
 for _config, _model, _processor in (
     (VAEConfig, VAEModel, VAEProcessor),
     (CVAEConfig, CVAEModel, CVAEProcessor),
+    (DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor),
     (ParaphraseVAEConfig, ParaphraseVAEModel, ParaphraseVAEProcessor),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
@@ -46,6 +51,10 @@ __all__ = [
     "ConditionalVAEModel",
     "ConditionalVAEProcessor",
     "DiagonalGaussian",
+    "DialogCVAEConfig",
+    "DialogCVAEModel",
+    "DialogCVAEProcessor",
+    "DialogSession",
     "GaussianMixturePrior",
     "KLAnnealingCallback",
     "LSTMConfig",

@@ -114,6 +114,11 @@ class VAEConfig(PreTrainedConfig):
             candidates = (token("pad_token_id"), eos, self.decoder_start_token_id)
             self.pad_token_id = next((value for value in candidates if value is not None), None)
 
+    @property
+    def decoder_latent_size(self) -> int:
+        """Width of what the decoder reads as its latent: z, and whatever else enters with it."""
+        return self.latent_size
+
     def validate_latent_options(self):
         """Runs when a configuration is made or loaded."""
         for way in self.latent_injection:

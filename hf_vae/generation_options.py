@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor
 
 from .configuration_vae import VAEConfig, check_choice
 from .gaussian import DiagonalGaussian
@@ -31,12 +31,14 @@ class LatentGenerationOptions:
         latent_source (`str`, *optional*): `"prior"`, `"posterior"`, `"fitted_prior"` or the model's default.
         latent_temperature (`float`): factor on the source's standard deviation.
         num_return_sequences (`int`, *optional*): sequences for each input, where the caller said.
+        average_latents (`int`, *optional*): how many z the one sequence for each input is averaged over.
     """
 
     config: GenerationConfig
     latent_source: str | None
     latent_temperature: float
     num_return_sequences: int | None
+    average_latents: int | None = None
 
     @classmethod
     def settle(
@@ -48,6 +50,7 @@ class LatentGenerationOptions:
         latent_temperature: float | None,
         num_return_sequences: int | None,
         kwargs: dict,
+        average_latents: int | None = None,
     ) -> tuple["LatentGenerationOptions", dict]:
         """
         What the caller says, else what the `given` configuration says, else the model's `defaults`; and those of `kwargs` that are
@@ -70,6 +73,7 @@ class LatentGenerationOptions:
             latent_source=option("latent_source", latent_source),
             latent_temperature=option("latent_temperature", latent_temperature, 1.0),
             num_return_sequences=option("num_return_sequences", num_return_sequences),
+            average_latents=average_latents,
         )
         if options.latent_source is not None:
             check_choice("latent_source", options.latent_source, LATENT_SOURCES)
@@ -87,7 +91,20 @@ class LatentGenerationOptions:
         if config.min_length:
             config.min_new_tokens = config.min_new_tokens or config.min_length - 1
             config.min_length = None
+        if average_latents is not None:
+            options._check_average(average_latents)
         return options, model_kwargs
+
+    def _check_average(self, average_latents: int) -> None:
+        if average_latents < 1 or (self.num_return_sequences or 1) > 1:
+            raise ValueError(
+                f"`average_latents` is {average_latents} with {self.num_return_sequences or 1} sequence(s) for each input; it "
+                "is at least 1, and an average is one sequence."
+            )
+        if self.config.do_sample or (self.config.num_beams or 1) > 1:
+            raise ValueError("`average_latents` decodes greedily: pass `do_sample=False` and no beams.")
+        # As many rows, which decode in step.
+        self.num_return_sequences = average_latents
 
     def draw(self, distribution: DiagonalGaussian, generator: torch.Generator | None) -> torch.Tensor:
         """One z for each sequence to return, those of one input next to each other."""
@@ -114,3 +131,27 @@ class LatentGenerationOptions:
             shared = f", or ({batch_size}, {latent_size}) to share" if count is not None and count > 1 else ""
             raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}{shared}.")
         return latents
+
+
+class AverageOverLatents(LogitsProcessor):
+    r"""
+    Scores each next token under the mean over z, \(\log \frac1L \sum_l p(y_t, y_{<t}|x,z_l)\) up to a constant, for the L rows of
+    each input alike: greedy search then writes one text on all of them (Sohn et al. 2015, section 3).
+
+    Args:
+        num_latents (`int`): L; the rows of an input stand next to each other.
+    """
+
+    def __init__(self, num_latents: int):
+        self.num_latents = num_latents
+        self._log_probs: torch.Tensor | None = None
+        self._of_text: torch.Tensor | float = 0.0
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """`(rows, length)` and `(rows, vocab)` to `(rows, vocab)`."""
+        if self._log_probs is not None:
+            # How well each z has foretold the text so far is its weight in what follows.
+            self._of_text = self._of_text + self._log_probs.gather(1, input_ids[:, -1:])
+        self._log_probs = scores.float().log_softmax(-1)
+        joint = (self._of_text + self._log_probs).unflatten(0, (-1, self.num_latents))
+        return joint.logsumexp(1).log_softmax(-1).repeat_interleave(self.num_latents, 0).to(scores)

@@ -13,7 +13,7 @@ from .encoders import build_encoder, pool, read_text
 from .gaussian import DiagonalGaussian
 from .gaussian_head import PriorNetwork
 from .generation_options import LatentGenerationOptions
-from .modeling_vae import LatentOutput, VAEModel, VAEOutput, sentence_nats
+from .modeling_vae import LatentOutput, VAEModel, VAEOutput
 
 
 @dataclass
@@ -25,15 +25,18 @@ class SourceStates:
         hidden_states (`torch.Tensor` of shape `(batch, source, hidden)`): its last layer's.
         pooler_output (`torch.Tensor` of shape `(batch, hidden)`, *optional*): its pooler's, where it has one.
         attention_mask (`torch.Tensor` of shape `(batch, source)`, *optional*): 0 on padding.
+        pooling (`str`): how one vector is made of them.
     """
 
     hidden_states: torch.Tensor
     pooler_output: torch.Tensor | None
     attention_mask: torch.Tensor | None
+    pooling: str
 
-    def pool(self, pooling: str) -> torch.Tensor:
-        """One vector `(batch, hidden)` of each x."""
-        return pool(pooling, self.hidden_states, self.pooler_output, self.attention_mask)
+    @property
+    def vector(self) -> torch.Tensor:
+        """One vector of each x, `(batch, source_size)`."""
+        return pool(self.pooling, self.hidden_states, self.pooler_output, self.attention_mask)
 
 
 def hide_tokens(tokens: torch.Tensor, mask: torch.Tensor | None, rate: float) -> torch.Tensor:
@@ -70,7 +73,8 @@ class ConditionalVAEModel(VAEModel):
                     f"`source_conditioning={config.source_conditioning!r}`: {type(self.decoder.lm).__name__} has no {lacks}. "
                     "Choose 'prompt', which works with any decoder."
                 )
-            self.source_projection = nn.Linear(self.encoder_hidden_size, self.context_size, dtype=self.encoder.dtype)
+            read = self.source_size if config.source_conditioning == "initial_state" else self.encoder_hidden_size
+            self.source_projection = nn.Linear(read, self.projection_size, dtype=self.encoder.dtype)
         if not config.tie_encoders:
             reads_pooled = config.source_conditioning == "initial_state" or config.prior_type == "conditional"
             pooling = config.pooling if reads_pooled else "mean"
@@ -79,7 +83,7 @@ class ConditionalVAEModel(VAEModel):
                 # A copy of what was pretrained; a pooler, which nothing reads here, stays behind.
                 self.source_encoder.load_state_dict(encoder.state_dict(), strict=False)
         if config.prior_type == "conditional":
-            self.prior_network = PriorNetwork(self.encoder_hidden_size, config.latent_size, dtype=self.encoder.dtype)
+            self.prior_network = PriorNetwork(self.source_size, config.latent_size, dtype=self.encoder.dtype)
         self.post_init()
 
     @staticmethod
@@ -142,7 +146,7 @@ class ConditionalVAEModel(VAEModel):
     def _prior(self, batch_size: int, source: SourceStates | None) -> LatentOutput:
         if self.config.prior_type == "standard":
             return super().prior(batch_size)
-        return LatentOutput(latent_dist=self.prior_network(cast(SourceStates, source).pool(self.config.pooling)))
+        return LatentOutput(latent_dist=self.prior_network(cast(SourceStates, source).vector))
 
     def read_source(self, input_ids: torch.LongTensor | None, attention_mask: torch.Tensor | None = None) -> SourceStates:
         """
@@ -154,7 +158,7 @@ class ConditionalVAEModel(VAEModel):
         if input_ids is None:
             raise ValueError("`input_ids` is missing: an encoder reads the source, for the prior or for the decoder.")
         encoder = self.encoder if self.config.tie_encoders else self.source_encoder
-        return SourceStates(*read_text("input_ids", encoder, input_ids, attention_mask), attention_mask)
+        return SourceStates(*read_text("input_ids", encoder, input_ids, attention_mask), attention_mask, self.config.pooling)
 
     # p(y|x,z) -------------------------------------------------------------------------------------------------------------
 
@@ -191,7 +195,7 @@ class ConditionalVAEModel(VAEModel):
             return super().condition(prompt_input_ids, prompt_attention_mask)
         source = cast(SourceStates, source)
         if self.config.source_conditioning == "initial_state":
-            return {"initial_state": self.source_projection(source.pool(self.config.pooling)).to(self.decoder.dtype)}
+            return {"initial_state": self.source_projection(source.vector).to(self.decoder.dtype)}
         mask = source.attention_mask
         projected = self.source_projection(source.hidden_states).to(self.decoder.dtype)
         mask = projected.new_ones(projected.shape[:2], dtype=torch.long) if mask is None else mask
@@ -202,10 +206,36 @@ class ConditionalVAEModel(VAEModel):
             raise ValueError("`prompt_input_ids` is missing: with `source_conditioning='prompt'` it is the source.")
 
     @property
-    def context_size(self) -> int:
+    def inference_modules(self) -> list[nn.Module]:
+        # Where the decoder or the prior reads x through q's encoder, that encoder is a part of p.
+        return [self.posterior] if self.shares_encoder else [self.posterior, self.encoder]
+
+    @property
+    def latent_modules(self) -> list[nn.Module]:
+        modules: list[nn.Module] = [self.posterior]
+        if self.config.prior_type == "conditional":
+            modules.append(self.prior_network)
+        if not (self.decoder_reads_encoder and self.config.tie_encoders):
+            modules.append(self.encoder)
+        if not (self.decoder_reads_encoder or self.config.tie_encoders):
+            modules.append(self.source_encoder)
+        return modules
+
+    @property
+    def source_size(self) -> int:
+        """Width of the one vector of x that a conditional prior reads."""
+        return self.encoder_hidden_size
+
+    @property
+    def projection_size(self) -> int:
+        """Width of what the decoder is given of x where it reads it through an encoder: its state, or one of its embeddings."""
         if self.config.source_conditioning == "initial_state":
             return sum(map(math.prod, self.decoder.state_shapes))
         return self.decoder.embedding_size
+
+    @property
+    def context_size(self) -> int:
+        return self.projection_size
 
     def _context_vector(self, conditioning: dict[str, torch.Tensor]) -> torch.Tensor:
         """What the decoder sees of x before it reads it: the mean of the prompt's embeddings or encoder's states, or its state."""
@@ -253,11 +283,8 @@ class ConditionalVAEModel(VAEModel):
             ValueError: `labels`, the pair or the source is missing, or an input is malformed.
         """
         labels = self._check_labels(labels)
-        if self.training and self.config.source_noise:
-            rate = self.config.source_noise
-            attention_mask = None if input_ids is None else hide_tokens(input_ids, attention_mask, rate)
-            if prompt_input_ids is not None:
-                prompt_attention_mask = hide_tokens(prompt_input_ids, prompt_attention_mask, rate)
+        attention_mask = self._hide_source(input_ids, attention_mask)
+        prompt_attention_mask = self._hide_source(prompt_input_ids, prompt_attention_mask)
         draws = latents is None
         source = self._source(draws, input_ids, attention_mask)
         posterior = prior = None
@@ -269,6 +296,12 @@ class ConditionalVAEModel(VAEModel):
         conditioning = self._condition(prompt_input_ids, prompt_attention_mask, source)
         return self._objective(labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict)
 
+    def _hide_source(self, tokens: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor | None:
+        """`mask`, and in training without the tokens of x that `config.source_noise` hides."""
+        if tokens is None or not (self.training and self.config.source_noise):
+            return mask
+        return hide_tokens(tokens, mask, self.config.source_noise)
+
     def _source(self, needs_prior: bool, input_ids, attention_mask) -> SourceStates | None:
         """x, encoded once for the prior and the decoder, where either reads it."""
         needed = self.decoder_reads_encoder or (needs_prior and self.config.prior_type == "conditional")
@@ -276,10 +309,10 @@ class ConditionalVAEModel(VAEModel):
 
     def _training_objective(self, objective, output, labels, prior, conditioning) -> torch.Tensor:
         if self.config.objective == "hybrid":
-            logits = self.decode(prior.sample(), labels, **conditioning)
-            output.prior_reconstruction_loss = sentence_nats(logits, labels)
+            from_prior = VAEOutput()
             alpha = self.config.hybrid_alpha
-            objective = alpha * objective + (1 - alpha) * output.prior_reconstruction_loss
+            objective = alpha * objective + (1 - alpha) * self._generation_nats(prior.sample(), labels, conditioning, from_prior)
+            output.prior_reconstruction_loss = from_prior.reconstruction_loss
         if self.config.prior_regularization:
             standard = DiagonalGaussian.standard(len(prior.mean), self.config.latent_size, prior.mean.device)
             output.prior_kl = prior.kl(standard).sum(-1)
@@ -300,6 +333,7 @@ class ConditionalVAEModel(VAEModel):
         latent_source: str | None = None,
         latent_temperature: float | None = None,
         num_return_sequences: int | None = None,
+        average_latents: int | None = None,
         generator: torch.Generator | None = None,
         generation_config: GenerationConfig | None = None,
         labels: torch.LongTensor | None = None,
@@ -308,9 +342,20 @@ class ConditionalVAEModel(VAEModel):
         """
         Texts given x, each decoded from its own z: as [`VAEModel.generate`], but the default `latent_source` is the prior, and
         the posterior needs `posterior_input_ids`, the pair whose z is wanted. x is encoded once, however many sequences.
+
+        Args:
+            average_latents (`int`, *optional*): write one text for each input, greedily, under the mean of p(y|x,z) over so many z
+                (Sohn et al. 2015, section 3), in place of one text for each z.
         """
         options, model_kwargs = LatentGenerationOptions.settle(
-            self.generation_config, generation_config, latents, latent_source, latent_temperature, num_return_sequences, kwargs
+            self.generation_config,
+            generation_config,
+            latents,
+            latent_source,
+            latent_temperature,
+            num_return_sequences,
+            kwargs,
+            average_latents,
         )
         if not self.decoder_reads_encoder:
             self._check_prompt(prompt_input_ids)

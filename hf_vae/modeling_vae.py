@@ -1,7 +1,7 @@
 """The text VAE: q(z|y), p(z) = N(0, I), p(y|z), and the ELBO between them. The base of the conditional models."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -9,6 +9,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     GenerationConfig,
+    LogitsProcessorList,
     PreTrainedModel,
     initialization,
 )
@@ -22,7 +23,7 @@ from .encoders import build_encoder, check_attention_mask, check_encoder, check_
 from .fitted_prior import GaussianMixturePrior
 from .gaussian import FREE_BITS, DiagonalGaussian, distance_to_capacity
 from .gaussian_head import FixedScaleBatchNorm, GaussianHead
-from .generation_options import LatentGenerationOptions, composite_generation_config
+from .generation_options import AverageOverLatents, LatentGenerationOptions, composite_generation_config
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import register_lstm
 
@@ -48,7 +49,10 @@ class VAEOutput(ModelOutput):
             `config.prior_regularization`.
         bow_loss (`torch.Tensor` of shape `(batch,)`): the bag-of-words loss, nats per sentence, not weighted; with
             `config.bow_loss_weight`.
+        act_loss (`torch.Tensor` of shape `(batch,)`): -log p(a|x,z) of the reply's act, nats per sentence, a part of
+            `reconstruction_loss`; of dialogue models with acts.
         posterior_mean, posterior_logvar, prior_mean, prior_logvar (`torch.Tensor` of shape `(batch, latent_size)`).
+        act_log_probs (`torch.Tensor` of shape `(batch, num_acts)`): log p(·|x,z) of the acts; of dialogue models with acts.
         logits (`torch.Tensor` of shape `(batch, target, vocab)`): `logits[:, t]` predicts `labels[:, t]`.
     """
 
@@ -58,10 +62,12 @@ class VAEOutput(ModelOutput):
     prior_reconstruction_loss: torch.Tensor | None = None
     prior_kl: torch.Tensor | None = None
     bow_loss: torch.Tensor | None = None
+    act_loss: torch.Tensor | None = None
     posterior_mean: torch.Tensor | None = None
     posterior_logvar: torch.Tensor | None = None
     prior_mean: torch.Tensor | None = None
     prior_logvar: torch.Tensor | None = None
+    act_log_probs: torch.Tensor | None = None
     logits: torch.Tensor | None = None
 
 
@@ -98,11 +104,13 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         self.prepare_decoder_config(config)
         super().__init__(config)
         self.encoder = build_encoder(config.encoder, config.pooling) if encoder is None else encoder
-        self.decoder = LatentDecoder(config.decoder, config.latent_size, decoder, config.latent_injection, config.prefix_length)
+        self.decoder = LatentDecoder(
+            config.decoder, config.decoder_latent_size, decoder, config.latent_injection, config.prefix_length
+        )
         # The very objects, so that whatever changes a part's configuration changes the composite's.
         config.encoder, config.decoder = self.encoder.config, self.decoder.config
         self.posterior = GaussianHead(
-            self.encoder_hidden_size,
+            self.recognition_size,
             config.latent_size,
             dtype=self.encoder.dtype,
             bias=config.posterior_bias,
@@ -195,9 +203,24 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         return self.config.encoder.get_text_config().hidden_size
 
     @property
+    def recognition_size(self) -> int:
+        """Width of the vector that the posterior's head reads."""
+        return self.encoder_hidden_size
+
+    @property
     def context_size(self) -> int:
         """Width of the one vector of x that auxiliary heads read; a VAE has no x."""
         return 0
+
+    @property
+    def inference_modules(self) -> list[nn.Module]:
+        """What q alone uses, and p does not."""
+        return [self.posterior, self.encoder]
+
+    @property
+    def latent_modules(self) -> list[nn.Module]:
+        """What only the distributions of z use: nothing of it takes part where z is given."""
+        return [self.posterior, self.encoder]
 
     def get_input_embeddings(self) -> nn.Module:
         return self.encoder.get_input_embeddings()
@@ -292,6 +315,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         Returns:
             `torch.Tensor` of shape `(batch, target, vocab)`; `[:, t]` predicts `labels[:, t]`.
         """
+        latents, conditioning = self._decoder_latents(latents, **conditioning)
         target = labels[:, :-1]
         observed = target != -100
         words = target.masked_fill(~observed, cast(int, self.config.pad_token_id))
@@ -313,6 +337,16 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             **states,
         )
         return outputs.logits
+
+    def nll(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
+        """
+        -log p(y|x,z) of each row, nats per sentence: arguments as of [`~VAEModel.decode`], result of shape `(batch,)`.
+        """
+        return sentence_nats(self.decode(latents, labels, **conditioning), labels)
+
+    def _decoder_latents(self, latents: torch.Tensor, **conditioning) -> tuple[torch.Tensor, dict[str, Any]]:
+        """What the decoder reads as its latent, `(batch, config.decoder_latent_size)`, and the conditioning that is left."""
+        return latents, conditioning
 
     def _decoder_context(
         self,
@@ -393,9 +427,8 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             expected = (labels.shape[0], self.config.latent_size)
             if latents.shape != expected:
                 raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}.")
-        logits = self.decode(latents, labels, **conditioning)
-        objective = sentence_nats(logits, labels)
-        output = VAEOutput(reconstruction_loss=objective)
+        output = VAEOutput()
+        objective = self._generation_nats(latents, labels, conditioning, output)
         if posterior is not None:
             kl = posterior.kl(prior)
             output.kl = kl.sum(-1)
@@ -410,9 +443,15 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             objective = self._training_objective(objective, output, labels, prior, conditioning)
         tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         output.loss = objective.sum() / tokens
-        if not self.training if output_logits is None else output_logits:
-            output.logits = logits
+        if self.training if output_logits is None else not output_logits:
+            output.logits = None
         return output.to_tuple() if return_dict is False else output
+
+    def _generation_nats(self, latents, labels, conditioning, output: VAEOutput) -> torch.Tensor:
+        """What is charged for y given z, nats per sentence `(batch,)`; `output` gets its parts."""
+        output.logits = self.decode(latents, labels, **conditioning)
+        output.reconstruction_loss = sentence_nats(output.logits, labels)
+        return output.reconstruction_loss
 
     def _training_objective(self, objective, output, labels, prior, conditioning) -> torch.Tensor:
         """What training minimises, `(batch,)`, given the negative ELBO with all that the configuration does to it."""
@@ -532,21 +571,26 @@ class VAEModel(PreTrainedModel, GenerationMixin):
     def _generate(self, latents, batch, conditioning, options, model_kwargs):
         rows = latents.shape[0]
         repeated = {name: tensor.repeat_interleave(rows // batch, 0) for name, tensor in conditioning.items()}
+        latents, repeated = self._decoder_latents(latents.to(self.device), **repeated)
         context_ids, context_mask, states = self._decoder_context(rows, **repeated)
         check_length("prompt and start token together", context_mask, self.config.decoder)
+        step = options.average_latents or 1
+        if step > 1:
+            average = AverageOverLatents(step)
+            model_kwargs["logits_processor"] = LogitsProcessorList([*model_kwargs.get("logits_processor", ()), average])
         output = self.decoder.generate(
             input_ids=context_ids,
             attention_mask=context_mask,
-            latents=latents.to(self.device),
+            latents=latents,
             generation_config=options.config,
             **states,
             **model_kwargs,
         )
         prompt = context_ids.shape[1] - 1
         if isinstance(output, ModelOutput):
-            output.sequences = output.sequences[:, prompt:]
+            output.sequences = output.sequences[::step, prompt:]
             return output
-        return output[:, prompt:]
+        return output[::step, prompt:]
 
 
 __all__ = ["LatentOutput", "VAEModel", "VAEOutput"]

@@ -54,7 +54,7 @@ class VAEProcessor(ProcessorMixin):
 
     def __call__(
         self,
-        text: Texts,
+        text: Any,
         text_target: Texts | None = None,
         max_length: int | None = None,
         max_target_length: int | None = None,
@@ -66,7 +66,8 @@ class VAEProcessor(ProcessorMixin):
         What the model needs for `text`, and for `text_target` where it is given.
 
         Args:
-            text (`str` or `list[str]`): what the encoder reads; for the VAE the text to reconstruct.
+            text (`str` or `list[str]`): what the encoder reads; for the VAE the text to reconstruct. Dialogues, for a processor of
+                those.
             text_target (`str` or `list[str]`, *optional*): y, one for each text; adds `labels`.
             max_length (`int`, *optional*): truncates `text` to as many tokens in each vocabulary. The pair that q(z|x,y) reads is
                 truncated, to both lengths together, where both are given.
@@ -82,7 +83,7 @@ class VAEProcessor(ProcessorMixin):
         Raises:
             ValueError: an empty text, or texts and targets that differ in number.
         """
-        texts = as_list("text", text)
+        texts, single = self.batch(text)
         targets = None if text_target is None else as_list("text_target", text_target)
         if targets is not None and len(targets) != len(texts):
             raise ValueError(f"`text` has {len(texts)} and `text_target` {len(targets)} texts; each text needs one target.")
@@ -95,13 +96,22 @@ class VAEProcessor(ProcessorMixin):
         }
         features = self.features(texts, targets, cuts)
         if return_tensors is None:
-            if isinstance(text, str):
+            if single:
                 return BatchEncoding({name: rows[0] for name, rows in features.items()})
             return BatchEncoding(features)
         rows = [dict(zip(features, values)) for values in zip(*features.values())]
         return self.pad(rows, padding=padding, return_tensors=return_tensors)
 
-    def features(self, texts: list[str], targets: list[str] | None, cuts: dict[str, dict[str, Any]]) -> dict[str, list[list[int]]]:
+    def batch(self, text: Any) -> tuple[list, bool]:
+        """
+        What was given as `text`, as a list, and whether it was a single one.
+
+        Raises:
+            ValueError: there is nothing in it, or an item that cannot be read.
+        """
+        return as_list("text", text), isinstance(text, str)
+
+    def features(self, texts: list, targets: list[str] | None, cuts: dict[str, dict[str, Any]]) -> dict[str, list]:
         """Unpadded token ids by the names of the model's arguments; `cuts` has tokenizers' options for text, target and pair."""
         features = dict(self.encoder_tokenizer(texts, **cuts["text"]))
         if targets is not None:
@@ -189,7 +199,7 @@ class ConditionalVAEProcessor(VAEProcessor):
         super().__init__(tokenizer, encoder_tokenizer, **kwargs)
         self.source_conditioning = source_conditioning
 
-    def features(self, texts: list[str], targets: list[str] | None, cuts: dict[str, dict[str, Any]]) -> dict[str, list[list[int]]]:
+    def features(self, texts: list, targets: list[str] | None, cuts: dict[str, dict[str, Any]]) -> dict[str, list]:
         """Unpadded token ids by the names of the model's arguments; `cuts` has tokenizers' options for text, target and pair."""
         source = self.encoder_tokenizer(texts, **cuts["text"])
         features = {name: source[name] for name in ("input_ids", "attention_mask")}

@@ -16,6 +16,8 @@ from hf_vae import (
     ConditionalVAEModel,
     CVAEConfig,
     CVAEModel,
+    DialogCVAEConfig,
+    DialogCVAEModel,
     LSTMConfig,
     ParaphraseVAEConfig,
     ParaphraseVAEModel,
@@ -27,6 +29,14 @@ from hf_vae import (
 from hf_vae.training.from_scratch import train_tokenizers
 
 torch.set_num_threads(1)
+
+
+def pytest_configure(config):
+    """Marks of transformers' testers (`tests/peer`), which `--strict-markers` would refuse."""
+    kinds = ("torch_export", "onnx_export", "executorch_export", "torch_compile", "flash_attn", "flash_attn_3", "flash_attn_4")
+    for mark in (*(f"{kind}_test" for kind in kinds), "accelerate_tests", "generate", "timeout"):
+        config.addinivalue_line("markers", f"{mark}: of transformers' testers")
+
 
 VOCAB = 40
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
@@ -82,6 +92,18 @@ def make_model(variant: str, decoder: str = "gpt2", **options):
     if variant.startswith("cvae"):
         conditional = {"cvae": {}, "cvae-cross": {"source_conditioning": "cross_attention", "tie_encoders": False}}[variant]
         return CVAEModel(CVAEConfig(**{**parts, **conditional, **options})).eval()
+    if variant.startswith("dialog"):
+        dialog = {
+            "dialog": {"meta_categories": [3, 2], "num_meta_values": 1, "meta_embedding_size": 2},
+            "dialog-acts": {"num_acts": 3, "act_embedding_size": 5, "act_hidden_size": 8},
+            "dialog-lstm": {
+                "context_encoding": "hierarchical", "source_conditioning": "initial_state", "pooling": "pooler", "num_acts": 3,
+                "act_embedding_size": 5, "act_hidden_size": 8,
+            },
+        }[variant]  # fmt: skip
+        if variant == "dialog-lstm":
+            parts.update(encoder=tiny_lstm_config(bidirectional=True), decoder=tiny_lstm_config(num_hidden_layers=2))
+        return DialogCVAEModel(DialogCVAEConfig(**{**parts, **dialog, **options})).eval()
     conditioning = {
         "paraphrase-prompt": {},
         "paraphrase-eq": {"source_conditioning": "cross_attention"},
@@ -95,7 +117,7 @@ def make_model(variant: str, decoder: str = "gpt2", **options):
 
 VARIANTS = (
     "vae", "vae-optimus", "vae-lstm", "cvae", "cvae-cross", "paraphrase-prompt", "paraphrase-eq", "paraphrase-cross",
-    "paraphrase-lstm",
+    "paraphrase-lstm", "dialog", "dialog-acts", "dialog-lstm",
 )  # fmt: skip
 
 
@@ -120,11 +142,26 @@ def make_batch(model, rows: int = 3, seed: int = 0) -> dict[str, torch.Tensor]:
         batch["posterior_input_ids"], batch["posterior_attention_mask"] = ragged(11)
         if model.config.source_conditioning == "prompt":
             batch["prompt_input_ids"], batch["prompt_attention_mask"] = ragged(5, left=True)
+    if isinstance(model, DialogCVAEModel):
+        config = model.config
+        if config.context_encoding == "hierarchical":
+            turns = [(batch["input_ids"], batch["attention_mask"]), ragged(7), ragged(7)]
+            batch["input_ids"], batch["attention_mask"] = (torch.stack(each, 1) for each in zip(*turns))
+            # One row has fewer turns.
+            batch["attention_mask"][1:2, 2] = 0
+            batch["same_speaker"] = torch.randint(2, (rows, 3), generator=generator)
+        if config.meta_size:
+            columns = [torch.randint(count, (rows,), generator=generator) for count in config.meta_categories]
+            batch["meta_categories"] = torch.stack(columns, 1)
+            batch["meta_values"] = torch.rand(rows, config.num_meta_values, generator=generator)
+        if config.num_acts is not None:
+            batch["act_labels"] = torch.randint(config.num_acts, (rows,), generator=generator)
     return batch
 
 
 def generation_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor for name, tensor in batch.items() if name != "labels" and not name.startswith("posterior")}
+    measured = ("labels", "act_labels")
+    return {name: tensor for name, tensor in batch.items() if name not in measured and not name.startswith("posterior")}
 
 
 @pytest.fixture(params=VARIANTS)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from conftest import generation_inputs, make_batch, make_model
+from conftest import EOS, UNK, generation_inputs, make_batch, make_model
 
 from hf_vae import DiagonalGaussian
+from hf_vae.evaluation.likelihood import call_with
 
 GREEDY = {"do_sample": False, "max_new_tokens": 8, "min_new_tokens": 8}
 
@@ -51,6 +52,47 @@ def test_temperature_zero_decodes_the_prior_s_mean_and_samples_come_from_it(mode
     noise = torch.randn(3, 4, generator=torch.Generator().manual_seed(5))
     drawn = model.generate(**inputs, generator=torch.Generator().manual_seed(5), **GREEDY)
     assert torch.equal(drawn, model.generate(**inputs, latents=prior.mean + prior.std * noise, **GREEDY))
+
+
+def test_averaging_decodes_the_mean_over_latents(model, batch):
+    """Against the average written out: at every step the token that the mean of p(y so far|x,z) over all z likes best."""
+    inputs, latents = generation_inputs(batch), 2 * torch.randn(3 * 5, 4, generator=torch.Generator().manual_seed(5))
+    averaged = model.generate(**inputs, latents=latents, average_latents=5, **GREEDY)
+    assert averaged.shape == (3, 9)
+    repeated = {name: tensor.repeat_interleave(5, 0) for name, tensor in call_with(model.condition, inputs).items()}
+    text = torch.zeros(3, 0, dtype=torch.long)
+    with torch.no_grad():
+        for _ in range(8):
+            # The last column is what comes next; whatever stands there is not read.
+            labels = torch.cat([text, torch.full((3, 1), UNK)], dim=1)
+            logits = model.decode(latents, labels.repeat_interleave(5, 0), **repeated)
+            # `min_new_tokens` forbids the end.
+            logits[:, :, EOS] = -torch.inf
+            log_probs = logits.log_softmax(-1)
+            of_text = log_probs[:, :-1].gather(-1, text.repeat_interleave(5, 0)[..., None]).sum((1, 2))
+            probability = (of_text[:, None] + log_probs[:, -1]).double().exp().view(3, 5, -1).mean(1)
+            text = torch.cat([text, probability.argmax(-1, keepdim=True)], dim=1)
+    assert averaged[:, 1:].tolist() == text.tolist()
+    alone = model.generate(**inputs, latents=latents, num_return_sequences=5, **GREEDY)
+    assert any(not torch.equal(averaged[0], row) for row in alone[:5])
+    assert torch.equal(
+        model.generate(**inputs, average_latents=1, latent_temperature=0.0, **GREEDY),
+        model.generate(**inputs, latent_temperature=0.0, **GREEDY),
+    )
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"average_latents": 0}, "`average_latents` is 0"),
+        ({"average_latents": 3, "num_return_sequences": 2}, "an average is one sequence"),
+        ({"average_latents": 3, "num_beams": 2}, "decodes greedily"),
+        ({"average_latents": 3, "do_sample": True}, "decodes greedily"),
+    ],
+)
+def test_averages_that_cannot_be_made_are_refused(model, batch, options, message):
+    with pytest.raises(ValueError, match=message):
+        model.generate(**generation_inputs(batch), **{**GREEDY, **options})
 
 
 def test_the_source_is_encoded_once_for_prior_and_decoder():

@@ -29,6 +29,7 @@ from hf_vae.evaluation import (
     rate_distortion_points,
     rate_distortion_table,
     reconstruction_at_mean,
+    reference_metrics,
     refine,
     self_bleu,
 )
@@ -410,6 +411,14 @@ def test_distinct_counts_by_hand():
 def test_self_bleu_is_100_for_repetition_and_less_for_variety():
     assert self_bleu([["a b c d e", "a b c d e"]]) == pytest.approx(100)
     assert self_bleu([["a b c d e", "v w x y z"]]) < 10
+
+
+def test_outputs_without_a_source_are_scored_alike():
+    outputs, references = [["a b c d", "a b"], ["c d", "d c"]], [["a b c d"], ["c d e", "d c"]]
+    whole, metrics = paraphrase_metrics(["x", "y"], outputs, references), reference_metrics(outputs, references)
+    assert whole.keys() - metrics.keys() == {"ibleu", "copy_bleu", "copy_ibleu"} and whole.items() >= metrics.items()
+    with pytest.raises(ValueError, match="2 lists of outputs and 1 lists of references"):
+        reference_metrics(outputs, references[:1])
 
 
 def test_paraphrase_metrics():

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM,
 
 from hf_vae import ParaphraseVAEModel, ParaphraseVAEProcessor
 from hf_vae.data import expand_targets, grammar
-from hf_vae.training.arguments import parse_arguments
+from hf_vae.training import run
+from hf_vae.training.arguments import ConditionalArguments, parse_arguments
+from hf_vae.training.building import build_conditional_model
 from hf_vae.training.from_scratch import small_configs, train_tokenizers
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -39,9 +42,11 @@ def script():
 
 def parse(script, argv):
     """The arguments as the script reads them."""
-    classes = (script.ParaphraseArguments, script.DataArguments, script.EvaluationArguments)
+    classes = (ConditionalArguments, script.DataArguments, script.EvaluationArguments)
     return parse_arguments(classes, argv, script.EMBEDDED_RECIPE, "outputs/paraphrase")
 
+
+build = partial(build_conditional_model, ParaphraseVAEModel, ParaphraseVAEProcessor)
 
 FIGURES = {
     "elbo", "kl", "iw_nll", "reconstruction", "nll_posterior", "nll_prior", "nll_shuffled", "bleu", "best_bleu", "ter", "best_ter",
@@ -54,11 +59,11 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
     monkeypatch.chdir(tmp_path)
     output = Path("outputs/paraphrase")
     pretrained = []
-    pretrain = script.pretrain_encoder
-    monkeypatch.setattr(script, "pretrain_encoder", lambda *args: pretrained.append(args[3]) or pretrain(*args))
+    pretrain = run.pretrain_encoder
+    monkeypatch.setattr(run, "pretrain_encoder", lambda *args: pretrained.append(args[3]) or pretrain(*args))
     fitted = []
-    fit = script.fit_posterior
-    monkeypatch.setattr(script, "fit_posterior", lambda *args: fitted.append(args[3]) or fit(*args))
+    fit = run.fit_posterior
+    monkeypatch.setattr(run, "fit_posterior", lambda *args: fitted.append(args[3]) or fit(*args))
     metrics = script.main(
         [
             *SMALL,
@@ -211,7 +216,7 @@ def test_every_recipe_parses_and_its_model_trains(script, recipe, tmp_path):
     script.check_arguments(model_args, training_args, True, "paraphrase-vae")
     script.check_evaluation(data_args, evaluation_args)
     pairs = expand_targets(grammar.load_paraphrases(8))
-    model, processor = script.build(model_args, data_args, evaluation_args.max_new_tokens, pairs)
+    model, processor = build(model_args, data_args, evaluation_args.max_new_tokens, pairs)
     loss = model.train()(**processor(list(pairs["source"]), list(pairs["target"]))).loss
     loss.backward()
     assert torch.isfinite(loss) and model.posterior.linear.weight.grad.abs().sum() > 0
@@ -276,15 +281,15 @@ def test_lengths_that_the_models_do_not_hold_are_refused(script, tmp_path):
         its_tokenizer.save_pretrained(tmp_path / name)
     parts = ["--encoder_name_or_path", str(tmp_path / "encoder"), "--decoder_name_or_path", str(tmp_path / "decoder")]
 
-    def build(source, target, new, *options):
+    def build_for(source, target, new, *options):
         lengths = ["--max_source_length", str(source), "--max_target_length", str(target), "--max_new_tokens", str(new)]
         model_args, data_args, _, _ = parse(script, [*parts, *lengths, *options, "--output_dir", str(tmp_path / "out")])
-        return script.build(model_args, data_args, new, pairs)
+        return build(model_args, data_args, new, pairs)
 
-    build(20, 19, 19)
+    build_for(20, 19, 19)
     with pytest.raises(ValueError, match="make 41 tokens for the encoder, which holds 40"):
-        build(21, 20, 5)
+        build_for(21, 20, 5)
     with pytest.raises(ValueError, match="make 41 tokens for the decoder, which holds 40"):
-        build(20, 19, 20)
+        build_for(20, 19, 20)
     with pytest.raises(ValueError, match="make 40 tokens for the decoder, which holds 36"):
-        build(20, 19, 19, "--latent_injection", "prefix")
+        build_for(20, 19, 19, "--latent_injection", "prefix")

@@ -139,6 +139,16 @@ def load_dialogues(num_dialogues: int, seed: int = 0, skip: int = 0) -> Dataset:
     return Dataset.from_list(draw_dialogues(num_dialogues, seed, skip))
 
 
+def load_examples(num_dialogues: int, seed: int = 0, skip: int = 0) -> Dataset:
+    """[`draw_dialogues`] as contexts with their one reply: columns as of [`load_dialogs`]."""
+    rows = []
+    for row in draw_dialogues(num_dialogues, seed, skip):
+        messages = [{"role": turn["speaker"], "content": turn["text"]} for turn in row["turns"]]
+        role = SPEAKERS[1 - SPEAKERS.index(messages[-1]["role"])]
+        rows.append({"source": {"messages": messages, "role": role, "act": row["act"], "meta": None}, "targets": [row["response"]]})
+    return Dataset.from_list(rows)
+
+
 def judge(
     outputs: Iterable[Sequence[str]], last_turns: Iterable[str], predicted_acts: Iterable[Sequence[str]] | None = None
 ) -> dict[str, float]:

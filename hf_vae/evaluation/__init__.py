@@ -6,6 +6,7 @@ neither on batches nor on the number of processes.
 from .callbacks import CollapseReportCallback
 from .collapse_report import CollapseReport, collapse_report
 from .compute_metrics import elbo_metrics
+from .dialog_acts import ActClassifier, predict_acts
 from .dialog_metrics import (
     act_match,
     bow_similarities,
@@ -16,19 +17,27 @@ from .dialog_metrics import (
 )
 from .evaluate_vae import evaluate_vae
 from .generation import generate_texts
+from .held_out import HeldOutPairs
 from .information import active_units, aggregate_log_prob, information_metrics
 from .language_model import language_model_nll
-from .likelihood import LikelihoodEvaluator, importance_weighted_nll, likelihood_metrics
+from .likelihood import (
+    LikelihoodEvaluator,
+    conditional_log_likelihoods,
+    importance_weighted_nll,
+    likelihood_metrics,
+)
 from .perplexity import count_tokens_and_words, perplexities
 from .rate_distortion import RateDistortionPoint, plot_rate_distortion, rate_distortion_points, rate_distortion_table
 from .reconstruction import Reconstruction, reconstruction_at_mean
 from .refinement import Refinement, refine
-from .text_metrics import bleu, chrf, distinct, paraphrase_metrics, self_bleu
+from .text_metrics import bleu, chrf, distinct, paraphrase_metrics, reference_metrics, self_bleu
 from .word_vectors import load_word_vectors
 
 __all__ = [
+    "ActClassifier",
     "CollapseReport",
     "CollapseReportCallback",
+    "HeldOutPairs",
     "LikelihoodEvaluator",
     "RateDistortionPoint",
     "Reconstruction",
@@ -40,6 +49,7 @@ __all__ = [
     "bow_similarities",
     "chrf",
     "collapse_report",
+    "conditional_log_likelihoods",
     "count_tokens_and_words",
     "dialog_metrics",
     "dialogwae_bleu",
@@ -56,9 +66,11 @@ __all__ = [
     "paraphrase_metrics",
     "perplexities",
     "plot_rate_distortion",
+    "predict_acts",
     "rate_distortion_points",
     "rate_distortion_table",
     "reconstruction_at_mean",
+    "reference_metrics",
     "refine",
     "reply_distinct",
     "self_bleu",

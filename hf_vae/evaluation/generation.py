@@ -5,16 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from transformers import BatchEncoding
 
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
-from .examples import example_noise, gather_in_order, own_batches
+from .examples import gather_in_order, own_batches, sample_noise
+from .likelihood import call_with
+
+
+@torch.no_grad()
+def draw_latents(
+    model: VAEModel, inputs: BatchEncoding, numbers: Sequence[int], num_samples: int, latent_temperature: float, seed: int
+) -> torch.Tensor:
+    """
+    z from the model's prior, `(examples, num_samples, latent_size)`, by noise that follows from the seed, the examples' `numbers`
+    and the samples' alone.
+    """
+    prior = call_with(model.prior, inputs, batch_size=len(numbers)).latent_dist
+    noise = sample_noise(numbers, range(num_samples), model.config.latent_size, seed).to(prior.mean)
+    return prior.mean.unsqueeze(1) + latent_temperature * prior.std.unsqueeze(1) * noise
 
 
 def generate_texts(
     model: VAEModel,
     processor: VAEProcessor,
-    texts: Sequence[str],
+    texts: Sequence,
     num_return_sequences: int = 10,
     latents: torch.Tensor | None = None,
     latent_temperature: float = 1.0,
@@ -29,10 +44,10 @@ def generate_texts(
     Args:
         model ([`VAEModel`]): put into evaluation mode.
         processor ([`VAEProcessor`]): its processor.
-        texts (`list[str]`): the inputs.
+        texts (`list`): the inputs, as the processor takes them.
         num_return_sequences (`int`, defaults to 10): outputs a text.
         latents (`torch.Tensor`, *optional*): z of shape `(texts, num_return_sequences, latent_size)`, or `(texts, 1, latent_size)`
-            where the outputs of a text share one; drawn from N(0, I) where not given, each output's its own.
+            where the outputs of a text share one; drawn from the model's prior where not given, each output's its own.
         latent_temperature (`float`, defaults to 1.0): factor on that draw.
         seed (`int`, defaults to 0): of that draw, which depends neither on the batches nor on the number of processes.
         batch_size (`int`, defaults to 50): inputs at once.
@@ -43,14 +58,18 @@ def generate_texts(
         `list[list[str]]`, in the order of `texts`.
     """
     model.eval()
-    if latents is None:
-        latents = latent_temperature * example_noise(len(texts), num_return_sequences, model.config.latent_size, seed)
     numbers: list[int] = []
     outputs: list[list[str]] = []
-    for batch in own_batches([len(text) for text in texts], batch_size, "generating"):
+    for batch in own_batches([len(str(text)) for text in texts], batch_size, "generating"):
+        inputs = processor([texts[i] for i in batch], max_length=max_length).to(model.device)
+        drawn = (
+            draw_latents(model, inputs, batch, num_return_sequences, latent_temperature, seed)
+            if latents is None
+            else latents[batch]
+        )
         sequences = model.generate(
-            **processor([texts[i] for i in batch], max_length=max_length).to(model.device),
-            latents=latents[batch].flatten(0, 1),
+            **inputs,
+            latents=drawn.flatten(0, 1),
             num_return_sequences=num_return_sequences,
             **generation_options,
         )

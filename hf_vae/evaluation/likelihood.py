@@ -8,8 +8,9 @@ of processes.
 from __future__ import annotations
 
 import inspect
+import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -19,9 +20,11 @@ from transformers import BatchEncoding
 
 from ..gaussian import DiagonalGaussian
 from ..modeling_conditional_vae import ConditionalVAEModel
-from ..modeling_vae import LatentOutput, VAEModel, sentence_nats
+from ..modeling_vae import LatentOutput, VAEModel
 from ..processing_vae import VAEProcessor
 from .examples import NOISE_BLOCK, example_noise, gather_in_order, own_batches, sample_noise
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -55,8 +58,7 @@ class ExampleBatch:
             count = part.shape[1]
             repeated = {name: tensor.repeat_interleave(count, 0) for name, tensor in self.conditioning.items()}
             labels = self.inputs["labels"].repeat_interleave(count, 0)
-            logits = self.model.decode(part.flatten(0, 1), labels, **repeated)
-            chunks.append(sentence_nats(logits, labels).view(-1, count))
+            chunks.append(self.model.nll(part.flatten(0, 1), labels, **repeated).view(-1, count))
         return torch.cat(chunks, dim=1)
 
 
@@ -78,7 +80,7 @@ class LikelihoodEvaluator:
     Args:
         model ([`VAEModel`]): any model of the family; put into evaluation mode.
         processor ([`VAEProcessor`]): its processor.
-        texts (`list[str]`): what the processor takes as `text`.
+        texts (`list`): what the processor takes as `text`.
         targets (`list[str]`): y, one for each.
         batch_size (`int`, defaults to 64): examples at once.
         chunk (`int`, defaults to 4): samples of z of each example decoded at once; memory grows with `batch_size` · `chunk`,
@@ -93,7 +95,7 @@ class LikelihoodEvaluator:
         self,
         model: VAEModel,
         processor: VAEProcessor,
-        texts: Sequence[str],
+        texts: Sequence,
         targets: Sequence[str],
         batch_size: int = 64,
         chunk: int = 4,
@@ -115,7 +117,7 @@ class LikelihoodEvaluator:
 
     def batches(self, description: str) -> Iterator[ExampleBatch]:
         """This process's share of the examples; `description` stands before the progress bar."""
-        lengths = [len(text) + len(target) for text, target in zip(self.texts, self.targets)]
+        lengths = [len(str(text)) + len(target) for text, target in zip(self.texts, self.targets)]
         for numbers in own_batches(lengths, self.batch_size, description):
             texts, targets = [self.texts[i] for i in numbers], [self.targets[i] for i in numbers]
             inputs = self.processor(texts, targets, **self.processor_options).to(self.model.device)
@@ -124,6 +126,14 @@ class LikelihoodEvaluator:
     def label_ids(self) -> list[list[int]]:
         """Every target's tokens as the model is scored on them: EOS is one, the start token is none."""
         return self.processor(self.texts, self.targets, return_tensors=None, **self.processor_options)["labels"]
+
+    def share_cut(self) -> float:
+        """Share of the targets that `max_target_length` cuts; a warning counts them, for their likelihood is the cut text's."""
+        whole = self.processor.label_ids(self.targets, {"truncation": False})
+        cut = sum(len(scored) < len(all_of_it) for scored, all_of_it in zip(self.label_ids(), whole))
+        if cut:
+            logger.warning("%d of %d targets are cut to the longest length; their likelihood is the cut text's.", cut, len(self))
+        return cut / len(self)
 
     def posterior(self) -> DiagonalGaussian:
         """q of every example, in order, on the CPU; each is encoded once. With `objective="gsnn"` q is the prior."""
@@ -315,3 +325,17 @@ def likelihood_metrics(
         sampled = evaluator.importance_weighted(prior, prior, num_samples, seed + 1)
         metrics.update(mc_nll=sampled.nll.mean().item(), mc_nll_error=error_of_mean(sampled.error))
     return metrics
+
+
+def conditional_log_likelihoods(metrics: Mapping[str, float]) -> dict[str, float]:
+    """
+    The two bounds of [`likelihood_metrics`] as Sohn et al. 2015 give them, the CLL log p(y|x) in nats per sentence: `cll_mc` over
+    the prior (equation 6) and `cll_is` over q (equation 7), lower bounds both, with their standard errors `cll_mc_error` and
+    `cll_is_error` where there are any.
+    """
+    figures = {}
+    for name, bound in (("cll_mc", "mc_nll"), ("cll_is", "iw_nll")):
+        figures[name] = -metrics[bound]
+        if f"{bound}_error" in metrics:
+            figures[f"{name}_error"] = metrics[f"{bound}_error"]
+    return figures

@@ -6,6 +6,7 @@ the outputs for one source differ. All of it lower-cased; BLEU, chrF and TER by 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.ter import TERScore
@@ -98,6 +99,50 @@ def _meteor(outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]
     return {"meteor": 100 * average / len(outputs), "best_meteor": 100 * best / len(outputs)}
 
 
+def reference_metrics(outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """
+    Quality of several outputs for each source against references, and their diversity.
+
+    Args:
+        outputs (`list[list[str]]`): equally many outputs for each source.
+        references (`list[list[str]]`): one or more references for each source.
+
+    Returns:
+        `bleu`, `chrf`, `ter`: means over the k-th outputs' corpus scores; `best_bleu`, `best_chrf`, `best_ter`: corpus scores of,
+        for each source, the output that a sentence's score against the references ranks first; `self_bleu`; `distinct_1`,
+        `distinct_2`: mean over sources of the distinct n-grams among a source's outputs. TER counts edits, so lower is better; it
+        is the slow one: some milliseconds for an output of a dozen words and four references, and half a second for 60 words that
+        come in another order. Where nltk's WordNet data is on the machine, also `meteor` and `best_meteor` (Lavie & Agarwal 2007,
+        α 0.9, β 3, γ 0.5): means over sources of the mean and of the largest score of their outputs, each against the reference
+        that suits it best. Nothing is downloaded; `python -m nltk.downloader wordnet` does.
+
+    Raises:
+        ValueError: outputs and references differ in number, or sources in their number of outputs.
+    """
+    if len(outputs) != len(references) or not outputs:
+        raise ValueError(
+            f"{len(outputs)} lists of outputs and {len(references)} lists of references: they must be as many, and at least one."
+        )
+    if len({len(texts) for texts in outputs}) != 1:
+        raise ValueError("`outputs` has lists of different lengths; generate equally many for each source.")
+    columns = list(zip(*outputs))
+    sentence_bleu = BLEU(lowercase=True, effective_order=True)
+    sentence_chrf = CHRF(lowercase=True)
+    ter_scores = _ter_scores(outputs, references)
+    return {
+        "bleu": fmean(bleu(column, references) for column in columns),
+        "best_bleu": bleu(_best(sentence_bleu, outputs, references), references),
+        "chrf": fmean(chrf(column, references) for column in columns),
+        "best_chrf": chrf(_best(sentence_chrf, outputs, references), references),
+        "ter": fmean(_corpus_ter(column) for column in zip(*ter_scores)),
+        "best_ter": _corpus_ter([min(scores, key=lambda score: score.num_edits) for scores in ter_scores]),
+        "self_bleu": self_bleu(outputs) if len(columns) > 1 else 100.0,
+        "distinct_1": fmean(distinct(texts, 1) for texts in outputs),
+        "distinct_2": fmean(distinct(texts, 2) for texts in outputs),
+        **_meteor(outputs, references),
+    }
+
+
 def paraphrase_metrics(
     sources: Sequence[str], outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
 ) -> dict[str, float]:
@@ -110,52 +155,24 @@ def paraphrase_metrics(
         references (`list[list[str]]`): one or more references for each source.
 
     Returns:
-        `bleu`, `chrf`, `ter`: means over the k-th outputs' corpus scores; `best_bleu`, `best_chrf`, `best_ter`: corpus scores of,
-        for each source, the output that a sentence's score against the references ranks first; `ibleu`: α·`bleu` - (1-α)·BLEU
-        against the source, α = 0.8; `self_bleu`; `distinct_1`, `distinct_2`: mean over sources of the distinct n-grams among a
-        source's outputs; `copy_bleu`, `copy_ibleu`: those of repeating the source. TER counts edits, so lower is better; it is the
-        slow one: some milliseconds for an output of a dozen words and four references, and half a second for 60 words that come
-        in another order. Where nltk's WordNet data is on the machine, also `meteor` and `best_meteor` (Lavie & Agarwal 2007, α 0.9,
-        β 3, γ 0.5): means over sources of the mean and of the largest score of their outputs, each against the reference that suits
-        it best. Nothing is downloaded; `python -m nltk.downloader wordnet` does.
+        What [`reference_metrics`] does, and `ibleu`: α·`bleu` - (1-α)·BLEU against the source, α = 0.8; `copy_bleu`,
+        `copy_ibleu`: those of repeating the source.
 
     Raises:
         ValueError: sources, outputs and references differ in number, or sources in their number of outputs.
     """
-    if not len(sources) == len(outputs) == len(references) or not sources:
-        raise ValueError(
-            f"{len(sources)} sources, {len(outputs)} lists of outputs and {len(references)} lists of references: they must be as "
-            "many, and at least one."
-        )
-    if len({len(texts) for texts in outputs}) != 1:
-        raise ValueError("`outputs` has lists of different lengths; generate equally many for each source.")
-    columns = list(zip(*outputs))
+    if len(sources) != len(outputs):
+        raise ValueError(f"{len(sources)} sources, {len(outputs)} lists of outputs: they must be as many.")
+    metrics = reference_metrics(outputs, references)
     originals = [[source] for source in sources]
-    sentence_bleu = BLEU(lowercase=True, effective_order=True)
-    sentence_chrf = CHRF(lowercase=True)
-
-    def mean(values):
-        values = list(values)
-        return sum(values) / len(values)
 
     def ibleu(against_references, against_source):
         return IBLEU_ALPHA * against_references - (1 - IBLEU_ALPHA) * against_source
 
-    ter_scores = _ter_scores(outputs, references)
-    average = mean(bleu(column, references) for column in columns)
     copy = bleu(sources, references)
     return {
-        "bleu": average,
-        "best_bleu": bleu(_best(sentence_bleu, outputs, references), references),
-        "chrf": mean(chrf(column, references) for column in columns),
-        "best_chrf": chrf(_best(sentence_chrf, outputs, references), references),
-        "ter": mean(_corpus_ter(column) for column in zip(*ter_scores)),
-        "best_ter": _corpus_ter([min(scores, key=lambda score: score.num_edits) for scores in ter_scores]),
-        "ibleu": ibleu(average, mean(bleu(column, originals) for column in columns)),
-        "self_bleu": self_bleu(outputs) if len(columns) > 1 else 100.0,
-        "distinct_1": mean(distinct(texts, 1) for texts in outputs),
-        "distinct_2": mean(distinct(texts, 2) for texts in outputs),
+        **metrics,
+        "ibleu": ibleu(metrics["bleu"], fmean(bleu(column, originals) for column in zip(*outputs))),
         "copy_bleu": copy,
         "copy_ibleu": ibleu(copy, bleu(sources, originals)),
-        **_meteor(outputs, references),
     }

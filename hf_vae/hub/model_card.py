@@ -12,6 +12,13 @@ from .run_record import RunRecord
 
 # Paper and citation by model type.
 PAPERS = {
+    "dialog-cvae": {
+        "title": "Learning Discourse-level Diversity for Neural Dialog Models using Conditional Variational Autoencoders",
+        "authors": "Zhao, Tiancheng and Zhao, Ran and Eskenazi, Maxine",
+        "year": "2017",
+        "booktitle": "Annual Meeting of the Association for Computational Linguistics",
+        "key": "zhao2017learning",
+    },
     "paraphrase-vae": {
         "title": "A Deep Generative Framework for Paraphrase Generation",
         "authors": "Gupta, Ankush and Agarwal, Arvind and Singh, Prawaan and Rai, Piyush",
@@ -71,7 +78,20 @@ METRIC_NAMES = {
     "midpoints_grammatical": "Share of grammatical midpoints between sentences",
     "meaning_kept": "Share of outputs that keep the meaning",
     "distinct_correct_in_10": "Distinct correct paraphrases in 10",
-}
+    "valid_reply": "Share of replies that are right",
+    "distinct_valid_in_10": "Distinct right replies in 10",
+    "act_match": "Share of replies that are right and perform the predicted act",
+    **{
+        f"{name}_{side}": f"{label}, {side} over the references"
+        for name, label in {
+            **{f"bleu_{order}": f"BLEU-{order}" for order in range(1, 5)},
+            "a_bow": "A-bow", "e_bow": "E-bow", "act": "Dialogue act",
+        }.items()
+        for side in ("precision", "recall")
+    },
+    "distinct_1_inter": "distinct-1 within the replies to a context",
+    "distinct_2_inter": "distinct-2 within the replies to a context",
+}  # fmt: skip
 
 
 def make_model_card(model: PreTrainedModel, record: RunRecord) -> ModelCard:

@@ -33,6 +33,7 @@ class RunRecord:
         training (`dict[str, object]`): settings worth knowing, by name.
         baseline (`dict[str, float]`, *optional*): the same figures of the model without z.
         samples (`list[tuple[str, list[str]]]`): sources with outputs.
+        example (*optional*): what the card's code gives the processor, as JSON has it; the first sample's source by default.
         base_models (`list[str]`): Hub ids of the parts; none where they were trained from nothing.
         dataset_ids (`list[str]`): Hub ids of the data.
         license (`str`, *optional*): the weights' licence, where it is known.
@@ -47,6 +48,7 @@ class RunRecord:
     training: Mapping[str, object]
     baseline: Mapping[str, float] = field(default_factory=dict)
     samples: Sequence[tuple[str, Sequence[str]]] = ()
+    example: Any = None
     base_models: Sequence[str] = ()
     dataset_ids: Sequence[str] = ()
     license: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -101,6 +101,42 @@ class ModelArguments:
     )
 
 
+@dataclass
+class ConditionalArguments(ModelArguments):
+    """What conditional models have besides: how x is read, the prior of z given x, and Sohn et al.'s objectives."""
+
+    source_conditioning: str = field(default="prompt", metadata={"help": "prompt, cross_attention or initial_state."})
+    tie_encoders: bool = field(
+        default=True, metadata={"help": "One encoder for q and for what else reads the source, the prior or the decoder."}
+    )
+    prior_type: str = field(default="standard", metadata={"help": "standard, N(0, I), or conditional, a network p(z|x)."})
+    prior_regularization: float = field(default=0.0, metadata={"help": "Weight of KL(p(z|x) ‖ N(0, I)) in the training loss."})
+    source_noise: float = field(
+        default=0.0, metadata={"help": "Rate at which tokens of the source are hidden in training from all but q."}
+    )
+    objective: str = field(default="cvae", metadata={"help": "cvae (the ELBO), gsnn (z from the prior) or hybrid."})
+    hybrid_alpha: float = field(default=0.5, metadata={"help": "Share of the ELBO in the hybrid objective."})
+
+
+@dataclass
+class PairArguments:
+    """Where sources and targets come from, and how long they may be."""
+
+    train_file: str | None = field(
+        default=None, metadata={"help": "JSON lines, CSV or a dataset's name. Without it: the embedded corpus."}
+    )
+    validation_file: str | None = field(
+        default=None,
+        metadata={"help": "As train_file; measured while training with --eval_strategy, and at the end without a test_file."},
+    )
+    test_file: str | None = field(default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."})
+    source_column: str = field(default="source", metadata={"help": "Column of the sources."})
+    target_column: str = field(default="targets", metadata={"help": "Column of the targets: one text or a list."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training rows."})
+    max_source_length: int = field(default=64, metadata={"help": "Sources are cut to so many tokens."})
+    max_target_length: int = field(default=64, metadata={"help": "Targets are cut to so many tokens, EOS included."})
+
+
 def parse_arguments(argument_classes: Sequence[type], argv: list[str], embedded_recipe: Path, output_dir: str) -> tuple[Any, ...]:
     """
     Dataclasses, `TrainingArguments` last, from a command line that may begin with a YAML or JSON file of arguments; what follows
@@ -185,6 +221,22 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
     if reset is not None and model_args.lora:
         raise ValueError("`--decoder_reset_step` gives the whole decoder new weights; leave `--lora` out beside it.")
     check_output_dir(cast(str, training_args.output_dir), model_type)
+
+
+def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
+    """
+    Raises a `ValueError` that names the first of the arguments `given`, by name, that is smaller than its least value; `None`
+    passes.
+    """
+    for name, smallest in least.items():
+        if given[name] is not None and given[name] < smallest:
+            raise ValueError(f"`--{name}` is {given[name]}; it must be at least {smallest}.")
+
+
+def check_held_out(data_args: PairArguments) -> None:
+    """Raises a `ValueError` for training data without any to measure on."""
+    if data_args.train_file and not (data_args.validation_file or data_args.test_file):
+        raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: figures are measured on held-out pairs.")
 
 
 def check_output_dir(output_dir: str, model_type: str) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
+from datasets import Dataset
 from torch import nn
 from transformers import AutoTokenizer, TrainerCallback
 
 from ..encoders import longest_text, reserved_positions
+from ..modeling_conditional_vae import ConditionalVAEModel
 from ..modeling_vae import VAEModel
-from ..processing_vae import VAEProcessor
+from ..processing_vae import ConditionalVAEProcessor, VAEProcessor
 from .aggressive import AggressiveEncoderCallback
-from .arguments import ModelArguments, parse_json
+from .arguments import ConditionalArguments, ModelArguments, PairArguments, parse_json
 from .callbacks import KLAnnealingCallback
 from .decoder_reset import DecoderResetCallback
 from .denoising import DenoisingCallback, TokenNoise
@@ -22,7 +24,8 @@ from .schedules import make_schedule
 
 # Modules that no pretrained part brings along: trained whatever is frozen.
 NEW_MODULES = (
-    "posterior", "prior_network", "bow", "project", "memory", "prefix", "source_projection", "crossattention", "ln_cross_attn",
+    "posterior", "prior_network", "bow", "turns", "meta", "acts", "project", "memory", "prefix", "source_projection",
+    "crossattention", "ln_cross_attn",
 )  # fmt: skip
 _SIZES = (
     "encoder_type", "decoder_type", "hidden_size", "embedding_size", "encoder_layers", "decoder_layers", "num_attention_heads",
@@ -37,6 +40,7 @@ def build_model(
     texts: Iterable[str],
     encoder_tokens: int,
     decoder_tokens: int,
+    config_of_data: Mapping[str, Any] | None = None,
     **processor_options,
 ) -> tuple[VAEModel, VAEProcessor]:
     """
@@ -47,13 +51,14 @@ def build_model(
         texts (iterable of `str`): what a vocabulary is learnt from, where the parts start from nothing.
         encoder_tokens, decoder_tokens (`int`): the most that each part will have to read; parts that start from nothing are made
             for that.
+        config_of_data (`dict`, *optional*): further fields of the model's configuration, which follow from the data.
         processor_options: passed to the processor.
 
     Raises:
         ValueError: an option or a part that cannot serve, or a pretrained part that does not hold so many tokens.
     """
     config_class: Any = model_class.config_class
-    latent_options = {name: value for name, value in vars(model_args).items() if name in config_class.__dataclass_fields__}
+    latent_options = {**config_options(config_class, model_args), **(config_of_data or {})}
     encoder_name, decoder_name = model_args.encoder_name_or_path, model_args.decoder_name_or_path
     if encoder_name and decoder_name:
         tokenizer = AutoTokenizer.from_pretrained(decoder_name)
@@ -74,6 +79,47 @@ def build_model(
         model = model_class(config_class(encoder=encoder, decoder=decoder, **latent_options))
     check_lengths(model, encoder_tokens, decoder_tokens)
     return model, processor
+
+
+def build_conditional_model(
+    model_class: type[ConditionalVAEModel],
+    processor_class: type[ConditionalVAEProcessor],
+    model_args: ConditionalArguments,
+    data_args: PairArguments,
+    max_new_tokens: int,
+    train: Dataset,
+) -> tuple[nn.Module, ConditionalVAEProcessor]:
+    """
+    [`build_model`] for pairs, frozen or with adapters as the arguments say.
+
+    Args:
+        model_class, processor_class: of a conditional model.
+        model_args ([`ConditionalArguments`]): the model's.
+        data_args ([`PairArguments`]): the lengths that it will have to read.
+        max_new_tokens (`int`): what it will have to generate.
+        train (`Dataset`): rows whose columns are texts, which a vocabulary is learnt from.
+
+    Raises:
+        ValueError: as [`build_model`].
+    """
+    source, target = data_args.max_source_length, data_args.max_target_length
+    prompt = source if model_args.source_conditioning == "prompt" else 0
+    model, processor = build_model(
+        model_class,
+        processor_class,
+        model_args,
+        texts=(text for row in train for text in row.values()),
+        encoder_tokens=source + target,
+        decoder_tokens=prompt + 1 + max(target, max_new_tokens),
+        source_conditioning=model_args.source_conditioning,
+    )
+    return freeze_or_adapt(model, model_args), cast(ConditionalVAEProcessor, processor)
+
+
+def config_options(config_class: Any, model_args: ModelArguments) -> dict[str, Any]:
+    """Those of the arguments that are named like a field of `config_class`."""
+    fields = config_class.__dataclass_fields__
+    return {name: value for name, value in vars(model_args).items() if name in fields}
 
 
 def check_lengths(model: VAEModel, encoder_tokens: int, decoder_tokens: int) -> None:

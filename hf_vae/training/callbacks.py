@@ -27,8 +27,8 @@ class KLWeightCallback(TrainerCallback):
     r"""
     Base of the callbacks that set the model's `kl_weight` before every optimiser step. It adds to every training log, in nats per
     sentence averaged over all that was trained since the last one on all processes, none of them weighted or clamped:
-    `reconstruction` and `kl`; `prior_reconstruction` with the hybrid objective, `prior_kl` with `prior_regularization` and
-    `bow_loss` where the model has one; and `kl_weight`. A subclass says what the weight is.
+    `reconstruction` and `kl`; `prior_reconstruction` with the hybrid objective, `prior_kl` with `prior_regularization`,
+    `bow_loss` and `act_loss` where the model has them; and `kl_weight`. A subclass says what the weight is.
 
     Raises:
         ValueError: the model trained is none of ours, `label_smoothing_factor` is set, or two callbacks set the weight.
@@ -40,11 +40,12 @@ class KLWeightCallback(TrainerCallback):
         "prior_reconstruction_loss": "prior_reconstruction",
         "prior_kl": "prior_kl",
         "bow_loss": "bow_loss",
+        "act_loss": "act_loss",
     }
 
     def __init__(self):
         self._model: Any = None
-        self._parts = LossParts(("reconstruction_loss", "kl"), optional=("prior_reconstruction_loss", "prior_kl", "bow_loss"))
+        self._parts = LossParts(("reconstruction_loss", "kl"), optional=tuple(self.PARTS)[2:])
 
     def weight(self, state: TrainerState) -> float:
         """The KL's weight in the step that is about to begin."""

@@ -16,7 +16,10 @@ from .collator import VAEDataCollator
 from .loss_parts import find_model
 
 # Columns that a model reads that is given its z. `input_ids` are not read by all, but the Trainer groups rows by their length.
-_READ = ("input_ids", "attention_mask", "prompt_input_ids", "prompt_attention_mask", "labels")
+_READ = (
+    "input_ids", "attention_mask", "prompt_input_ids", "prompt_attention_mask", "labels", "same_speaker", "meta_categories",
+    "meta_values", "act_labels",
+)  # fmt: skip
 
 
 @dataclass
@@ -56,11 +59,7 @@ def train_without_latent(
     data = train.select_columns([column for column in train.column_names if column in _READ])
     # What only q and the prior use gets no gradient, which distributed training would stumble over.
     vae: Any = find_model(model)
-    reads_encoder = getattr(vae, "decoder_reads_encoder", False)
-    used = (vae.encoder if vae.config.tie_encoders else vae.source_encoder) if reads_encoder else None
-    parts = (getattr(vae, name, None) for name in ("posterior", "prior_network", "encoder", "source_encoder"))
-    unused = [part for part in parts if part is not None and part is not used]
-    idle = [parameter for module in unused for parameter in module.parameters() if parameter.requires_grad]
+    idle = [parameter for module in vae.latent_modules for parameter in module.parameters() if parameter.requires_grad]
     for parameter in idle:
         parameter.requires_grad_(False)
     Trainer(

@@ -64,9 +64,7 @@ def fit_posterior(
     vae: Any = find_model(model)
     if getattr(vae.config, "objective", "cvae") == "gsnn":
         raise ValueError("A posterior cannot be fitted with `objective='gsnn'`: nothing is drawn from it.")
-    # Where the decoder or the prior reads x through q's encoder, that encoder is a part of p.
-    inference = [vae.posterior] if getattr(vae, "shares_encoder", False) else [vae.posterior, vae.encoder]
-    own = {id(parameter) for module in inference for parameter in module.parameters()}
+    own = {id(parameter) for module in vae.inference_modules for parameter in module.parameters()}
     frozen = [parameter for parameter in vae.parameters() if parameter.requires_grad and id(parameter) not in own]
     for parameter in frozen:
         parameter.requires_grad_(False)

@@ -1,0 +1,97 @@
+"""
+Talk to a dialogue model in the terminal: several replies to every turn, the first of which counts as said.
+
+    python examples/chat.py outputs/dialog --num_replies 5
+
+The model is a directory or a name on the Hub. An empty line asks for other replies to the same turn; `/2` says the second one in
+place of the first, `/act NAME` asks for an act from then on (`/act` for any), `/reset` begins anew, `/quit` ends.
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+import torch
+from transformers import AutoModel, AutoProcessor, HfArgumentParser
+
+from hf_vae import DialogCVAEModel, DialogSession
+
+
+@dataclass
+class ChatArguments:
+    model: str = field(metadata={"help": "Directory or Hub name of a dialogue model."})
+    num_replies: int = field(default=3, metadata={"help": "Replies to each turn."})
+    latent_temperature: float | None = field(
+        default=None, metadata={"help": "Factor on the spread of z; 0 gives the likeliest z. Default: the model's."}
+    )
+    max_length: int | None = field(default=None, metadata={"help": "Tokens of the conversation that are read."})
+    max_new_tokens: int = field(default=40, metadata={"help": "Longest reply."})
+    seed: int | None = field(default=None, metadata={"help": "Of the noise in z."})
+
+
+def check_arguments(arguments: ChatArguments) -> None:
+    for name in ("num_replies", "max_new_tokens", "max_length"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"`--{name}` is {value}; it must be at least 1.")
+
+
+def main(argv: list[str]) -> None:
+    if argv and not argv[0].startswith("-"):
+        argv = ["--model", *argv]
+    (arguments,) = HfArgumentParser((ChatArguments,)).parse_args_into_dataclasses(argv)
+    check_arguments(arguments)
+    model, processor = AutoModel.from_pretrained(arguments.model), AutoProcessor.from_pretrained(arguments.model)
+    if not isinstance(model, DialogCVAEModel):
+        raise ValueError(f"{arguments.model} is a {type(model).__name__}; this talks to a DialogCVAEModel.")
+    generator = torch.Generator()
+    generator.manual_seed(arguments.seed) if arguments.seed is not None else generator.seed()
+    session, act, replies = DialogSession(model, processor, generator=generator), None, []
+    temperature = arguments.latent_temperature
+    if temperature is None:
+        temperature = getattr(model.generation_config, "latent_temperature", None) or 1.0
+    for line in sys.stdin:
+        line = line.strip()
+        if line == "/quit":
+            break
+        if line == "/reset":
+            session.messages.clear()
+            print("(a new conversation)")
+            continue
+        if line.startswith("/act"):
+            act = line.removeprefix("/act").strip() or None
+            if act is not None and act not in (processor.acts or ()):
+                print(f"(the acts are {', '.join(processor.acts or ()) or 'none: this model has no acts'})")
+                act = None
+            continue
+        if line.startswith("/"):
+            chosen = line.removeprefix("/")
+            if not chosen.isdigit() or not 1 <= int(chosen) <= len(replies):
+                print("(no such command or reply)")
+                continue
+            session.messages[-1]["content"] = replies[int(chosen) - 1].text
+            print(f"(said: {session.messages[-1]['content']})")
+            continue
+        if line:
+            session.say(line)
+        elif session.messages and session.messages[-1]["role"] == session.role:
+            session.messages.pop()
+        if not session.messages:
+            continue
+        replies = session.replies(
+            arguments.num_replies,
+            act=act,
+            latent_temperature=temperature,
+            max_length=arguments.max_length,
+            max_new_tokens=arguments.max_new_tokens,
+            do_sample=False,
+        )
+        for number, reply in enumerate(replies, start=1):
+            print(f"{number}. {reply.text}" + (f"   [{reply.act}]" if reply.act else ""))
+        # A reply may be empty, which is no turn.
+        said = next((reply for reply in replies if reply.text), None)
+        if said is not None:
+            session.say(said.text, session.role)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,109 @@
+"""A conversation with a dialogue model, turn by turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .modeling_dialog_cvae import DialogCVAEModel
+from .processing_dialog import DialogCVAEProcessor, Message
+
+
+@dataclass
+class Reply:
+    """
+    Args:
+        text (`str`): what is said.
+        latents (`torch.Tensor` of shape `(latent_size,)`): the z that it was decoded from.
+        act (`str`, *optional*): the act that was asked for, or the likeliest one under p(a|x,z); of models with acts.
+    """
+
+    text: str
+    latents: torch.Tensor
+    act: str | None = None
+
+
+class DialogSession:
+    """
+    Keeps a conversation's turns and gives several replies to them.
+
+    Args:
+        model ([`DialogCVAEModel`]): put into evaluation mode.
+        processor ([`DialogCVAEProcessor`]): its processor.
+        role (`str`, defaults to `"assistant"`): who the model is.
+        meta (`dict`, *optional*): what else is known, where the model reads it.
+        generator (`torch.Generator`, *optional*): source of the noise in z.
+    """
+
+    def __init__(
+        self,
+        model: DialogCVAEModel,
+        processor: DialogCVAEProcessor,
+        role: str = "assistant",
+        meta: dict[str, Any] | None = None,
+        generator: torch.Generator | None = None,
+    ):
+        self.model, self.processor = model.eval(), processor
+        self.role, self.meta, self.generator = role, meta, generator
+        self.messages: list[Message] = []
+
+    def say(self, content: str, role: str = "user") -> None:
+        """
+        Adds a turn.
+
+        Raises:
+            ValueError: it says nothing.
+        """
+        if not content.strip():
+            raise ValueError(f"`content` is {content!r}; a turn says something.")
+        self.messages.append({"role": role, "content": content.strip()})
+
+    @torch.no_grad()
+    def replies(
+        self,
+        num_return_sequences: int = 1,
+        act: str | None = None,
+        latent_temperature: float = 1.0,
+        max_length: int | None = None,
+        **generation_options,
+    ) -> list[Reply]:
+        """
+        What could be said next, each from its own z; the conversation stays as it is until one of them is said.
+
+        Args:
+            num_return_sequences (`int`, defaults to 1): how many.
+            act (`str`, *optional*): the act that all are to perform.
+            latent_temperature (`float`, defaults to 1.0): factor on the spread of z; 0 gives the likeliest z.
+            max_length (`int`, *optional*): tokens of the conversation that are read; by default as many as the model holds.
+            generation_options: passed to `generate`.
+
+        Raises:
+            ValueError: nothing has been said yet, or an act that the model does not know.
+        """
+        dialogue = {"messages": self.messages, "role": self.role, "act": act, "meta": self.meta}
+        inputs = self.processor(dialogue, max_length=max_length).to(self.model.device)
+        act_labels = inputs.pop("act_labels", None)
+        prior = self.model.prior(1, **_named(inputs, prompt=False)).latent_dist.repeat(num_return_sequences)
+        latents = prior.sample(self.generator, latent_temperature)
+        given = {} if act_labels is None else {"act_labels": act_labels}
+        sequences = self.model.generate(
+            **inputs, **given, latents=latents, num_return_sequences=num_return_sequences, **generation_options
+        )
+        texts = [text.strip() for text in self.processor.batch_decode(sequences, skip_special_tokens=True)]
+        return [Reply(text, z, name) for text, z, name in zip(texts, latents, self._acts(inputs, latents, act), strict=True)]
+
+    def _acts(self, inputs, latents: torch.Tensor, act: str | None) -> list[str | None]:
+        if act is not None or self.processor.acts is None:
+            return [act] * len(latents)
+        context = self.model.condition(**_named(inputs, prompt=True))["context"].expand(len(latents), -1)
+        return [self.processor.acts[number] for number in self.model.predict_acts(latents, context).argmax(-1).tolist()]
+
+
+def _named(inputs, prompt: bool) -> dict[str, torch.Tensor]:
+    """The inputs that tell the dialogue, and the decoder's prompt or not."""
+    return {name: tensor for name, tensor in inputs.items() if prompt or not name.startswith("prompt_")}
+
+
+__all__ = ["DialogSession", "Reply"]

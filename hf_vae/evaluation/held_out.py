@@ -1,0 +1,87 @@
+"""What the training scripts measure of a conditional model on held-out pairs, with z and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import set_seed
+
+from ..modeling_vae import VAEModel
+from ..processing_vae import VAEProcessor
+from .generation import generate_texts
+from .likelihood import LikelihoodEvaluator, likelihood_metrics
+
+
+@dataclass
+class HeldOutPairs:
+    """
+    Sources with their targets, and how a model is measured on them.
+
+    Args:
+        processor ([`VAEProcessor`]): the models'.
+        pairs (`Dataset`): columns `source`, a text, and `targets`, a list of texts, the first of which is scored for likelihood.
+        score (`Callable`): figures of equally many outputs for each source, in order.
+        lengths (`dict[str, int]`): the processor's `max_length` and `max_target_length`.
+        num_outputs (`int`): outputs for each source.
+        latent_temperature (`float`): factor on the spread of their z.
+        max_new_tokens (`int`): the longest output.
+        importance_samples (`int`): samples of z in the bounds.
+        seed (`int`): of all noise.
+        requests (`list`, *optional*): the sources as generation is given them, where q may know more of them.
+    """
+
+    processor: VAEProcessor
+    pairs: Dataset
+    score: Callable[[list[list[str]]], dict[str, float]]
+    lengths: dict[str, int] = field(default_factory=dict)
+    num_outputs: int = 10
+    latent_temperature: float = 1.0
+    max_new_tokens: int = 40
+    importance_samples: int = 100
+    seed: int = 0
+    requests: Sequence[Any] | None = None
+
+    def measure(self, model: VAEModel) -> tuple[dict[str, Any], list[list[str]]]:
+        """
+        Bounds on the likelihood of the first targets, `references_cut` (the share of these that is longer than
+        `max_target_length`), and the score of greedy outputs that differ by z, drawn from the prior; and these outputs.
+        """
+        evaluator = self._evaluator(model)
+        metrics = likelihood_metrics(evaluator, self.importance_samples, self.seed)
+        metrics["references_cut"] = evaluator.share_cut()
+        outputs = self._generate(model, do_sample=False)
+        return {**metrics, **self.score(outputs)}, outputs
+
+    def measure_without_latent(self, model: VAEModel) -> dict[str, Any]:
+        """
+        The same figures of a model trained with z = 0. It has one p(y|x), so every NLL is the same exact number. Its several
+        outputs are beams; the figures of samples in their place stand under `sampling`.
+        """
+        zeros = torch.zeros(len(self.pairs), 1, model.config.latent_size)
+        nll = self._evaluator(model).nll(zeros).mean().item()
+        names = ("iw_nll", "mc_nll", "reconstruction", "nll_posterior", "nll_prior", "nll_shuffled", "nll_zero")
+        beams = self.score(self._generate(model, latents=zeros, num_beams=self.num_outputs, do_sample=False))
+        set_seed(self.seed)
+        sampling = self.score(self._generate(model, latents=zeros, do_sample=True, top_k=0))
+        return {"elbo": -nll, "kl": 0.0, **dict.fromkeys(names, nll), **beams, "sampling": sampling}
+
+    def _evaluator(self, model: VAEModel) -> LikelihoodEvaluator:
+        first_targets = [targets[0] for targets in self.pairs["targets"]]
+        return LikelihoodEvaluator(model, self.processor, list(self.pairs["source"]), first_targets, **self.lengths)
+
+    def _generate(self, model: VAEModel, **options) -> list[list[str]]:
+        return generate_texts(
+            model,
+            self.processor,
+            list(self.pairs["source"]) if self.requests is None else self.requests,
+            num_return_sequences=self.num_outputs,
+            latent_temperature=self.latent_temperature,
+            seed=self.seed,
+            max_length=self.lengths.get("max_length"),
+            max_new_tokens=self.max_new_tokens,
+            **options,
+        )

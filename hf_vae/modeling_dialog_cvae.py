@@ -1,0 +1,409 @@
+"""The dialogue CVAE and its knowledge-guided form (Zhao et al. 2017)."""
+
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from .configuration_dialog_cvae import DialogCVAEConfig
+from .dialog_context import ActHead, DialogContext, MetaFeatures, TurnsEncoder
+from .encoders import check_attention_mask, pool, read_text
+from .gaussian import DiagonalGaussian
+from .generation_options import LatentGenerationOptions
+from .modeling_conditional_vae import ConditionalVAEModel, SourceStates
+from .modeling_vae import LatentOutput, VAEOutput
+
+
+class DialogCVAEModel(ConditionalVAEModel):
+    r"""
+    Replies to a dialogue: p(z|x), q(z|x,y), p(y|x,z), where x is the turns so far and what else is known of the dialogue, y the
+    next turn (Zhao et al. 2017). With `config.num_acts` the knowledge-guided form: p(a|x,z) chooses the act a of the reply,
+    p(y|x,z,a) performs it, and q(z|x,y,a) sees it. In training the decoder reads the true act's embedding; where the act is not
+    known, as in generation, the mean embedding under p(a|x,z).
+
+    What the decoder reads as its latent is z, the act's embedding and the meta features side by side, so any causal LM can be the
+    decoder.
+    """
+
+    config: DialogCVAEConfig
+
+    def __init__(self, config: DialogCVAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
+        super().__init__(config, encoder, decoder)
+        if config.context_encoding == "hierarchical":
+            self.turns = TurnsEncoder(self.encoder_hidden_size, dtype=self.encoder.dtype)
+        if config.meta_size:
+            self.meta = MetaFeatures(
+                config.meta_categories or [], config.meta_embedding_size, config.num_meta_values, dtype=self.encoder.dtype
+            )
+        if config.num_acts is not None:
+            self.acts = ActHead(
+                config.latent_size,
+                self.context_size,
+                config.act_hidden_size,
+                config.num_acts,
+                config.act_embedding_size,
+                dtype=self.encoder.dtype,
+            )
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, TurnsEncoder):
+            module.init_weights()
+
+    # x --------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def source_size(self) -> int:
+        return self.encoder_hidden_size + self.config.meta_size
+
+    @property
+    def context_size(self) -> int:
+        return self.source_size
+
+    @property
+    def recognition_size(self) -> int:
+        return self.encoder_hidden_size + self.source_size + self.config.act_size
+
+    @property
+    def shares_encoder(self) -> bool:
+        return self.config.tie_encoders
+
+    @property
+    def latent_modules(self) -> list[nn.Module]:
+        modules: list[nn.Module] = [self.posterior]
+        if self.config.prior_type == "conditional":
+            modules.append(self.prior_network)
+        heads_read_source = self.config.num_acts is not None or bool(self.config.bow_loss_weight)
+        reads_source = self.decoder_reads_encoder or heads_read_source
+        if not (reads_source and self.config.tie_encoders):
+            modules.append(self.encoder)
+        if not (reads_source or self.config.tie_encoders):
+            modules.append(self.source_encoder)
+        if self.config.context_encoding == "hierarchical" and not reads_source:
+            modules.append(self.turns)
+        return modules
+
+    def read_source(
+        self,
+        input_ids: torch.LongTensor | None,
+        attention_mask: torch.Tensor | None = None,
+        same_speaker: torch.Tensor | None = None,
+        meta_categories: torch.LongTensor | None = None,
+        meta_values: torch.Tensor | None = None,
+    ) -> DialogContext:
+        """
+        The dialogue as the prior, q, the acts and the decoder's encoder read it.
+
+        Args:
+            input_ids, attention_mask (`(batch, source)`): the turns as one text; `(batch, turns, length)` with
+                `context_encoding="hierarchical"`, 0 in the mask of a whole turn where there is none.
+            same_speaker (`torch.Tensor` of shape `(batch, turns)`, *optional*): 1 where a turn's speaker is the one who replies;
+                needed with `"hierarchical"`.
+            meta_categories, meta_values (`(batch, features)`, *optional*): what else is known, as configured.
+
+        Raises:
+            ValueError: something is missing, malformed, padding only, or longer than the encoder holds.
+        """
+        if input_ids is None:
+            raise ValueError("`input_ids` is missing: an encoder reads the dialogue's turns.")
+        meta = None
+        if self.config.meta_size:
+            meta = self.meta(meta_categories, meta_values)
+        elif meta_categories is not None or meta_values is not None:
+            raise ValueError("`meta_categories` or `meta_values` are given, but the model is configured without any.")
+        if self.config.context_encoding == "flat":
+            source = super().read_source(input_ids, attention_mask)
+            return DialogContext(**vars(source), meta=meta)
+        return self._read_turns(input_ids, attention_mask, same_speaker, meta)
+
+    def _read_turns(self, input_ids, attention_mask, same_speaker, meta) -> DialogContext:
+        if input_ids.ndim != 3:
+            raise ValueError(
+                f"`input_ids` has shape {tuple(input_ids.shape)}; with `context_encoding='hierarchical'` it is "
+                "(batch, turns, length)."
+            )
+        if same_speaker is None or same_speaker.shape != input_ids.shape[:2]:
+            found = None if same_speaker is None else tuple(same_speaker.shape)
+            raise ValueError(f"`same_speaker` has shape {found}; expected one bit a turn, {tuple(input_ids.shape[:2])}.")
+        words = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        mask = words.any(-1)
+        check_attention_mask("attention_mask", mask)
+        encoder = self.encoder if self.config.tie_encoders else self.source_encoder
+        # Turns that are not there are not read: an encoder may not take a text of padding alone.
+        hidden_states, pooler_output = read_text("input_ids", encoder, input_ids[mask], words[mask])
+        vectors = pool(self.config.pooling, hidden_states, pooler_output, words[mask])
+        turns = vectors.new_zeros(*mask.shape, vectors.shape[-1]).masked_scatter(mask.unsqueeze(-1), vectors)
+        states, last = self.turns(turns, same_speaker, mask)
+        return DialogContext(states, last, mask.long(), pooling="pooler", meta=meta)
+
+    # q(z|x,y) and p(z|x) --------------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        posterior_input_ids: torch.LongTensor | None,
+        posterior_attention_mask: torch.Tensor | None = None,
+        posterior_token_type_ids: torch.LongTensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        same_speaker: torch.Tensor | None = None,
+        meta_categories: torch.LongTensor | None = None,
+        meta_values: torch.Tensor | None = None,
+        act_labels: torch.LongTensor | None = None,
+    ) -> LatentOutput:
+        """
+        The recognition network q(z|x,y), or q(z|x,y,a) with acts: one linear layer over the vectors of the dialogue, of what holds
+        the reply, and of the act, 0 where it is not known.
+
+        Args:
+            posterior_input_ids, posterior_attention_mask, posterior_token_type_ids (`(batch, length)`): turns and reply together;
+                the reply by itself with `context_encoding="hierarchical"`.
+            act_labels (`torch.LongTensor` of shape `(batch,)`, *optional*): the reply's act, -100 where it is not known.
+            input_ids, attention_mask, same_speaker, meta_categories, meta_values: as in [`~DialogCVAEModel.read_source`].
+
+        Raises:
+            ValueError: an input is missing or malformed.
+        """
+        source = self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values)
+        self._check_acts(act_labels)
+        return self._recognise(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids, source, act_labels)
+
+    def _recognise(self, posterior_input_ids, mask, token_type_ids, source: DialogContext, act_labels) -> LatentOutput:
+        if posterior_input_ids is None:
+            raise ValueError(
+                "`posterior_input_ids` is missing: q(z|x,y) reads the reply. The processor makes it where `text_target` is given."
+            )
+        hidden_states, pooler_output = read_text("posterior_input_ids", self.encoder, posterior_input_ids, mask, token_type_ids)
+        parts = [pool(self.config.pooling, hidden_states, pooler_output, mask), source.vector]
+        if self.config.num_acts is not None:
+            nothing = parts[0].new_zeros(len(parts[0]), self.config.act_size)
+            parts.append(nothing if act_labels is None else self.acts.embed(act_labels, nothing))
+        return LatentOutput(latent_dist=self.posterior(torch.cat(parts, dim=-1)))
+
+    def _check_acts(self, act_labels: torch.Tensor | None) -> None:
+        if act_labels is not None and self.config.num_acts is None:
+            raise ValueError("`act_labels` are given, but the model is configured without acts (`num_acts`).")
+
+    def prior(
+        self,
+        batch_size: int,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        same_speaker: torch.Tensor | None = None,
+        meta_categories: torch.LongTensor | None = None,
+        meta_values: torch.Tensor | None = None,
+    ) -> LatentOutput:
+        """
+        The prior of each row, p(z|x), or N(0, I) with `config.prior_type="standard"`; arguments as of
+        [`~DialogCVAEModel.read_source`].
+        """
+        if self.config.prior_type == "standard":
+            return self._prior(batch_size, None)
+        return self._prior(batch_size, self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values))
+
+    # p(a|x,z) and p(y|x,z,a) ----------------------------------------------------------------------------------------------
+
+    def condition(
+        self,
+        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        same_speaker: torch.Tensor | None = None,
+        meta_categories: torch.LongTensor | None = None,
+        meta_values: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """What the decoder and the acts are given of x, one row per example."""
+        source = self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values)
+        return self._condition(prompt_input_ids, prompt_attention_mask, source)
+
+    def _condition(self, prompt_input_ids, prompt_attention_mask, source: SourceStates | None) -> dict[str, torch.Tensor]:
+        conditioning = super()._condition(prompt_input_ids, prompt_attention_mask, source)
+        conditioning["context"] = cast(DialogContext, source).vector
+        if self.config.meta_size:
+            conditioning["meta"] = cast(torch.Tensor, cast(DialogContext, source).meta)
+        return conditioning
+
+    def _context_vector(self, conditioning: dict[str, torch.Tensor]) -> torch.Tensor:
+        return conditioning["context"]
+
+    def predict_acts(self, latents: torch.Tensor, context: torch.Tensor, **conditioning) -> torch.Tensor:
+        """
+        log p(a|x,z), `(rows, num_acts)`.
+
+        Args:
+            latents (`torch.Tensor` of shape `(rows, latent_size)`).
+            context (`torch.Tensor` of shape `(rows, context_size)`): x's vector, as [`~DialogCVAEModel.condition`] gives it;
+                whatever else it gives is not read.
+
+        Raises:
+            ValueError: a model without acts.
+        """
+        if self.config.num_acts is None:
+            raise ValueError("The model is configured without acts (`num_acts`), so it predicts none.")
+        return self.acts(latents, context)
+
+    def _decoder_latents(self, latents, context=None, meta=None, act_labels=None, **conditioning):
+        parts = [latents]
+        if self.config.num_acts is not None:
+            expected = self.acts.expected(self.acts(latents, context))
+            parts.append(expected if act_labels is None else self.acts.embed(act_labels, expected))
+        if meta is not None:
+            parts.append(meta)
+        return torch.cat([part.to(latents) for part in parts], dim=-1), conditioning
+
+    def nll(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
+        """
+        -log p(y|x,z) of each row, nats per sentence, `(batch,)`; with acts -log Σ_a p(a|x,z) p(y|x,z,a), by going through all of
+        them, unless `conditioning` has the `act_labels` that are meant.
+        """
+        if self.config.num_acts is None or "act_labels" in conditioning:
+            return super().nll(latents, labels, **conditioning)
+        log_probs = self.acts(latents, conditioning["context"])
+        joint = []
+        for act, log_prob in enumerate(log_probs.unbind(-1)):
+            act_labels = torch.full((len(labels),), act, device=labels.device)
+            joint.append(log_prob - super().nll(latents, labels, act_labels=act_labels, **conditioning))
+        return -torch.stack(joint).logsumexp(0)
+
+    # The objective --------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        posterior_input_ids: torch.LongTensor | None = None,
+        posterior_attention_mask: torch.Tensor | None = None,
+        posterior_token_type_ids: torch.LongTensor | None = None,
+        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        same_speaker: torch.Tensor | None = None,
+        meta_categories: torch.LongTensor | None = None,
+        meta_values: torch.Tensor | None = None,
+        act_labels: torch.LongTensor | None = None,
+        latents: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        output_logits: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> VAEOutput | tuple:
+        r"""
+        The negative conditional ELBO, as [`ConditionalVAEModel.forward`], and with acts that of y and a together:
+        \(-\log p(y|x,z,a) - \log p(a|x,z) + \beta\,\mathrm{KL}(q(z|x,y,a) \,\|\, p(z|x))\) (Zhao et al. 2017, equation 6).
+
+        Args:
+            act_labels (`torch.LongTensor` of shape `(batch,)`, *optional*): the act of y. Where it is -100 or not given, training
+                decodes with the mean embedding under p(a|x,z), and evaluation sums over all acts: -log Σ_a p(a|x,z) p(y|x,z,a).
+            same_speaker, meta_categories, meta_values: as in [`~DialogCVAEModel.read_source`].
+
+        The other arguments are [`ConditionalVAEModel.forward`]'s.
+
+        Returns:
+            [`VAEOutput`]; with acts, `reconstruction_loss` is -log p(y,a|x,z), of which `act_loss` is -log p(a|x,z), 0 where the
+            act is not known, and `act_log_probs` is log p(·|x,z).
+
+        Raises:
+            ValueError: an input is missing or malformed.
+        """
+        labels = self._check_labels(labels)
+        self._check_acts(act_labels)
+        attention_mask = self._hide_source(input_ids, attention_mask)
+        prompt_attention_mask = self._hide_source(prompt_input_ids, prompt_attention_mask)
+        source = self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values)
+        posterior = prior = None
+        if latents is None:
+            prior = self._prior(labels.shape[0], source).latent_dist
+            posterior = prior
+            if self.config.objective != "gsnn":
+                pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
+                posterior = self._recognise(*pair, source, act_labels).latent_dist
+        conditioning = self._condition(prompt_input_ids, prompt_attention_mask, source)
+        if act_labels is not None:
+            conditioning["act_labels"] = act_labels
+        return self._objective(labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict)
+
+    def _generation_nats(self, latents, labels, conditioning, output: VAEOutput) -> torch.Tensor:
+        nats = super()._generation_nats(latents, labels, conditioning, output)
+        if self.config.num_acts is None:
+            return nats
+        output.act_log_probs = self.acts(latents, conditioning["context"])
+        act_labels = conditioning.get("act_labels")
+        if act_labels is None:
+            act_labels = torch.full((len(labels),), -100, device=labels.device)
+        unknown = act_labels == -100
+        if not self.training and bool(unknown.any()):
+            rest = {name: tensor[unknown] for name, tensor in conditioning.items() if name != "act_labels"}
+            nats = nats.masked_scatter(unknown, self.nll(latents[unknown], labels[unknown], **rest))
+        output.act_loss = nn.functional.nll_loss(output.act_log_probs, act_labels, ignore_index=-100, reduction="none")
+        output.reconstruction_loss = nats + output.act_loss
+        return output.reconstruction_loss
+
+    # Generation -----------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        posterior_input_ids: torch.LongTensor | None = None,
+        posterior_attention_mask: torch.Tensor | None = None,
+        posterior_token_type_ids: torch.LongTensor | None = None,
+        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        same_speaker: torch.Tensor | None = None,
+        meta_categories: torch.LongTensor | None = None,
+        meta_values: torch.Tensor | None = None,
+        act_labels: torch.LongTensor | None = None,
+        latents: torch.Tensor | None = None,
+        latent_source: str | None = None,
+        latent_temperature: float | None = None,
+        num_return_sequences: int | None = None,
+        average_latents: int | None = None,
+        generator: torch.Generator | None = None,
+        generation_config: GenerationConfig | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs,
+    ):
+        """
+        Replies, each decoded from its own z: as [`ConditionalVAEModel.generate`].
+
+        Args:
+            act_labels (`torch.LongTensor` of shape `(batch,)`, *optional*): the act that the replies to each dialogue are to
+                perform; where it is -100 or not given, the decoder reads the mean embedding under p(a|x,z).
+            average_latents (`int`, *optional*): as in [`ConditionalVAEModel.generate`].
+            same_speaker, meta_categories, meta_values: as in [`~DialogCVAEModel.read_source`].
+        """
+        options, model_kwargs = LatentGenerationOptions.settle(
+            self.generation_config,
+            generation_config,
+            latents,
+            latent_source,
+            latent_temperature,
+            num_return_sequences,
+            kwargs,
+            average_latents,
+        )
+        self._check_acts(act_labels)
+        source = self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values)
+        batch = len(source.hidden_states)
+        if latents is not None:
+            latents = options.accept(latents, batch, self.config.latent_size)
+        elif options.latent_source == "fitted_prior":
+            latents = self._draw_from_fitted_prior(batch, options, generator)
+        else:
+            distribution: DiagonalGaussian
+            if options.latent_source == "posterior":
+                pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
+                distribution = self._recognise(*pair, source, act_labels).latent_dist
+            else:
+                distribution = self._prior(batch, source).latent_dist
+            latents = options.draw(distribution, generator)
+        conditioning = self._condition(prompt_input_ids, prompt_attention_mask, source)
+        if act_labels is not None:
+            conditioning["act_labels"] = act_labels
+        return self._generate(latents, batch, conditioning, options, model_kwargs)
+
+
+__all__ = ["DialogCVAEModel"]

@@ -1,0 +1,110 @@
+"""The steps that the training scripts share: the start of a run, tokenising pairs, all stages of a training, and the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import Trainer, TrainingArguments, set_seed
+
+from ..evaluation.compute_metrics import elbo_metrics
+from ..hub import create_repository
+from ..processing_vae import VAEProcessor
+from .arguments import ModelArguments, resume_checkpoint, total_steps, use_all_cores
+from .building import latent_callbacks
+from .collator import VAEDataCollator
+from .latent_free import train_without_latent
+from .posterior_fit import fit_posterior
+from .pretraining import pretrain_encoder
+from .saving import save_trained
+
+
+def start_run(model_args: ModelArguments, training_args: TrainingArguments) -> tuple[PartialState, str | None]:
+    """
+    Cores, seed and, with `--push_to_hub`, the repository: what the Hub refuses is better refused now than after the training.
+
+    Returns:
+        The processes' state, and on the main process the repository's name, if the run is to be shared.
+    """
+    push_to_hub = training_args.push_to_hub
+    if model_args.lora:
+        # The Trainer would leave the adapter beside the merged model, where it would be applied once more.
+        training_args.push_to_hub = False
+    state = PartialState()
+    use_all_cores(state)
+    set_seed(training_args.seed)
+    return state, create_repository(training_args) if push_to_hub and state.is_main_process else None
+
+
+def tokenize_pairs(processor: VAEProcessor, pairs: Mapping[str, Dataset], **lengths: int) -> dict[str, Dataset]:
+    """Splits with the columns `source` and `target` as the processor's features, cut to its `lengths`."""
+
+    def tokenize(rows):
+        return dict(processor(rows["source"], rows["target"], return_tensors=None, **lengths))
+
+    with PartialState().main_process_first():
+        return {
+            name: split.map(tokenize, batched=True, remove_columns=split.column_names, desc=f"tokenising {name}")
+            for name, split in pairs.items()
+        }
+
+
+def train_in_stages(
+    model: Any,
+    processor: VAEProcessor,
+    model_args: ModelArguments,
+    training_args: TrainingArguments,
+    tokenized: Mapping[str, Dataset],
+) -> Any:
+    """
+    The whole training with the plain Trainer: first, where the arguments say so, the encoder as a masked language model and the
+    model without z; then the model, where a callback anneals the KL and logs the loss's parts; q alone at last, where they say so.
+    A resumed run goes on in the middle.
+
+    Args:
+        model ([`VAEModel`]): of any of the family, or a PEFT model around one.
+        processor ([`VAEProcessor`]): its processor.
+        model_args, training_args: the run's.
+        tokenized (`dict[str, Dataset]`): `train`, and `validation`, which is measured with `--eval_strategy`.
+
+    Returns:
+        The model as it is saved in the run's `output_dir`, adapters merged.
+    """
+    trainer = Trainer(
+        model,
+        training_args,
+        processing_class=processor,
+        train_dataset=tokenized["train"],
+        eval_dataset=tokenized["validation"] if training_args.do_eval else None,
+        data_collator=cast(Any, VAEDataCollator(processor)),
+        compute_metrics=elbo_metrics if training_args.do_eval else None,
+        callbacks=latent_callbacks(model_args, processor),
+    )
+    checkpoint = resume_checkpoint(training_args)
+    if checkpoint is None and model_args.encoder_pretraining_steps:
+        steps = model_args.encoder_pretraining_steps
+        pretrain_encoder(model.encoder, processor.encoder_tokenizer, training_args, steps, tokenized["train"])
+    if checkpoint is None and model_args.latent_free_steps:
+        train_without_latent(model, processor, training_args, "latent_free", model_args.latent_free_steps, tokenized["train"])
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if model_args.posterior_fit_steps:
+        fit_posterior(model, processor, training_args, model_args.posterior_fit_steps, tokenized["train"])
+    return save_trained(trainer, processor)
+
+
+def train_baseline(
+    build: Callable[[], tuple[Any, VAEProcessor]], model_args: ModelArguments, training_args: TrainingArguments, train: Dataset
+) -> Any:
+    """
+    Builds the model once more and trains it with z = 0, for as many steps as the model with z has had altogether, in a directory
+    of its own.
+
+    Returns:
+        The model, adapters merged.
+    """
+    set_seed(training_args.seed)
+    model, processor = build()
+    train_without_latent(model, processor, training_args, "baseline", total_steps(model_args, training_args), train)
+    return model.merge_and_unload() if model_args.lora else model

@@ -1,0 +1,355 @@
+"""What dialogues add to the conditional models (Zhao et al. 2017): turns, speakers, acts, and what else is known."""
+
+import pytest
+import torch
+from conftest import generation_inputs, make_batch, make_model
+
+from hf_vae import DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor
+from hf_vae.evaluation import LikelihoodEvaluator
+from hf_vae.evaluation.likelihood import call_with
+from hf_vae.modeling_vae import sentence_nats
+from hf_vae.training.from_scratch import small_configs, train_tokenizers
+
+GREEDY = {"do_sample": False, "max_new_tokens": 8, "min_new_tokens": 8}
+WITH_ACTS = ("dialog-acts", "dialog-lstm")
+TALK = [
+    {"role": "ann", "content": "hello"},
+    {"role": "bob", "content": "good morning"},
+    {"role": "ann", "content": "was it noon ?"},
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    texts = ["user: hello", "assistant: good morning", "was it noon ?", "yes , it was", "no , never at noon"] * 5
+    return train_tokenizers(texts, vocab_size=400)
+
+
+# Acts ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", WITH_ACTS)
+def test_the_likelihood_sums_over_acts(variant):
+    """Against the sum written out, from logits of the decoder and of the act head."""
+    model = make_model(variant)
+    batch, latents = make_batch(model), torch.randn(3, 4)
+    with torch.no_grad():
+        conditioning = call_with(model.condition, batch)
+        probability = 0.0
+        for act in range(3):
+            logits = model.decode(latents, batch["labels"], act_labels=torch.full((3,), act), **conditioning)
+            p_act = model.predict_acts(latents, **conditioning)[:, act].exp()
+            probability = probability + p_act * torch.exp(-sentence_nats(logits, batch["labels"]))
+        torch.testing.assert_close(model.nll(latents, batch["labels"], **conditioning), -probability.log())
+        # What an evaluation without acts reports is the same.
+        unknown = {name: tensor for name, tensor in batch.items() if name != "act_labels"}
+        output = model(**unknown, latents=latents)
+        torch.testing.assert_close(output.reconstruction_loss, -probability.log())
+        # Every act adds something, so one of them alone is less.
+        assert (model(**batch, latents=latents).reconstruction_loss > -probability.log()).all()
+
+
+@pytest.mark.parametrize("variant", WITH_ACTS)
+def test_acts_of_some_rows_may_be_unknown(variant):
+    model = make_model(variant)
+    batch, latents = make_batch(model), torch.randn(3, 4)
+    known = model(**batch, latents=latents)
+    batch["act_labels"][1] = -100
+    for mode in (model.eval, model.train):
+        mode()
+        output = model(**batch, latents=latents)
+        torch.testing.assert_close(output.reconstruction_loss[[0, 2]], known.reconstruction_loss[[0, 2]])
+        assert output.act_loss[1] == 0 and output.act_loss[[0, 2]].min() > 0
+    # Training decodes with the mean embedding, which is no likelihood of the sum but costs one pass.
+    rest = {name: tensor for name, tensor in batch.items() if name != "act_labels"}
+    conditioning = call_with(model.condition, rest)
+    nats = sentence_nats(model.decode(latents, batch["labels"], **conditioning), batch["labels"])
+    torch.testing.assert_close(output.reconstruction_loss[1], nats[1])
+
+
+def test_the_loss_charges_for_y_the_act_and_the_kl():
+    model = make_model("dialog-acts")
+    batch = make_batch(model)
+    output = model(**batch)
+    chosen = output.act_log_probs[range(3), batch["act_labels"]]
+    torch.testing.assert_close(output.act_loss, -chosen)
+    torch.testing.assert_close(output.act_log_probs.exp().sum(-1), torch.ones(3))
+    torch.testing.assert_close(output.loss, (output.reconstruction_loss + output.kl).sum() / (batch["labels"] != -100).sum())
+
+
+@pytest.mark.parametrize("variant", WITH_ACTS)
+def test_q_sees_the_act(variant):
+    model = make_model(variant)
+    batch = make_batch(model)
+    acts = [torch.tensor([act, 0, 0]) for act in range(3)] + [torch.tensor([-100, 0, 0])]
+    means = [call_with(model.encode, {**batch, "act_labels": act}).latent_dist.mean for act in acts]
+    assert all((means[0][0] - other[0]).abs().max() > 1e-4 for other in means[1:])
+    torch.testing.assert_close(means[0][1:], means[3][1:])
+    # Where none is given it is as unknown.
+    nothing = call_with(model.encode, {name: tensor for name, tensor in batch.items() if name != "act_labels"})
+    torch.testing.assert_close(nothing.latent_dist.mean[0], means[3][0])
+
+
+@pytest.mark.parametrize("variant", WITH_ACTS)
+def test_an_act_that_is_asked_for_is_what_the_decoder_reads(variant):
+    model = make_model(variant)
+    inputs, latents = generation_inputs(make_batch(model)), torch.randn(3, 4)
+    # Acts that do something: tiny random models else hardly move.
+    model.acts.embedding.weight.data.mul_(20)
+    by_act = [model.generate(**inputs, act_labels=torch.full((3,), act), latents=latents, **GREEDY) for act in range(3)]
+    assert any(not torch.equal(by_act[0], other) for other in by_act[1:])
+    read = []
+    model.decoder.project.register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    model.generate(**inputs, act_labels=torch.tensor([2, -100, 0]), latents=latents, **GREEDY)
+    acts = read[0][:, 4:9]
+    torch.testing.assert_close(acts[0], model.acts.embedding.weight[2])
+    probabilities = model.predict_acts(latents, **call_with(model.condition, inputs)).exp()
+    torch.testing.assert_close(acts[1], (probabilities @ model.acts.embedding.weight)[1])
+
+
+def test_the_likelihood_estimates_use_the_sum_over_acts(tokenizers):
+    """Both estimates agree on a model whose z does nothing, where they are exact with any number of samples."""
+    torch.manual_seed(0)
+    encoder, decoder = small_configs(tokenizers[0], hidden_size=16, num_attention_heads=2)
+    model = DialogCVAEModel(DialogCVAEConfig(encoder=encoder, decoder=decoder, latent_size=4, num_acts=3))
+    processor = DialogCVAEProcessor(*tokenizers, acts=["x", "y", "z"])
+    model.decoder.project.weight.data[:, :4] = 0
+    model.acts.hidden.weight.data[:, :4] = 0
+    for name in ("prior_network", "posterior"):
+        for parameter in getattr(model, name).parameters():
+            parameter.data.zero_()
+    dialogues = [{"messages": TALK, "act": "y"}, {"messages": TALK[:1], "act": "x"}]
+    targets = ["yes , it was", "no"]
+    evaluator = LikelihoodEvaluator(model, processor, dialogues, targets)
+    bound = evaluator.importance_weighted(evaluator.posterior(), evaluator.prior(), 3)
+    inputs = processor(dialogues, targets)
+    joint = []
+    for act in range(3):
+        inputs["act_labels"] = torch.full((2,), act)
+        joint.append(-model(**inputs, latents=torch.zeros(2, 4)).reconstruction_loss)
+    torch.testing.assert_close(bound.nll, -torch.stack(joint).logsumexp(0).detach(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "act_labels, message",
+    [
+        ([0, 1, 3], r"`act_labels` holds \[0, 1, 3\]; the model is configured for 3 acts"),
+        ([0, -1, 2], "-100 where it is not known"),
+    ],
+)
+def test_acts_that_the_model_does_not_have(act_labels, message):
+    model = make_model("dialog-acts")
+    batch = make_batch(model) | {"act_labels": torch.tensor(act_labels)}
+    with pytest.raises(ValueError, match=message):
+        model(**batch)
+
+
+def test_a_model_without_acts_takes_none():
+    model = make_model("dialog")
+    batch = make_batch(model) | {"act_labels": torch.tensor([0, 0, 0])}
+    for call in (model, model.generate, lambda **inputs: call_with(model.encode, inputs)):
+        with pytest.raises(ValueError, match="configured without acts"):
+            call(**batch)
+    with pytest.raises(ValueError, match="configured without acts"):
+        model.predict_acts(torch.zeros(3, 4), torch.zeros(3, 4))
+
+
+# Turns, speakers, meta features -------------------------------------------------------------------------------------------
+
+
+def test_turns_are_read_in_order_with_their_speakers():
+    model = make_model("dialog-lstm")
+    batch = make_batch(model)
+    prior = call_with(model.prior, batch, batch_size=3).latent_dist.mean
+
+    def changed(**inputs):
+        return (call_with(model.prior, batch | inputs, batch_size=3).latent_dist.mean - prior).abs().amax(-1)
+
+    assert (changed(same_speaker=1 - batch["same_speaker"]) > 1e-5).all()
+    flipped = {name: batch[name].flip(1) for name in ("input_ids", "attention_mask", "same_speaker")}
+    assert (
+        changed(
+            **{
+                name: torch.where(torch.tensor([True, False, False]).view(-1, *[1] * (batch[name].ndim - 1)), new, batch[name])
+                for name, new in flipped.items()
+            }
+        )[0]
+        > 1e-5
+    )
+    # What stands where there is no turn is not read.
+    noise = batch["input_ids"].clone()
+    noise[1, 2] = 7
+    assert changed(input_ids=noise).max() == 0
+
+
+def test_what_else_is_known_reaches_prior_posterior_and_decoder():
+    model = make_model("dialog")
+    batch, latents = make_batch(model), torch.randn(3, 4)
+    base = model(**batch, latents=latents).reconstruction_loss
+    before = model(**batch)
+    for name in ("meta_categories", "meta_values"):
+        other = batch | {name: 1 - batch[name] if name == "meta_values" else (batch[name] + 1) % 2}
+        after = model(**other)
+        assert (after.prior_mean - before.prior_mean).abs().amax(-1).min() > 1e-5
+        assert (after.posterior_mean - before.posterior_mean).abs().amax(-1).min() > 1e-5
+        assert (model(**other, latents=latents).reconstruction_loss - base).abs().min() > 1e-6
+
+
+@pytest.mark.parametrize(
+    "inputs, message",
+    [
+        ({"meta_values": None}, r"`meta_values` has 0 feature\(s\) a row; the model is configured for 1"),
+        ({"meta_categories": torch.tensor([[0, 0], [3, 0], [0, 0]])}, r"`meta_categories\[:, 0\]` is between 0 and 3"),
+        ({"input_ids": None}, "`input_ids` is missing: an encoder reads the dialogue"),
+        ({"posterior_input_ids": None}, "`posterior_input_ids` is missing"),
+    ],
+)
+def test_bad_inputs_are_named(inputs, message):
+    model = make_model("dialog")
+    with pytest.raises(ValueError, match=message):
+        model(**make_batch(model) | inputs)
+
+
+def test_bad_turns_are_named():
+    model = make_model("dialog-lstm")
+    batch = make_batch(model)
+    with pytest.raises(ValueError, match=r"`input_ids` has shape \(3, 7\); with `context_encoding='hierarchical'`"):
+        model(**batch | {"input_ids": batch["input_ids"][:, 0], "attention_mask": batch["attention_mask"][:, 0]})
+    with pytest.raises(ValueError, match=r"`same_speaker` has shape None; expected one bit a turn, \(3, 3\)"):
+        model(**batch | {"same_speaker": None})
+    with pytest.raises(ValueError, match="all padding in row"):
+        model(**batch | {"attention_mask": torch.zeros_like(batch["attention_mask"])})
+    plain = make_model("dialog-acts")
+    with pytest.raises(ValueError, match="configured without any"):
+        plain(**make_batch(plain) | {"meta_values": torch.ones(3, 1)})
+
+
+# The processor ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("context_encoding", ["flat", "hierarchical"])
+@pytest.mark.parametrize("source_conditioning", ["prompt", "cross_attention"])
+def test_a_batch_of_dialogues_is_their_features_padded(tokenizers, context_encoding, source_conditioning):
+    processor = DialogCVAEProcessor(*tokenizers, source_conditioning, context_encoding, acts=["x", "y"], meta_values=["age"])
+    dialogues = [
+        {"messages": TALK, "act": "y", "meta": {"age": 0.5}},
+        {"messages": TALK[:1], "role": "ann", "meta": {"age": 1}},
+    ]
+    targets = ["yes , it was", "no"]
+    batch = processor(dialogues, targets)
+    alone = [processor(dialogue, [target]) for dialogue, target in zip(dialogues, targets)]
+    for row, single in enumerate(alone):
+        for name in ("input_ids", "posterior_input_ids", "prompt_input_ids", "labels"):
+            if name in single:
+                mask = f"{name.removesuffix('input_ids')}attention_mask"
+                own = single[name][single[mask].bool()] if mask in single else single[name][single[name] != -100]
+                padded = batch[name][row]
+                assert padded[batch[mask][row].bool() if mask in batch else padded != -100].tolist() == own.tolist()
+    assert batch["act_labels"].tolist() == [1, -100]
+    assert batch["meta_values"].tolist() == [[0.5], [1.0]]
+    if context_encoding == "hierarchical":
+        # Ann speaks, so it is Bob's turn; in the second dialogue Ann goes on.
+        assert batch["same_speaker"].tolist() == [[0, 1, 0], [1, 0, 0]]
+    # Unpadded, as the Trainer's data is made, and collated.
+    rows = processor(dialogues, targets, return_tensors=None)
+    collated = processor.pad([dict(zip(rows, values)) for values in zip(*rows.values())])
+    assert collated.keys() == batch.keys() and all(torch.equal(collated[name], batch[name]) for name in batch)
+
+
+def test_who_replies_is_marked_in_the_text(tokenizers):
+    processor = DialogCVAEProcessor(*tokenizers)
+    decoded = processor.tokenizer.decode(processor(TALK)["prompt_input_ids"][0])
+    assert decoded.split() == ["user:", "hello", "assistant:", "good", "morning", "user:", "was", "it", "noon", "?", "assistant:"]
+    decoded = processor.tokenizer.decode(processor({"messages": TALK, "role": "ann"})["prompt_input_ids"][0])
+    assert decoded.split() == [
+        "assistant:",
+        "hello",
+        "user:",
+        "good",
+        "morning",
+        "assistant:",
+        "was",
+        "it",
+        "noon",
+        "?",
+        "assistant:",
+    ]
+    # Somebody who has not spoken yet.
+    decoded = processor.tokenizer.decode(processor({"messages": TALK, "role": "zoe"})["prompt_input_ids"][0])
+    assert decoded.count("assistant:") == 1
+
+
+def test_the_last_turns_are_read(tokenizers):
+    short = DialogCVAEProcessor(*tokenizers, max_turns=1)
+    assert (
+        short(TALK)["prompt_input_ids"].tolist()
+        == DialogCVAEProcessor(*tokenizers)({"messages": TALK[2:], "role": "bob"})["prompt_input_ids"].tolist()
+    )
+    whole = DialogCVAEProcessor(*tokenizers)
+    length = whole(TALK[1:])["input_ids"].shape[1]
+    cut = whole(TALK, max_length=length)
+    assert cut["input_ids"].tolist() == whole(TALK[1:])["input_ids"].tolist()
+    # Of a turn that is too long by itself the end is read, which is what a reply answers.
+    alone = whole(TALK[2:], max_length=4)
+    assert alone["prompt_input_ids"].tolist()[0] == whole(TALK[2:])["prompt_input_ids"].tolist()[0][-4:]
+    turns = DialogCVAEProcessor(*tokenizers, context_encoding="hierarchical", max_turn_length=3)(TALK)
+    assert turns["input_ids"].shape[-1] == 3
+    assert turns["input_ids"][0, 2, :2].tolist() == whole.encoder_tokenizer("was it")["input_ids"][:2]
+
+
+def test_a_decoder_with_a_chat_template_writes_its_prompt(tokenizers):
+    processor = DialogCVAEProcessor(*tokenizers)
+    processor.tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] }} said {{ message['content'] }} . {% endfor %}"
+        "{% if add_generation_prompt %}assistant said{% endif %}"
+    )
+    try:
+        messages = [{"role": "ann", "content": "hello"}, *TALK]
+        decoded = processor.tokenizer.decode(processor(messages)["prompt_input_ids"][0])
+    finally:
+        processor.tokenizer.chat_template = None
+    expected = "user said hello hello . assistant said good morning . user said was it noon ? . assistant said"
+    assert decoded.split() == expected.split()
+
+
+def test_a_processor_comes_back_with_all_that_it_knows(tokenizers, tmp_path):
+    options = {
+        "context_encoding": "hierarchical", "acts": ["x", "y"], "meta_categories": {"topic": ["a", "b"]}, "meta_values": ["age"],
+        "max_turns": 2, "max_turn_length": 5, "speaker_marks": ["they:", "we:"],
+    }  # fmt: skip
+    DialogCVAEProcessor(*tokenizers, **options).save_pretrained(tmp_path)
+    loaded = DialogCVAEProcessor.from_pretrained(tmp_path)
+    assert {name: getattr(loaded, name) for name in options} == options
+    dialogue = {"messages": TALK, "act": "x", "meta": {"topic": "b", "age": 3}}
+    original = DialogCVAEProcessor(*tokenizers, **options)(dialogue)
+    assert all(torch.equal(original[name], tensor) for name, tensor in loaded(dialogue).items())
+
+
+@pytest.mark.parametrize(
+    "dialogue, message",
+    [
+        ([], "`text` is an empty list"),
+        ({"messages": []}, "Dialogue 0 has no turns"),
+        ([{"role": "ann", "content": "  "}], "Turn 0 of dialogue 0 is .* it needs a `role` and a `content`"),
+        ([TALK, [*TALK, {"role": "bob"}]], "Turn 3 of dialogue 1"),
+        ({"messages": TALK, "act": "dance"}, "The act 'dance' is not known; the acts are x, y"),
+        ({"messages": TALK, "meta": {"topic": "c"}}, r"`meta\['topic'\]` of dialogue 0 is 'c'; it may be a, b"),
+        ({"messages": TALK}, r"`meta` of dialogue 0 has \[\]; the processor reads \['topic'\]"),
+        ({"messages": TALK, "mood": "gay"}, "Dialogue 0 has mood"),
+    ],
+)
+def test_dialogues_that_cannot_be_read_are_named(tokenizers, dialogue, message):
+    processor = DialogCVAEProcessor(*tokenizers, acts=["x", "y"], meta_categories={"topic": ["a", "b"]})
+    if isinstance(dialogue, list) and dialogue and isinstance(dialogue[0], list):
+        dialogue = [{"messages": each, "meta": {"topic": "a"}} for each in dialogue]
+    with pytest.raises(ValueError, match=message):
+        processor(dialogue)
+
+
+def test_bad_processors_are_named(tokenizers):
+    with pytest.raises(ValueError, match="`max_turns` is 0"):
+        DialogCVAEProcessor(*tokenizers, max_turns=0)
+    with pytest.raises(ValueError, match="there are two"):
+        DialogCVAEProcessor(*tokenizers, speaker_marks=["you:"])
+    with pytest.raises(ValueError, match="`context_encoding` is 'tree'"):
+        DialogCVAEProcessor(*tokenizers, context_encoding="tree")
