@@ -101,6 +101,8 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         super().__init__(lm.config)
         lm.config._experts_implementation_internal = experts
         self.lm = lm
+        # Assisted generation takes tokens back, which an LM that has compressed them cannot; generation asks the wrapper.
+        self._is_stateful = lm._is_stateful
         self.takes_position_ids = "position_ids" in parameters
         self.takes_encoder_states = "encoder_hidden_states" in parameters
         self.first_position = reserved_positions(lm) if self.takes_position_ids else 0
@@ -212,7 +214,9 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         if hasattr(self, "project"):
             inputs_embeds = inputs_embeds + self.project(latents).unsqueeze(1)
         asked_for_cache = past_key_values is not None or use_cache is not False
-        starts = past_key_values is None or past_key_values.get_seq_length() == 0
+        # Asked of the cache only where the answer matters: one of fixed size counts in a tensor, which would break the graph.
+        in_front = hasattr(self, "memory") or hasattr(self, "prefix") or self.first_position or initial_state is not None
+        starts = in_front and (past_key_values is None or past_key_values.get_seq_length() == 0)
         if self.num_slots and past_key_values is not None and not set(layer_kinds(past_key_values)) <= GROWING:
             raise ValueError(
                 "`latent_injection` names 'memory' or 'prefix', which need a cache that grows: leave `cache_implementation` unset."
@@ -252,8 +256,8 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             **kwargs,
         )
         if not asked_for_cache:
-            # What carried the memory in.
-            outputs.past_key_values = None
+            # What carried the memory in. An output forgets no item that is set to None.
+            outputs = type(outputs)(**{name: value for name, value in outputs.items() if name != "past_key_values"})
         return outputs
 
     def _check_padding(self, attention_mask: torch.Tensor) -> None:
@@ -294,12 +298,19 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
                 cache.update(state, state, layer)
         return cache
 
-    def prepare_inputs_for_generation(self, input_ids, next_sequence_length=None, past_key_values=None, **kwargs):
+    def prepare_inputs_for_generation(
+        self, input_ids, next_sequence_length=None, past_key_values=None, inputs_embeds=None, **kwargs
+    ):
+        # `inputs_embeds` stands here by name because generation looks for it before it takes any.
         if next_sequence_length is not None and kwargs.get("is_first_iteration") and past_key_values is not None:
             # Told from the length of the cache, in which z has positions of its own.
             next_sequence_length += self.num_slots if past_key_values.get_seq_length() else 0
         return super().prepare_inputs_for_generation(
-            input_ids, next_sequence_length=next_sequence_length, past_key_values=past_key_values, **kwargs
+            input_ids,
+            next_sequence_length=next_sequence_length,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
         )
 
 

@@ -76,6 +76,8 @@ class LSTMPreTrainedModel(PreTrainedModel):
     config: LSTMConfig
     base_model_prefix = "model"
     _no_split_modules = ["LSTM"]
+    # The state after a token does not hold the one before it, so assisted generation cannot take tokens back.
+    _is_stateful = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

@@ -159,6 +159,20 @@ def test_own_dialogues(script, tmp_path, options):
         assert (processor.meta_categories, processor.meta_values) == ({"topic": ["health", "sports"]}, ["age"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["kgcvae_switchboard", "cvae_dailydialog"])
+def test_the_papers_recipes_train(script, tmp_path, recipe):
+    file = write_rows(tmp_path / "d.jsonl", [{"turns": TALK}] * 8)
+    smaller = SMALL[:2] + SMALL[4:]
+    metrics = script.main(
+        [str(EXAMPLES / "recipes" / f"{recipe}.yaml"), *smaller, "--train_file", file, "--test_file", file, "--save_strategy", "no",
+         "--output_dir", str(tmp_path / "out"), "--vocab_size", "300"]
+    )  # fmt: skip
+    model = AutoModel.from_pretrained(tmp_path / "out")
+    assert model.config.context_encoding == "hierarchical" and model.config.bow_loss_weight == 1.0
+    assert (model.config.num_acts == 2) == (recipe == "kgcvae_switchboard") == ("act_precision" in metrics)
+
+
 def test_replies_are_scored_with_word_vectors_where_there_are_some(script):
     from datasets import Dataset
 
