@@ -22,38 +22,23 @@ Every argument of `TrainingArguments` works. A YAML or JSON file of arguments ma
 """
 
 import json
-import logging
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset
-from transformers import Trainer, set_seed
 
-from hf_vae import VAEConfig, VAEDataCollator, VAEModel, VAEProcessor
+from hf_vae import VAEConfig, VAEModel, VAEProcessor
 from hf_vae.data import grammar, held_out_files, load_texts
-from hf_vae.evaluation import CollapseReportCallback, LikelihoodEvaluator, collapse_report, elbo_metrics, evaluate_vae
-from hf_vae.hub import create_repository, run_record, upload_model, write_metrics, write_model_card
+from hf_vae.evaluation import CollapseReportCallback, LikelihoodEvaluator, collapse_report, evaluate_vae
+from hf_vae.hub import run_record, upload_model, write_metrics, write_model_card
 from hf_vae.latent_space import decode_latents, encode_texts, interpolate, sample_prior
 from hf_vae.latent_space.grammar_probe import grammar_metrics
 from hf_vae.latent_space.plots import plot_interpolation
-from hf_vae.training.arguments import (
-    ModelArguments,
-    check_arguments,
-    parse_arguments,
-    resume_checkpoint,
-    total_steps,
-    use_all_cores,
-)
-from hf_vae.training.building import build_model, freeze_or_adapt, latent_callbacks
-from hf_vae.training.latent_free import train_without_latent
-from hf_vae.training.posterior_fit import fit_posterior
-from hf_vae.training.pretraining import pretrain_encoder
-from hf_vae.training.saving import save_trained
-
-logger = logging.getLogger(__name__)
+from hf_vae.training.arguments import ModelArguments, check_arguments, parse_arguments
+from hf_vae.training.building import build_model, freeze_or_adapt
+from hf_vae.training.run import start_run, tokenize_pairs, train_baseline, train_in_stages
 
 EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "vae_embedded.yaml"
 
@@ -139,18 +124,9 @@ def main(argv: list[str]) -> dict:
     model_args, data_args, evaluation_args, training_args = parse_arguments(arguments, argv, EMBEDDED_RECIPE, "outputs/vae")
     check_arguments(model_args, training_args, data_args.train_file is not None, VAEConfig.model_type)
     check_evaluation(data_args, evaluation_args)
-    push_to_hub = training_args.push_to_hub
-    if model_args.lora:
-        # The Trainer would leave the adapter beside the merged model, where it would be applied once more.
-        training_args.push_to_hub = False
     output_dir = Path(training_args.output_dir)
     on_grammar = data_args.train_file is None
-    state = PartialState()
-    use_all_cores(state)
-    set_seed(training_args.seed)
-
-    # What the Hub refuses is better refused now than after the training.
-    repository = create_repository(training_args) if push_to_hub and state.is_main_process else None
+    state, repository = start_run(model_args, training_args)
 
     # 2. Data: sentences.
     with state.main_process_first():
@@ -160,60 +136,26 @@ def main(argv: list[str]) -> dict:
     lengths = {"max_length": data_args.max_length, "max_target_length": data_args.max_length}
 
     def build():
-        set_seed(training_args.seed)
         longest = data_args.max_length
         read = {"encoder_tokens": longest, "decoder_tokens": 1 + max(longest, evaluation_args.max_new_tokens)}
-        return build_model(VAEModel, VAEProcessor, model_args, iter(texts["train"]), **read)
+        model, processor = build_model(VAEModel, VAEProcessor, model_args, iter(texts["train"]), **read)
+        return freeze_or_adapt(model, model_args), processor
 
     model, processor = build()
-    callbacks = latent_callbacks(model_args, processor)
-    model = freeze_or_adapt(model, model_args)
-
-    def tokenize(rows):
-        return dict(processor(rows["text"], rows["text"], return_tensors=None, **lengths))
-
-    with state.main_process_first():
-        tokenized = {
-            split: Dataset.from_dict({"text": texts[split]}).map(
-                tokenize, batched=True, remove_columns=["text"], desc=f"tokenising {split}"
-            )
-            for split in ("train", "validation")
-        }
+    sentences = {split: Dataset.from_dict({"source": texts[split], "target": texts[split]}) for split in ("train", "validation")}
+    tokenized = tokenize_pairs(processor, sentences, **lengths)
 
     # 4. Train with the plain Trainer: first, where the recipe says so, each half by itself.
-    checkpoint = resume_checkpoint(training_args)
-    if checkpoint is None and model_args.encoder_pretraining_steps:
-        steps = model_args.encoder_pretraining_steps
-        pretrain_encoder(model.encoder, processor.encoder_tokenizer, training_args, steps, tokenized["train"])
-    if checkpoint is None and model_args.latent_free_steps:
-        steps = model_args.latent_free_steps
-        train_without_latent(model, processor, training_args, "language_model_pretraining", steps, tokenized["train"])
+    callbacks = []
     if training_args.do_eval and evaluation_args.collapse_report_samples:
         watched = texts["validation"][: evaluation_args.collapse_report_samples]
         callbacks.append(CollapseReportCallback(processor, watched, seed=training_args.seed, **lengths))
-    trainer = Trainer(
-        model,
-        training_args,
-        processing_class=processor,
-        train_dataset=tokenized["train"],
-        eval_dataset=tokenized["validation"] if training_args.do_eval else None,
-        data_collator=VAEDataCollator(processor),
-        compute_metrics=elbo_metrics if training_args.do_eval else None,
-        callbacks=callbacks,
-    )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if model_args.posterior_fit_steps:
-        fit_posterior(model, processor, training_args, model_args.posterior_fit_steps, tokenized["train"])
-    model = save_trained(trainer, processor)
+    model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks)
 
     # 5. The same model trained without z, for as many steps: the language model that z must pay for itself against.
     language_model_nll = None
     if evaluation_args.with_baseline:
-        baseline = freeze_or_adapt(build()[0], model_args)
-        steps = total_steps(model_args, training_args)
-        train_without_latent(baseline, processor, training_args, "baseline", steps, tokenized["train"])
-        if model_args.lora:
-            baseline = baseline.merge_and_unload()
+        baseline = train_baseline(build, model_args, training_args, tokenized["train"])
         language_model_nll = measure_without_latent(baseline, processor, texts["test"], lengths)
 
     # 6. Measure on held-out sentences.
@@ -225,11 +167,7 @@ def main(argv: list[str]) -> dict:
         refine_steps=evaluation_args.refine_steps,
         language_model_nll=language_model_nll,
     )
-    limit = data_args.max_length
-    cut = sum(len(row) > limit for row in processor.label_ids(texts["test"], {"truncation": False}))
-    if cut:
-        logger.warning("%d of %d sentences are cut to %d tokens; their figures are the cut text's.", cut, len(texts["test"]), limit)
-    metrics["sentences_cut"] = cut / len(texts["test"])
+    metrics["sentences_cut"] = evaluator.share_cut()
     generation = {"max_new_tokens": evaluation_args.max_new_tokens}
     if on_grammar:
         metrics["entropy"] = grammar.sentence_entropy()

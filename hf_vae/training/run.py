@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from ..evaluation.compute_metrics import elbo_metrics
 from ..hub import create_repository
@@ -57,6 +57,7 @@ def train_in_stages(
     model_args: ModelArguments,
     training_args: TrainingArguments,
     tokenized: Mapping[str, Dataset],
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Any:
     """
     The whole training with the plain Trainer: first, where the arguments say so, the encoder as a masked language model and the
@@ -68,6 +69,7 @@ def train_in_stages(
         processor ([`VAEProcessor`]): its processor.
         model_args, training_args: the run's.
         tokenized (`dict[str, Dataset]`): `train`, and `validation`, which is measured with `--eval_strategy`.
+        callbacks (`Sequence[TrainerCallback]`): for the training with z, beside those that the arguments ask for.
 
     Returns:
         The model as it is saved in the run's `output_dir`, adapters merged.
@@ -80,7 +82,7 @@ def train_in_stages(
         eval_dataset=tokenized["validation"] if training_args.do_eval else None,
         data_collator=cast(Any, VAEDataCollator(processor)),
         compute_metrics=elbo_metrics if training_args.do_eval else None,
-        callbacks=latent_callbacks(model_args, processor),
+        callbacks=[*latent_callbacks(model_args, processor), *callbacks],
     )
     checkpoint = resume_checkpoint(training_args)
     if checkpoint is None and model_args.encoder_pretraining_steps:
