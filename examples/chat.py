@@ -46,9 +46,6 @@ def main(argv: list[str]) -> None:
     generator = torch.Generator()
     generator.manual_seed(arguments.seed) if arguments.seed is not None else generator.seed()
     session, act, replies = DialogSession(model, processor, generator=generator), None, []
-    temperature = arguments.latent_temperature
-    if temperature is None:
-        temperature = getattr(model.generation_config, "latent_temperature", None) or 1.0
     for line in sys.stdin:
         line = line.strip()
         if line == "/quit":
@@ -80,7 +77,7 @@ def main(argv: list[str]) -> None:
         replies = session.replies(
             arguments.num_replies,
             act=act,
-            latent_temperature=temperature,
+            latent_temperature=arguments.latent_temperature,
             max_length=arguments.max_length,
             max_new_tokens=arguments.max_new_tokens,
             do_sample=False,

@@ -65,7 +65,7 @@ class DialogSession:
         self,
         num_return_sequences: int = 1,
         act: str | None = None,
-        latent_temperature: float = 1.0,
+        latent_temperature: float | None = None,
         max_length: int | None = None,
         **generation_options,
     ) -> list[Reply]:
@@ -75,7 +75,8 @@ class DialogSession:
         Args:
             num_return_sequences (`int`, defaults to 1): how many.
             act (`str`, *optional*): the act that all are to perform.
-            latent_temperature (`float`, defaults to 1.0): factor on the spread of z; 0 gives the likeliest z.
+            latent_temperature (`float`, *optional*): factor on the spread of z, by default the model's own; 0 gives the likeliest
+                z.
             max_length (`int`, *optional*): tokens of the conversation that are read; by default as many as the model holds.
             generation_options: passed to `generate`.
 
@@ -86,6 +87,9 @@ class DialogSession:
         inputs = self.processor(dialogue, max_length=max_length).to(self.model.device)
         act_labels = inputs.pop("act_labels", None)
         prior = self.model.prior(1, **_named(inputs, prompt=False)).latent_dist.repeat(num_return_sequences)
+        if latent_temperature is None:
+            default = getattr(self.model.generation_config, "latent_temperature", None)
+            latent_temperature = 1.0 if default is None else default
         latents = prior.sample(self.generator, latent_temperature)
         given = {} if act_labels is None else {"act_labels": act_labels}
         sequences = self.model.generate(

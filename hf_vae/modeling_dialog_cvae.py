@@ -131,6 +131,8 @@ class DialogCVAEModel(ConditionalVAEModel):
         words = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         mask = words.any(-1)
         check_attention_mask("attention_mask", mask)
+        if not torch.compiler.is_compiling() and bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+            raise ValueError("`attention_mask` has a turn after one that is all padding; turns come first, padding after the last.")
         encoder = self.encoder if self.config.tie_encoders else self.source_encoder
         # Turns that are not there are not read: an encoder may not take a text of padding alone.
         hidden_states, pooler_output = read_text("input_ids", encoder, input_ids[mask], words[mask])

@@ -219,6 +219,10 @@ def test_bad_turns_are_named():
         model(**batch | {"same_speaker": None})
     with pytest.raises(ValueError, match="all padding in row"):
         model(**batch | {"attention_mask": torch.zeros_like(batch["attention_mask"])})
+    holes = batch["attention_mask"].clone()
+    holes[0, 1] = 0
+    with pytest.raises(ValueError, match="a turn after one that is all padding"):
+        model(**batch | {"attention_mask": holes})
     plain = make_model("dialog-acts")
     with pytest.raises(ValueError, match="configured without any"):
         plain(**make_batch(plain) | {"meta_values": torch.ones(3, 1)})
