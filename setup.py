@@ -9,8 +9,15 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "hf_vae" / "__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
 EXAMPLES = ["matplotlib>=3.11", "PyYAML>=6.0.3", "tensorboard>=2.21"]
-DEVELOPMENT = [*EXAMPLES, "mypy>=2.4", "parameterized>=0.9", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17",
-"types-PyYAML>=6.0.12"]
+DEVELOPMENT = [
+    *EXAMPLES,
+    "mypy>=2.4",
+    "parameterized>=0.9",
+    "pytest>=9.2",
+    "pytest-xdist>=3.8",
+    "ruff>=0.17",
+    "types-PyYAML>=6.0.12",
+]
 
 setup(
     name="hf_vae",
