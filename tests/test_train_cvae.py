@@ -229,7 +229,7 @@ def test_targets_that_are_cut_are_counted(script, caplog):
     assert LikelihoodEvaluator(model, processor, ["a", "b"], targets).share_cut() == 0
 
 
-RECIPES = sorted(path for kind in ("cvae", "sohn") for path in (EXAMPLES / "recipes").glob(f"{kind}_*.yaml"))
+RECIPES = [EXAMPLES / "recipes" / f"{name}.yaml" for name in ("cvae_embedded", "sohn_captions")]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

@@ -420,6 +420,9 @@ def test_without_arguments_the_embedded_recipe_is_read(script):
     assert model_args.free_bits == 0 and training_args.max_steps == -1
 
 
+CONSTANT = ["--kl_schedule", "constant", "--kl_schedule_options", "{}"]
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -430,7 +433,7 @@ def test_without_arguments_the_embedded_recipe_is_read(script):
             ["--kl_schedule", "linear", "--kl_schedule_options", '{"steps": 5}', "--minimum_rate", "3", "--free_bits", "0"],
             "leave `--kl_schedule`",
         ),
-        (["--minimum_rate", "0", "--free_bits", "0", "--kl_schedule", "constant"], "`rate` is 0"),
+        (["--minimum_rate", "0", "--free_bits", "0", *CONSTANT], "`rate` is 0"),
         (["--token_noise", '{"drop": 2}'], "`drop` is 2"),
         (["--decoder_reset_step", "0"], "`step` is 0"),
         (["--capacity", "3", "--free_bits", "1"], "stands alone"),
@@ -442,7 +445,7 @@ def test_without_arguments_the_embedded_recipe_is_read(script):
         (["--encoder_name_or_path", "x"], "Give both"),
         (["--encoder_name_or_path", "x", "--decoder_name_or_path", "x"], "Pretrained parts need `--train_file`"),
         (["--encoder_pretraining_steps", "2", "--encoder_type", "lstm"], "LSTMModel has no masked-language model"),
-        (["--minimum_rate", "5", "--kl_schedule", "constant"], r"`--free_bits` \(18.0\)"),
+        (["--minimum_rate", "5", *CONSTANT], r"`--free_bits` \(18.0\)"),
         (["--aggressive_encoder"], "set `--eval_strategy`"),
         (["--decoder_reset_step", "4"], "training ends at `--max_steps` 4"),
         (["--decoder_reset_step", "2", "--lora", "{}"], "leave `--lora` out"),

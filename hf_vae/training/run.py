@@ -74,6 +74,14 @@ def train_in_stages(
     Returns:
         The model as it is saved in the run's `output_dir`, adapters merged.
     """
+    # What cannot work is refused before a stage trains or a Trainer makes its directory.
+    own = latent_callbacks(model_args, processor)
+    checkpoint = resume_checkpoint(training_args)
+    if checkpoint is None and model_args.encoder_pretraining_steps:
+        steps = model_args.encoder_pretraining_steps
+        pretrain_encoder(model.encoder, processor.encoder_tokenizer, training_args, steps, tokenized["train"])
+    if checkpoint is None and model_args.latent_free_steps:
+        train_without_latent(model, processor, training_args, "latent_free", model_args.latent_free_steps, tokenized["train"])
     trainer = Trainer(
         model,
         training_args,
@@ -82,14 +90,8 @@ def train_in_stages(
         eval_dataset=tokenized["validation"] if training_args.do_eval else None,
         data_collator=cast(Any, VAEDataCollator(processor)),
         compute_metrics=elbo_metrics if training_args.do_eval else None,
-        callbacks=[*latent_callbacks(model_args, processor), *callbacks],
+        callbacks=[*own, *callbacks],
     )
-    checkpoint = resume_checkpoint(training_args)
-    if checkpoint is None and model_args.encoder_pretraining_steps:
-        steps = model_args.encoder_pretraining_steps
-        pretrain_encoder(model.encoder, processor.encoder_tokenizer, training_args, steps, tokenized["train"])
-    if checkpoint is None and model_args.latent_free_steps:
-        train_without_latent(model, processor, training_args, "latent_free", model_args.latent_free_steps, tokenized["train"])
     trainer.train(resume_from_checkpoint=checkpoint)
     if model_args.posterior_fit_steps:
         fit_posterior(model, processor, training_args, model_args.posterior_fit_steps, tokenized["train"])
