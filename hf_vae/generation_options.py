@@ -1,4 +1,4 @@
-"""Generation's defaults for a composite, and the latent's options, settled between the caller and those defaults."""
+"""Generation's defaults for a composite, the latent's options as caller and defaults settle them, and averaging over z."""
 
 import copy
 from dataclasses import dataclass

@@ -76,8 +76,7 @@ class ConditionalVAEModel(VAEModel):
             read = self.source_size if config.source_conditioning == "initial_state" else self.encoder_hidden_size
             self.source_projection = nn.Linear(read, self.projection_size, dtype=self.encoder.dtype)
         if not config.tie_encoders:
-            reads_pooled = config.source_conditioning == "initial_state" or config.prior_type == "conditional"
-            pooling = config.pooling if reads_pooled else "mean"
+            pooling = config.pooling if self.pools_source else "mean"
             self.source_encoder = build_encoder(config.encoder, pooling, dtype=self.encoder.dtype)
             if encoder is not None:
                 # A copy of what was pretrained; a pooler, which nothing reads here, stays behind.
@@ -215,11 +214,21 @@ class ConditionalVAEModel(VAEModel):
         modules: list[nn.Module] = [self.posterior]
         if self.config.prior_type == "conditional":
             modules.append(self.prior_network)
-        if not (self.decoder_reads_encoder and self.config.tie_encoders):
+        if not (self.encodes_source_for_y and self.config.tie_encoders):
             modules.append(self.encoder)
-        if not (self.decoder_reads_encoder or self.config.tie_encoders):
+        if not (self.encodes_source_for_y or self.config.tie_encoders):
             modules.append(self.source_encoder)
         return modules
+
+    @property
+    def encodes_source_for_y(self) -> bool:
+        """Whether p(y|x,z) needs x as an encoder reads it."""
+        return self.decoder_reads_encoder
+
+    @property
+    def pools_source(self) -> bool:
+        """Whether anything reads one vector of x."""
+        return self.config.source_conditioning == "initial_state" or self.config.prior_type == "conditional"
 
     @property
     def source_size(self) -> int:
@@ -361,17 +370,17 @@ class ConditionalVAEModel(VAEModel):
             self._check_prompt(prompt_input_ids)
         given = prompt_input_ids if prompt_input_ids is not None else input_ids
         batch = 0 if given is None else given.shape[0]
-        from_prior = latents is None and options.latent_source in (None, "prior")
-        source = self._source(from_prior, input_ids, attention_mask)
-        if latents is not None:
-            latents = options.accept(latents, batch, self.config.latent_size)
-        elif options.latent_source == "posterior":
-            posterior = self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist
-            latents = options.draw(posterior, generator)
-        elif from_prior:
-            latents = options.draw(self._prior(batch, source).latent_dist, generator)
-        else:
-            latents = self._draw_from_fitted_prior(batch, options, generator)
+        latent_source = options.latent_source or "prior"
+        source = self._source(latents is None and latent_source == "prior", input_ids, attention_mask)
+        latents = self._settle_latents(
+            latents,
+            latent_source,
+            batch,
+            options,
+            generator,
+            posterior=lambda: self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids),
+            prior=lambda: self._prior(batch, source),
+        )
         conditioning = self._condition(prompt_input_ids, prompt_attention_mask, source)
         return self._generate(latents, batch, conditioning, options, model_kwargs)
 

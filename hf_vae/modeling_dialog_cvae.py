@@ -9,7 +9,6 @@ from transformers import GenerationConfig, PreTrainedModel
 from .configuration_dialog_cvae import DialogCVAEConfig
 from .dialog_context import ActHead, DialogContext, MetaFeatures, TurnsEncoder
 from .encoders import check_attention_mask, pool, read_text
-from .gaussian import DiagonalGaussian
 from .generation_options import LatentGenerationOptions
 from .modeling_conditional_vae import ConditionalVAEModel, SourceStates
 from .modeling_vae import LatentOutput, VAEOutput
@@ -72,19 +71,18 @@ class DialogCVAEModel(ConditionalVAEModel):
         return self.config.tie_encoders
 
     @property
+    def pools_source(self) -> bool:
+        # q does, and so do the acts and the bag of words.
+        return True
+
+    @property
+    def encodes_source_for_y(self) -> bool:
+        return self.decoder_reads_encoder or self.config.num_acts is not None or bool(self.config.bow_loss_weight)
+
+    @property
     def latent_modules(self) -> list[nn.Module]:
-        modules: list[nn.Module] = [self.posterior]
-        if self.config.prior_type == "conditional":
-            modules.append(self.prior_network)
-        heads_read_source = self.config.num_acts is not None or bool(self.config.bow_loss_weight)
-        reads_source = self.decoder_reads_encoder or heads_read_source
-        if not (reads_source and self.config.tie_encoders):
-            modules.append(self.encoder)
-        if not (reads_source or self.config.tie_encoders):
-            modules.append(self.source_encoder)
-        if self.config.context_encoding == "hierarchical" and not reads_source:
-            modules.append(self.turns)
-        return modules
+        turns = [self.turns] if self.config.context_encoding == "hierarchical" and not self.encodes_source_for_y else []
+        return [*super().latent_modules, *turns]
 
     def read_source(
         self,
@@ -390,18 +388,16 @@ class DialogCVAEModel(ConditionalVAEModel):
         self._check_acts(act_labels)
         source = self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values)
         batch = len(source.hidden_states)
-        if latents is not None:
-            latents = options.accept(latents, batch, self.config.latent_size)
-        elif options.latent_source == "fitted_prior":
-            latents = self._draw_from_fitted_prior(batch, options, generator)
-        else:
-            distribution: DiagonalGaussian
-            if options.latent_source == "posterior":
-                pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
-                distribution = self._recognise(*pair, source, act_labels).latent_dist
-            else:
-                distribution = self._prior(batch, source).latent_dist
-            latents = options.draw(distribution, generator)
+        pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
+        latents = self._settle_latents(
+            latents,
+            options.latent_source or "prior",
+            batch,
+            options,
+            generator,
+            posterior=lambda: self._recognise(*pair, source, act_labels),
+            prior=lambda: self._prior(batch, source),
+        )
         conditioning = self._condition(prompt_input_ids, prompt_attention_mask, source)
         if act_labels is not None:
             conditioning["act_labels"] = act_labels

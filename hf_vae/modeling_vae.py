@@ -1,5 +1,6 @@
 """The text VAE: q(z|y), p(z) = N(0, I), p(y|z), and the ELBO between them. The base of the conditional models."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -534,16 +535,34 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         given = input_ids if input_ids is not None else prompt_input_ids
         batch = self._batch_size(given, latents, num_samples)
         source = options.latent_source or ("prior" if input_ids is None else "posterior")
-        if latents is not None:
-            latents = options.accept(latents, batch, self.config.latent_size)
-        elif source == "posterior":
-            latents = options.draw(self.encode(input_ids, attention_mask, token_type_ids).latent_dist, generator)
-        elif source == "prior":
-            latents = options.draw(self.prior(batch).latent_dist, generator)
-        else:
-            latents = self._draw_from_fitted_prior(batch, options, generator)
+        latents = self._settle_latents(
+            latents,
+            source,
+            batch,
+            options,
+            generator,
+            posterior=lambda: self.encode(input_ids, attention_mask, token_type_ids),
+            prior=lambda: self.prior(batch),
+        )
         conditioning = self.condition(prompt_input_ids, prompt_attention_mask)
         return self._generate(latents, batch, conditioning, options, model_kwargs)
+
+    def _settle_latents(
+        self,
+        latents: torch.Tensor | None,
+        source: str,
+        batch: int,
+        options: LatentGenerationOptions,
+        generator: torch.Generator | None,
+        posterior: Callable[[], LatentOutput],
+        prior: Callable[[], LatentOutput],
+    ) -> torch.Tensor:
+        """The z of each sequence to return: the `latents` given, or drawn from `source`. Only the one asked for is computed."""
+        if latents is not None:
+            return options.accept(latents, batch, self.config.latent_size)
+        if source == "fitted_prior":
+            return self._draw_from_fitted_prior(batch, options, generator)
+        return options.draw((posterior if source == "posterior" else prior)().latent_dist, generator)
 
     def _draw_from_fitted_prior(
         self, batch: int, options: LatentGenerationOptions, generator: torch.Generator | None

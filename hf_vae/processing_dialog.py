@@ -204,7 +204,8 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
             features["prompt_attention_mask"] = [[1] * len(prompt) for prompt in features["prompt_input_ids"]]
         for name in texts[0]["meta"]:
             features[name] = [text["meta"][name] for text in texts]
-        if any(text["act"] != -100 for text in texts):
+        # With targets always, so that all parts of a corpus have the same columns, whichever turns are annotated.
+        if self.acts is not None and (targets is not None or any(text["act"] != -100 for text in texts)):
             features["act_labels"] = [text["act"] for text in texts]
         if targets is not None:
             if self.context_encoding == "flat":

@@ -357,3 +357,27 @@ def test_bad_processors_are_named(tokenizers):
         DialogCVAEProcessor(*tokenizers, speaker_marks=["you:"])
     with pytest.raises(ValueError, match="`context_encoding` is 'tree'"):
         DialogCVAEProcessor(*tokenizers, context_encoding="tree")
+
+
+def test_the_columns_of_a_corpus_do_not_hang_on_which_turns_are_annotated(tokenizers):
+    processor = DialogCVAEProcessor(*tokenizers, acts=["x", "y"])
+    assert processor([TALK, TALK[:1]], ["yes", "no"])["act_labels"].tolist() == [-100, -100]
+    assert "act_labels" not in processor([TALK, TALK[:1]])
+
+
+def test_an_encoder_of_the_context_keeps_its_pooler():
+    """The acts read one vector of the dialogue, also where neither prior nor decoder does."""
+    options = {"pooling": "pooler", "tie_encoders": False, "prior_type": "standard"}
+    model = make_model("dialog-acts", **options)
+    output = model.train()(**make_batch(model))
+    output.loss.backward()
+    assert model.source_encoder.pooler.dense.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("variant, options", [("dialog", {}), ("dialog", {"bow_loss_weight": 1.0}), ("dialog-acts", {})])
+@pytest.mark.parametrize("context_encoding", ["flat", "hierarchical"])
+def test_what_only_z_uses_is_what_gets_no_gradient_without_it(variant, options, context_encoding):
+    model = make_model(variant, context_encoding=context_encoding, **options).train()
+    model(**make_batch(model), latents=torch.zeros(3, 4)).loss.backward()
+    idle = {id(parameter) for module in model.latent_modules for parameter in module.parameters()}
+    assert idle == {id(parameter) for parameter in model.parameters() if parameter.grad is None}

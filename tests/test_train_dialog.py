@@ -83,6 +83,11 @@ def test_a_response_in_its_own_column(tmp_path):
         ([{"turns": TALK[:1]}], {}, "holds no turn that replies"),
         ([{"talk": TALK}], {}, "has no column turns; it has talk"),
         ([{"turns": TALK}], {"meta_columns": ["topic"]}, "has no column topic"),
+        (
+            [{"turns": TALK, "topic": "x"}, {"turns": TALK, "topic": None}],
+            {"meta_columns": ["topic"]},
+            "Dialogue 1 .* no value in topic",
+        ),
         ([{"turns": [{**TALK[0], "references": ["x"]}, *TALK[1:]]}], {}, "Turn 1 of dialogue 0 of .* has no `references`"),
     ],
 )

@@ -85,6 +85,9 @@ def load_dialogs(
                 "a `speaker` and a `text`. Mend or remove it; none is skipped."
             )
         meta = {name: row[name] for name in meta_columns} or None
+        unsaid = [name for name in meta_columns if row[name] is None]
+        if unsaid:
+            raise ValueError(f"Dialogue {number} of {path_or_name} has no value in {', '.join(unsaid)}. Mend or remove it.")
         if row.get("response"):
             speaker = row.get("response_speaker")
             messages = [{"role": turn["speaker"], "content": turn["text"]} for turn in turns[-max_turns:]]
