@@ -1,10 +1,12 @@
 """
 Latent-variable text generation for transformers: a Gaussian latent between a pretrained encoder and a pretrained decoder.
 
-Importing the package registers its models with `AutoConfig`, `AutoModel`, `AutoModelForSeq2SeqLM` and `AutoProcessor`.
+Importing the package registers its models with `AutoConfig`, `AutoModel`, `AutoModelForSeq2SeqLM` and `AutoProcessor`, and
+its pipelines.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_conditional_vae import ConditionalVAEConfig
 from .configuration_cvae import CVAEConfig
@@ -22,6 +24,7 @@ from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import LSTMForCausalLM, LSTMModel
 from .modeling_paraphrase_vae import ParaphraseVAEModel
 from .modeling_vae import LatentOutput, VAEModel, VAEOutput
+from .pipelines import DialogPipeline, LatentTextGenerationPipeline, ParaphrasePipeline
 from .processing_dialog import DialogCVAEProcessor
 from .processing_vae import ConditionalVAEProcessor, CVAEProcessor, ParaphraseVAEProcessor, VAEProcessor
 from .training import KLAnnealingCallback, VAEDataCollator
@@ -43,6 +46,9 @@ for _config, _model, _processor in (
     _model.register_for_auto_class("AutoModel")
     _processor.register_for_auto_class("AutoProcessor")
 
+for _pipeline in (LatentTextGenerationPipeline, ParaphrasePipeline, DialogPipeline):
+    PIPELINE_REGISTRY.register_pipeline(_pipeline.default_task, pipeline_class=_pipeline, pt_model=AutoModel, type="text")
+
 __all__ = [
     "CVAEConfig",
     "CVAEModel",
@@ -54,6 +60,7 @@ __all__ = [
     "DialogCVAEConfig",
     "DialogCVAEModel",
     "DialogCVAEProcessor",
+    "DialogPipeline",
     "DialogSession",
     "GaussianMixturePrior",
     "KLAnnealingCallback",
@@ -62,6 +69,8 @@ __all__ = [
     "LSTMModel",
     "LatentDecoder",
     "LatentOutput",
+    "LatentTextGenerationPipeline",
+    "ParaphrasePipeline",
     "ParaphraseVAEConfig",
     "ParaphraseVAEModel",
     "ParaphraseVAEProcessor",

@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 # For what it registers: half a model may be an LSTM, also where the model brings its own code along.
 from .configuration_lstm import LSTMConfig  # noqa: F401
@@ -12,6 +13,8 @@ from .gaussian import FREE_BITS
 
 LATENT_INJECTIONS = ("embedding", "memory", "prefix")
 POOLINGS = ("mean", "first", "pooler")
+# Goes up when what is saved means something that earlier versions of this code would not understand.
+FORMAT_VERSION = 1
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -52,6 +55,7 @@ class VAEConfig(PreTrainedConfig):
         word_dropout_token_id (`int`, *optional*): what replaces a dropped word; required with `word_dropout`.
         pad_token_id, eos_token_id, decoder_start_token_id (`int`, *optional*): the decoder's. The start token marks where y
             begins; it defaults to the decoder's BOS, then its EOS. Settled when the configuration is made.
+        format_version (`int`): of what is saved. A later one than this code knows is refused.
 
     Raises:
         StrictDataclassError: of huggingface_hub, for a value of the wrong type, a choice that does not exist, a size or rate out of
@@ -86,6 +90,7 @@ class VAEConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
     decoder_start_token_id: int | None = None
     is_encoder_decoder: bool = True
+    format_version: int = FORMAT_VERSION
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
@@ -114,6 +119,18 @@ class VAEConfig(PreTrainedConfig):
             candidates = (token("pad_token_id"), eos, self.decoder_start_token_id)
             self.pad_token_id = next((value for value in candidates if value is not None), None)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """As `PreTrainedConfig.from_dict`."""
+        if cls.__module__.partition(".")[0] != TRANSFORMERS_DYNAMIC_MODULE_NAME:
+            # The package is here, and its own pipelines with it: `pipeline` need not run the copy that was saved with the model.
+            config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """As `PreTrainedConfig.to_diff_dict`, and always with the `format_version`."""
+        return {**super().to_diff_dict(), "format_version": self.format_version}
+
     @property
     def decoder_latent_size(self) -> int:
         """Width of what the decoder reads as its latent: z, and whatever else enters with it."""
@@ -121,6 +138,11 @@ class VAEConfig(PreTrainedConfig):
 
     def validate_latent_options(self):
         """Runs when a configuration is made or loaded."""
+        if self.format_version > FORMAT_VERSION:
+            raise ValueError(
+                f"`format_version` is {self.format_version}: a later hf_vae than this one has written the configuration, and this one "
+                f"understands {FORMAT_VERSION} at most. Upgrade hf_vae."
+            )
         for way in self.latent_injection:
             check_choice("latent_injection", way, LATENT_INJECTIONS)
         if not self.latent_injection or len(set(self.latent_injection)) < len(self.latent_injection):

@@ -12,6 +12,7 @@ from .encoders import check_attention_mask, pool, read_text
 from .generation_options import LatentGenerationOptions
 from .modeling_conditional_vae import ConditionalVAEModel, SourceStates
 from .modeling_vae import LatentOutput, VAEOutput
+from .pipelines import DialogPipeline
 
 
 class DialogCVAEModel(ConditionalVAEModel):
@@ -26,6 +27,7 @@ class DialogCVAEModel(ConditionalVAEModel):
     """
 
     config: DialogCVAEConfig
+    pipeline_class = DialogPipeline
 
     def __init__(self, config: DialogCVAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
         super().__init__(config, encoder, decoder)

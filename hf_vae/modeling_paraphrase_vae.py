@@ -2,6 +2,7 @@
 
 from .configuration_paraphrase_vae import ParaphraseVAEConfig
 from .modeling_conditional_vae import ConditionalVAEModel
+from .pipelines import ParaphrasePipeline
 
 
 class ParaphraseVAEModel(ConditionalVAEModel):
@@ -14,6 +15,7 @@ class ParaphraseVAEModel(ConditionalVAEModel):
     """
 
     config: ParaphraseVAEConfig
+    pipeline_class = ParaphrasePipeline
 
 
 __all__ = ["ParaphraseVAEModel"]

@@ -27,6 +27,7 @@ from .gaussian_head import FixedScaleBatchNorm, GaussianHead
 from .generation_options import AverageOverLatents, LatentGenerationOptions, composite_generation_config
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import register_lstm
+from .pipelines import LatentTextGenerationPipeline
 
 
 @dataclass
@@ -92,6 +93,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
 
     config: VAEConfig
     main_input_name = "input_ids"
+    pipeline_class: type[LatentTextGenerationPipeline] = LatentTextGenerationPipeline
     # The Trainer then hands `num_items_in_batch` to `forward` and leaves the division to it.
     accepts_loss_kwargs = True
     supports_gradient_checkpointing = True
@@ -135,9 +137,12 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         self.post_init()
         self.generation_config = composite_generation_config(config, self.decoder.lm.generation_config)
         if self._auto_class is not None:
-            # Saving notes one Auto class of its own accord; this is the second one.
+            # Saving notes one Auto class of its own accord; this is the second one, and the pipeline.
             name = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
             config.auto_map = {"AutoModelForSeq2SeqLM": name, **(getattr(config, "auto_map", None) or {})}
+            implementation = f"{self.pipeline_class.__module__.rpartition('.')[2]}.{self.pipeline_class.__name__}"
+            task = {"impl": implementation, "pt": ["AutoModel"], "type": "text"}
+            config.custom_pipelines = {self.pipeline_class.default_task: task}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -524,7 +529,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
 
         Returns:
             What GenerationMixin returns, rows of one input next to each other: the start token and the new tokens, never the
-            prompt.
+            prompt. With `return_dict_in_generate` the z of each row is beside them, as `latents`.
 
         Raises:
             ValueError: an option out of range, or `latents` of a wrong shape.
@@ -589,8 +594,9 @@ class VAEModel(PreTrainedModel, GenerationMixin):
 
     def _generate(self, latents, batch, conditioning, options, model_kwargs):
         rows = latents.shape[0]
+        latents = latents.to(self.device)
         repeated = {name: tensor.repeat_interleave(rows // batch, 0) for name, tensor in conditioning.items()}
-        latents, repeated = self._decoder_latents(latents.to(self.device), **repeated)
+        decoder_latents, repeated = self._decoder_latents(latents, **repeated)
         context_ids, context_mask, states = self._decoder_context(rows, **repeated)
         check_length("prompt and start token together", context_mask, self.config.decoder)
         step = options.average_latents or 1
@@ -600,7 +606,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         output = self.decoder.generate(
             input_ids=context_ids,
             attention_mask=context_mask,
-            latents=latents,
+            latents=decoder_latents,
             generation_config=options.config,
             **states,
             **model_kwargs,
@@ -608,6 +614,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
         prompt = context_ids.shape[1] - 1
         if isinstance(output, ModelOutput):
             output.sequences = output.sequences[::step, prompt:]
+            output["latents"] = latents
             return output
         return output[::step, prompt:]
 

@@ -4,7 +4,7 @@ import logging
 import os
 
 # Before transformers is imported: nothing may be looked up on the Hub.
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest

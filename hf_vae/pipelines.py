@@ -1,0 +1,119 @@
+"""Pipelines: texts or dialogues in, several texts for each out, with the z of each on request."""
+
+from typing import Any
+
+from transformers import Pipeline
+from transformers.utils.chat_template_utils import Chat
+
+
+class LatentTextGenerationPipeline(Pipeline):
+    """
+    Several texts for each input, `pipeline("latent-text-generation", model=...)`: any model of the family with its processor.
+
+    ```python
+    generator = pipeline("latent-text-generation", model="outputs/vae")
+    generator("the farmer bought a lamp .", num_return_sequences=3)  # its neighbours: z from q(z|y)
+    generator(None, num_return_sequences=3)  # z from the prior
+    ```
+
+    A call takes an input or a list of them, and:
+
+    - `return_latents` (`bool`, defaults to `False`): give the z of each text beside it.
+    - `max_source_length` (`int`, *optional*): inputs are cut to so many tokens.
+    - `batch_size` (`int`, *optional*): inputs at once.
+    - whatever the model's `generate` takes: `num_return_sequences`, `latent_temperature`, `latents`, `generator`, beams, sampling.
+
+    Returns:
+        For each input a list of `num_return_sequences` records `{"generated_text": str}`, with `"latents"`, a list of `latent_size`
+        numbers (of several such lists with `average_latents`), where they were asked for.
+
+    Raises:
+        ValueError: an empty input, a model that this pipeline is not for, or what `generate` refuses.
+    """
+
+    default_task = "latent-text-generation"
+    # Types of models that it is for; all of the family where there are none.
+    model_types: tuple[str, ...] = ()
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _load_video_processor = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        model_type = self.model.config.model_type
+        if self.model_types and model_type not in self.model_types:
+            raise ValueError(
+                f"The pipeline {self.default_task!r} is for models of type {', '.join(self.model_types)}; this one is a {model_type}. "
+                f"Any model of the family works in {LatentTextGenerationPipeline.default_task!r}."
+            )
+        if self.processor is None:
+            raise ValueError(f"The pipeline {self.default_task!r} needs the model's `processor`; pass it beside the model.")
+
+    def _sanitize_parameters(self, return_latents: bool | None = None, max_source_length: int | None = None, **generate_kwargs):
+        given = {"return_latents": return_latents}, {"max_length": max_source_length}
+        postprocess, preprocess = ({name: value for name, value in each.items() if value is not None} for each in given)
+        return preprocess, generate_kwargs, postprocess
+
+    def preprocess(self, inputs: Any, **lengths) -> dict[str, Any]:
+        """One input's features. They stay lists: the processor pads, for it knows which side of what."""
+        if inputs is None:
+            return {"features": {}}
+        dialog = inputs.messages if isinstance(inputs, Chat) else inputs
+        return {"features": dict(self.processor(dialog, return_tensors=None, **lengths))}
+
+    def _forward(self, model_inputs: dict[str, Any], **generate_kwargs) -> dict[str, Any]:
+        features = model_inputs["features"]
+        rows = features if isinstance(features, list) else [features]
+        inputs = self.processor.pad(rows).to(self.model.device) if any(rows) else {}
+        output = self.model.generate(**inputs, return_dict_in_generate=True, **generate_kwargs)
+        return {name: output[name].unflatten(0, (len(rows), -1)) for name in ("sequences", "latents")}
+
+    def postprocess(self, model_outputs: dict[str, Any], return_latents: bool = False) -> list[dict[str, Any]]:
+        """The texts of one input."""
+        [sequences], [latents] = model_outputs["sequences"], model_outputs["latents"]
+        texts = self.processor.batch_decode(sequences, skip_special_tokens=True)
+        records: list[dict[str, Any]] = [{"generated_text": text.strip()} for text in texts]
+        if return_latents:
+            for record, of_text in zip(records, latents.unflatten(0, (len(texts), -1))):
+                record["latents"] = (of_text[0] if len(of_text) == 1 else of_text).tolist()
+        return records
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Saves model and processor, and where the pipeline's code is to be found."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
+
+class ParaphrasePipeline(LatentTextGenerationPipeline):
+    """
+    Paraphrases of each text, `pipeline("paraphrase", model=...)`, called as [`LatentTextGenerationPipeline`].
+
+    ```python
+    paraphrase = pipeline("paraphrase", model="outputs/paraphrase")
+    paraphrase(["how old are you ?", "where is it ?"], num_return_sequences=5, batch_size=2)
+    ```
+    """
+
+    default_task = "paraphrase"
+    model_types = ("paraphrase-vae",)
+
+
+class DialogPipeline(LatentTextGenerationPipeline):
+    """
+    Replies to each dialogue, `pipeline("dialog", model=...)`, called as [`LatentTextGenerationPipeline`] with dialogues as
+    [`DialogCVAEProcessor`] takes them: a list of messages, or a dictionary with `messages` and who is to reply, or by which act.
+
+    ```python
+    reply = pipeline("dialog", model="outputs/dialog")
+    reply([{"role": "user", "content": "the farmer bought a lamp ."}], num_return_sequences=5)
+    ```
+    """
+
+    default_task = "dialog"
+    model_types = ("dialog-cvae",)
+
+
+__all__ = ["DialogPipeline", "LatentTextGenerationPipeline", "ParaphrasePipeline"]
