@@ -13,6 +13,7 @@ from .gaussian import FREE_BITS
 
 LATENT_INJECTIONS = ("embedding", "memory", "prefix")
 POOLINGS = ("mean", "first", "pooler")
+PARTS = ("encoder", "decoder")
 # Goes up when what is saved means something that earlier versions of this code would not understand.
 FORMAT_VERSION = 1
 
@@ -55,6 +56,9 @@ class VAEConfig(PreTrainedConfig):
         word_dropout_token_id (`int`, *optional*): what replaces a dropped word; required with `word_dropout`.
         pad_token_id, eos_token_id, decoder_start_token_id (`int`, *optional*): the decoder's. The start token marks where y
             begins; it defaults to the decoder's BOS, then its EOS. Settled when the configuration is made.
+        frozen_parts (`dict`, *optional*): halves that were never trained and are not saved with the model: `"encoder"`,
+            `"decoder"` or both, each with the `name_or_path` and `revision` to load it from. `from_encoder_decoder_pretrained` sets
+            it where it is asked to `freeze`.
         format_version (`int`): of what is saved. A later one than this code knows is refused.
 
     Raises:
@@ -90,6 +94,7 @@ class VAEConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
     decoder_start_token_id: int | None = None
     is_encoder_decoder: bool = True
+    frozen_parts: dict[str, Any] | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self, **kwargs):
@@ -121,7 +126,18 @@ class VAEConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs):
-        """As `PreTrainedConfig.from_dict`."""
+        """
+        As `PreTrainedConfig.from_dict`.
+
+        Raises:
+            ValueError: it is the configuration of another type of model.
+        """
+        found = config_dict.get("model_type", cls.model_type)
+        if cls.model_type and found != cls.model_type:
+            raise ValueError(
+                f"This is the configuration of a model of type {found!r}, and {cls.__name__} is for {cls.model_type!r}: load it "
+                "with `AutoModel` or `AutoConfig`, which find the right class."
+            )
         if cls.__module__.partition(".")[0] != TRANSFORMERS_DYNAMIC_MODULE_NAME:
             # The package is here, and its own pipelines with it: `pipeline` need not run the copy that was saved with the model.
             config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
@@ -140,8 +156,8 @@ class VAEConfig(PreTrainedConfig):
         """Runs when a configuration is made or loaded."""
         if self.format_version > FORMAT_VERSION:
             raise ValueError(
-                f"`format_version` is {self.format_version}: a later hf_vae than this one has written the configuration, and this one "
-                f"understands {FORMAT_VERSION} at most. Upgrade hf_vae."
+                f"`format_version` is {self.format_version}: a later hf_vae than this one has written the configuration, and this "
+                f"one understands {FORMAT_VERSION} at most. Upgrade hf_vae."
             )
         for way in self.latent_injection:
             check_choice("latent_injection", way, LATENT_INJECTIONS)
@@ -150,6 +166,10 @@ class VAEConfig(PreTrainedConfig):
         if self.prefix_length < 1:
             raise ValueError(f"`prefix_length` is {self.prefix_length}; a prefix needs at least one embedding.")
         check_choice("pooling", self.pooling, POOLINGS)
+        for part, base in (self.frozen_parts or {}).items():
+            check_choice("frozen_parts", part, PARTS)
+            if set(base) != {"name_or_path", "revision"}:
+                raise ValueError(f"`frozen_parts[{part!r}]` is {base}; it has a `name_or_path` and a `revision`.")
         check_choice("free_bits_per", self.free_bits_per, tuple(FREE_BITS))
         if self.latent_size < 1:
             raise ValueError(f"`latent_size` is {self.latent_size}; a latent needs at least one dimension.")

@@ -131,12 +131,12 @@ class ActHead(nn.Module):
     ):
         super().__init__()
         self.hidden = nn.Linear(latent_size + context_size, hidden_size, dtype=dtype)
-        self.acts = nn.Linear(hidden_size, num_acts, dtype=dtype)
+        self.output = nn.Linear(hidden_size, num_acts, dtype=dtype)
         self.embedding = nn.Embedding(num_acts, embedding_size, dtype=dtype)
 
     def forward(self, latents: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """log p(a|x,z): `(rows, latent_size)`, `(rows, context_size)` to `(rows, num_acts)`, float32."""
-        return self.acts(torch.tanh(self.hidden(torch.cat([latents.to(context), context], dim=-1)))).float().log_softmax(-1)
+        return self.output(torch.tanh(self.hidden(torch.cat([latents.to(context), context], dim=-1)))).float().log_softmax(-1)
 
     def embed(self, act_labels: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
         """
@@ -146,9 +146,11 @@ class ActHead(nn.Module):
             ValueError: an act that the model does not have.
         """
         known = act_labels != -100
-        if not torch.compiler.is_compiling() and bool((known & ((act_labels < 0) | (act_labels >= self.acts.out_features))).any()):
+        if not torch.compiler.is_compiling() and bool(
+            (known & ((act_labels < 0) | (act_labels >= self.output.out_features))).any()
+        ):
             raise ValueError(
-                f"`act_labels` holds {sorted(set(act_labels.tolist()))}; the model is configured for {self.acts.out_features} "
+                f"`act_labels` holds {sorted(set(act_labels.tolist()))}; the model is configured for {self.output.out_features} "
                 "acts, from 0 on, and -100 where it is not known."
             )
         return torch.where(known.unsqueeze(-1), self.embedding(act_labels.clamp(min=0)), unknown)

@@ -1,6 +1,7 @@
 """Reading text with an encoder: building one, its hidden states, and one vector of them for a text."""
 
 import inspect
+from typing import Any
 
 import torch
 from torch import nn
@@ -54,10 +55,11 @@ def reserved_positions(model: PreTrainedModel) -> int:
     return 0
 
 
-def build_encoder(config: PreTrainedConfig, pooling: str, name_or_path: str | None = None, **kwargs) -> PreTrainedModel:
+def build_encoder(config: PreTrainedConfig, pooling: str, name_or_path: str | None = None, **kwargs) -> Any:
     """
     The encoder of `config`, with random weights or those of `name_or_path`, and without a pooler that nothing reads. Of an
-    encoder-decoder its encoder, where transformers has a class for that alone (T5's kind).
+    encoder-decoder its encoder, where transformers has a class for that alone (T5's kind). With `output_loading_info=True` what
+    `from_pretrained` gives then.
 
     Raises:
         ValueError: the model reads no tokens, is an encoder-decoder, or has no hidden states.
@@ -74,14 +76,15 @@ def build_encoder(config: PreTrainedConfig, pooling: str, name_or_path: str | No
             # Parameters without a gradient break distributed training under gradient checkpointing.
             kwargs["add_pooling_layer"] = False
     if name_or_path is None:
-        encoder = auto_class.from_config(config, **kwargs)
+        built = auto_class.from_config(config, **kwargs)
     else:
-        encoder = auto_class.from_pretrained(name_or_path, config=config, **kwargs)
+        built = auto_class.from_pretrained(name_or_path, config=config, **kwargs)
+    encoder = built[0] if isinstance(built, tuple) else built
     if encoder.config.is_encoder_decoder:
         raise ValueError(f"The encoder {type(encoder).__name__} is an encoder-decoder: pass an encoder on its own.")
     if getattr(encoder.config.get_text_config(), "hidden_size", None) is None:
         raise ValueError(f"The encoder {type(encoder).__name__} states no `hidden_size`, so it has no hidden states to pool.")
-    return encoder
+    return built
 
 
 def read_text(

@@ -7,8 +7,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
     GenerationConfig,
     LogitsProcessorList,
     PreTrainedModel,
@@ -20,7 +18,7 @@ from transformers.utils import ModelOutput
 from .bag_of_words import BagOfWordsHead
 from .configuration_lstm import LSTMConfig
 from .configuration_vae import VAEConfig
-from .encoders import build_encoder, check_attention_mask, check_encoder, check_length, pool, read_text
+from .encoders import build_encoder, check_attention_mask, check_length, pool, read_text
 from .fitted_prior import GaussianMixturePrior
 from .gaussian import FREE_BITS, DiagonalGaussian, distance_to_capacity
 from .gaussian_head import FixedScaleBatchNorm, GaussianHead
@@ -28,6 +26,7 @@ from .generation_options import AverageOverLatents, LatentGenerationOptions, com
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import register_lstm
 from .pipelines import LatentTextGenerationPipeline
+from .pretrained_parts import PretrainedParts
 
 
 @dataclass
@@ -80,7 +79,7 @@ def sentence_nats(logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tenso
     return nats.view(labels.shape).sum(-1)
 
 
-class VAEModel(PreTrainedModel, GenerationMixin):
+class VAEModel(PretrainedParts, PreTrainedModel, GenerationMixin):
     r"""
     A variational autoencoder of text (Bowman et al. 2015; Li et al. 2020): an encoder proposes q(z|y), a causal LM that reads z
     models p(y|z), the prior is N(0, I).
@@ -162,40 +161,6 @@ class VAEModel(PreTrainedModel, GenerationMixin):
             if isinstance(part, PreTrainedModel) and not part.is_custom_code():
                 part.initialize_weights()
         super().initialize_weights()
-
-    @classmethod
-    def from_encoder_decoder_pretrained(
-        cls,
-        encoder_name_or_path: str,
-        decoder_name_or_path: str,
-        dtype: torch.dtype | str = torch.float32,
-        **latent_options,
-    ) -> "VAEModel":
-        """
-        A model around a pretrained encoder and a pretrained decoder.
-
-        Args:
-            encoder_name_or_path (`str`): Hub id or local path of any `AutoModel` encoder.
-            decoder_name_or_path (`str`): Hub id or local path of any `AutoModelForCausalLM` decoder.
-            dtype (`torch.dtype` or `str`, defaults to `torch.float32`): of both parts' weights. Training wants float32 (with the
-                Trainer's `bf16` for speed); `"auto"` keeps what each part was saved in.
-            latent_options: fields of the model's configuration, such as `latent_size` or `free_bits`.
-
-        Raises:
-            ValueError: a field that the configuration does not have, or a part that cannot serve.
-        """
-        config_class = cast(type[VAEConfig], cls.config_class)
-        unknown = sorted(set(latent_options) - set(config_class.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"{config_class.__name__} has no field named {', '.join(unknown)}.")
-        encoder_config = AutoConfig.from_pretrained(encoder_name_or_path)
-        decoder_config = AutoConfig.from_pretrained(decoder_name_or_path)
-        config = config_class(encoder=encoder_config, decoder=decoder_config, **latent_options)
-        cls.prepare_decoder_config(config)
-        encoder = build_encoder(config.encoder, config.pooling, encoder_name_or_path, dtype=dtype)
-        check_encoder(encoder, config.pooling)
-        decoder = AutoModelForCausalLM.from_pretrained(decoder_name_or_path, config=config.decoder, dtype=dtype)
-        return cls(config, encoder=encoder, decoder=decoder)
 
     @staticmethod
     def prepare_decoder_config(config: VAEConfig) -> None:

@@ -35,19 +35,21 @@ class LatentTextGenerationPipeline(Pipeline):
     # Types of models that it is for; all of the family where there are none.
     model_types: tuple[str, ...] = ()
 
-    _load_processor = True
-    _load_tokenizer = False
-    _load_image_processor = False
-    _load_feature_extractor = False
-    _load_video_processor = False
+    _load_processor: Any = True
+    _load_tokenizer: Any = False
+    _load_image_processor: Any = False
+    _load_feature_extractor: Any = False
+    _load_video_processor: Any = False
+    processor: Any
+    model: Any
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         model_type = self.model.config.model_type
         if self.model_types and model_type not in self.model_types:
             raise ValueError(
-                f"The pipeline {self.default_task!r} is for models of type {', '.join(self.model_types)}; this one is a {model_type}. "
-                f"Any model of the family works in {LatentTextGenerationPipeline.default_task!r}."
+                f"The pipeline {self.default_task!r} is for models of type {', '.join(self.model_types)}, and this one is a "
+                f"{model_type}. Any model of the family works in {LatentTextGenerationPipeline.default_task!r}."
             )
         if self.processor is None:
             raise ValueError(f"The pipeline {self.default_task!r} needs the model's `processor`; pass it beside the model.")

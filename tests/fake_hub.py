@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._file(*found.groups())
         return self._json({"error": f"no route {path}"}, 404)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     # What is answered ------------------------------------------------------------------------------------------------------
 

@@ -20,9 +20,9 @@ pytestmark = pytest.mark.slow
 def run(hub, directory, program, *arguments, token=None, package=True, check=True):
     """A Python process that sees nothing of this one: its own cache, `hub` for the Hub, and the package or not."""
     environment = {
-        "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(directory / "home"), "HF_HUB_DISABLE_XET": "1", "PATH": os.environ["PATH"],
-        "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONPATH": os.pathsep.join(map(str, [PACKAGE.parent, TESTS])) if package else "",
-        "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
+        "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(directory / "home"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1", "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(map(str, [PACKAGE.parent, TESTS])) if package else "",
     }  # fmt: skip
     if token:
         environment["HF_TOKEN"] = token

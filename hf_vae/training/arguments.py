@@ -95,6 +95,10 @@ class ModelArguments:
     )
     freeze_encoder: bool = field(default=False, metadata={"help": "Train only what is new around the encoder."})
     freeze_decoder: bool = field(default=False, metadata={"help": "Train only what is new around the decoder."})
+    save_trained_only: bool = field(
+        default=False,
+        metadata={"help": "Leave frozen pretrained halves out of what is saved, and name where they are loaded from."},
+    )
     lora: str | None = field(
         default=None,
         metadata={"help": "Arguments of peft's LoraConfig as JSON; the latent's layers are trained whole. Merged at the end."},
@@ -194,6 +198,11 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
         raise ValueError("Give both `--encoder_name_or_path` and `--decoder_name_or_path`, or neither to train from nothing.")
     if model_args.encoder_name_or_path and not has_data:
         raise ValueError("Pretrained parts need `--train_file`; the embedded grammar is for models trained from nothing.")
+    if model_args.save_trained_only:
+        if not (model_args.freeze_encoder or model_args.freeze_decoder) or not model_args.encoder_name_or_path:
+            raise ValueError("`--save_trained_only` needs a pretrained half that is frozen: add `--freeze_decoder`, for instance.")
+        if model_args.lora:
+            raise ValueError("`--save_trained_only` cannot leave out a half that adapters are merged into; leave `--lora` out.")
     if "task_type" in parse_json(model_args.lora):
         raise ValueError("`--lora` names a `task_type`; leave it out: peft's task types expect arguments of other models.")
     named = training_args.resume_from_checkpoint

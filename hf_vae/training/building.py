@@ -9,6 +9,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import AutoTokenizer, TrainerCallback
 
+from ..configuration_vae import PARTS
 from ..encoders import longest_text, reserved_positions
 from ..modeling_conditional_vae import ConditionalVAEModel
 from ..modeling_vae import VAEModel
@@ -70,7 +71,8 @@ def build_model(
         candidates = (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id)
         latent_options["word_dropout_token_id"] = next(token for token in candidates if token is not None)
     if encoder_name and decoder_name:
-        model = model_class.from_encoder_decoder_pretrained(encoder_name, decoder_name, **latent_options)
+        freeze = [part for part in PARTS if model_args.save_trained_only and getattr(model_args, f"freeze_{part}")]
+        model = model_class.from_encoder_decoder_pretrained(encoder_name, decoder_name, freeze=freeze, **latent_options)
     else:
         sizes = {name: getattr(model_args, name) for name in _SIZES}
         # z may stand on some positions too.

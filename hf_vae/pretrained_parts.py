@@ -1,0 +1,231 @@
+"""Models made of pretrained halves, and saved with them or, where a half was never trained, without it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+
+from .configuration_vae import PARTS, VAEConfig, check_choice
+from .encoders import build_encoder, check_encoder
+
+# Where a part's own weights lie in the composite.
+PREFIXES = {"encoder": ("encoder.", "source_encoder."), "decoder": ("decoder.lm.",)}
+# Options of `from_pretrained` that say where a file is to be found.
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token", "trust_remote_code")
+# transformers' name for what a model does not save.
+LEFT_OUT = "_keys_to_ignore_on_save"
+
+
+class PretrainedParts:
+    """
+    Mixin of a composite that is built from a pretrained encoder and a pretrained decoder. What was frozen from the start is left
+    out of what is saved: megabytes beside a decoder of billions.
+    """
+
+    # Of each weight that is left out of what is saved: what it was when it was loaded.
+    sums_left_out: Mapping[str, tuple[torch.dtype, float]] = {}
+
+    @classmethod
+    def from_encoder_decoder_pretrained(
+        cls: Any,
+        encoder_name_or_path: str,
+        decoder_name_or_path: str,
+        dtype: torch.dtype | str = torch.float32,
+        freeze: Sequence[str] = (),
+        **latent_options,
+    ) -> Any:
+        """
+        A model around a pretrained encoder and a pretrained decoder.
+
+        Args:
+            encoder_name_or_path (`str`): Hub id or local path of any `AutoModel` encoder.
+            decoder_name_or_path (`str`): Hub id or local path of any `AutoModelForCausalLM` decoder.
+            dtype (`torch.dtype` or `str`, defaults to `torch.float32`): of both parts' weights. Training wants float32 (with the
+                Trainer's `bf16` for speed); `"auto"` keeps what each part was saved in.
+            freeze (`list[str]`, defaults to none): `"encoder"`, `"decoder"` or both. Their weights get no gradient and are not
+                saved with the model, which names them by id and revision in `config.frozen_parts` and loads them from there. What
+                they were not pretrained with, such as cross-attention, is trained and saved.
+            latent_options: fields of the model's configuration, such as `latent_size` or `free_bits`.
+
+        Raises:
+            ValueError: a field that the configuration does not have, or a part that cannot serve.
+        """
+        unknown = sorted(set(latent_options) - set(cls.config_class.__dataclass_fields__))
+        if unknown:
+            raise ValueError(f"{cls.config_class.__name__} has no field named {', '.join(unknown)}.")
+        for part in freeze:
+            check_choice("freeze", part, PARTS)
+        names = dict(zip(PARTS, (encoder_name_or_path, decoder_name_or_path)))
+        configs = {part: AutoConfig.from_pretrained(name) for part, name in names.items()}
+        config = cls.config_class(**configs, **latent_options)
+        cls.prepare_decoder_config(config)
+        loaded = {part: load_part(part, name, config, dtype=dtype) for part, name in names.items()}
+        check_encoder(loaded["encoder"][0], config.pooling)
+        config.frozen_parts = {part: {"name_or_path": names[part], "revision": commit_of(names[part])} for part in freeze} or None
+        return assemble(cls, config, loaded)
+
+    @classmethod
+    def from_pretrained(cls: Any, pretrained_model_name_or_path, *model_args, config=None, **kwargs) -> Any:
+        """
+        As `PreTrainedModel.from_pretrained`. Halves that were left out are loaded from where `config.frozen_parts` says; `dtype`,
+        `attn_implementation`, `quantization_config` (of the decoder, where it is one of them) and the Hub's options are all that
+        can be asked for then.
+
+        Raises:
+            OSError: the weights are not there, or cannot be read.
+            ValueError: they are of another model.
+        """
+        where = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        if not isinstance(config, cls.config_class):
+            try:
+                config = cls.config_class.from_pretrained(pretrained_model_name_or_path if config is None else config, **where)
+            except OSError:
+                # An adapter has no configuration of its own; whatever else is wrong, transformers says it best.
+                return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)  # type: ignore[misc]
+        try:
+            if not config.frozen_parts:
+                return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)  # type: ignore[misc]
+            adapter = {"name": kwargs.pop("adapter_name", "default"), **(kwargs.pop("adapter_kwargs", None) or {})}
+            loaded = load_frozen_parts(config, where, **{name: value for name, value in kwargs.items() if name not in where})
+            model = assemble(cls, config, loaded)
+            load_own_weights(model, read_safetensors(pretrained_model_name_or_path, **where), pretrained_model_name_or_path)
+        except SafetensorError as error:
+            raise OSError(
+                f"The weights of {pretrained_model_name_or_path} cannot be read, as if a download or a copy of them had been cut "
+                f"off ({error}): fetch them again."
+            ) from error
+        model.generation_config = GenerationConfig.from_pretrained(pretrained_model_name_or_path, **where)
+        # As AutoModel hands on where it has found an adapter of this model.
+        name, path = adapter.pop("name"), adapter.pop("_adapter_model_path", None)
+        if path is not None:
+            model.load_adapter(path, adapter_name=name, adapter_kwargs=adapter)
+        return model.eval()
+
+    def save_pretrained(self: Any, save_directory, *args, **kwargs):
+        """
+        As `PreTrainedModel.save_pretrained`, without the parts in `config.frozen_parts`.
+
+        Raises:
+            ValueError: one of these parts is no longer what it was loaded as, so naming where that came from would not do.
+        """
+        for name, (dtype, total) in sums_of(self, set(self.sums_left_out)).items():
+            loaded_dtype, loaded_total = self.sums_left_out[name]
+            # Another device sums in another order; another dtype rounds everything.
+            if dtype == loaded_dtype and abs(total - loaded_total) > 1e-12 * self.state_dict()[name].numel():
+                raise ValueError(
+                    f"`{name}` has changed since it was loaded from {self.config.frozen_parts}, perhaps by an adapter that was "
+                    "merged into it: call `model.keep_all_parts()`, and the model is saved whole."
+                )
+        return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
+
+    def keep_all_parts(self: Any) -> None:
+        """Makes the parts in `config.frozen_parts` the model's own: what is saved is whole. They stay as trainable as they are."""
+        setattr(self, LEFT_OUT, set(getattr(self, LEFT_OUT) or ()) - set(self.sums_left_out))
+        self.sums_left_out, self.config.frozen_parts = {}, None
+
+
+def load_part(part: str, name_or_path: str, config: VAEConfig, **options) -> tuple[PreTrainedModel, set[str]]:
+    """
+    The pretrained encoder or decoder, and the names of those of its weights that `name_or_path` does not have, such as the
+    cross-attention of a decoder that was pretrained without any.
+    """
+    loaded: Any
+    if part == "encoder":
+        loaded = build_encoder(config.encoder, config.pooling, name_or_path, output_loading_info=True, **options)
+    else:
+        options["output_loading_info"] = True
+        loaded = AutoModelForCausalLM.from_pretrained(name_or_path, config=config.decoder, **options)
+    model, info = loaded
+    return model, set(info["missing_keys"])
+
+
+def load_frozen_parts(
+    config: VAEConfig, where: dict[str, Any], dtype=None, attn_implementation=None, quantization_config=None, **other
+) -> dict[str, tuple[PreTrainedModel, set[str]]]:
+    """What `config` says was left out, from where it says that it is."""
+    frozen = config.frozen_parts or {}
+    if other:
+        raise ValueError(
+            f"`{next(iter(other))}` cannot be given for a model whose {' and '.join(frozen)} was left out ({frozen}): of the "
+            "options of `from_pretrained` these work here: `dtype`, `attn_implementation`, `quantization_config`, and the Hub's."
+        )
+    loaded = {}
+    for part, base in frozen.items():
+        options = {**where, "revision": base["revision"] or "main", "dtype": dtype or torch.float32}
+        options.pop("subfolder", None)
+        if attn_implementation is not None:
+            of_each = isinstance(attn_implementation, dict)
+            options["attn_implementation"] = attn_implementation.get(part) if of_each else attn_implementation
+        if part == "decoder" and quantization_config is not None:
+            options["quantization_config"] = quantization_config
+        loaded[part] = load_part(part, base["name_or_path"], config, **options)
+    return loaded
+
+
+def assemble(cls: Any, config: VAEConfig, loaded: dict[str, tuple[PreTrainedModel, set[str]]]) -> Any:
+    """
+    The model of `config` around what was loaded; what of it is `config.frozen_parts` gets no gradient and stays out of what is
+    saved, but for the weights that it was not pretrained with.
+    """
+    cls.prepare_decoder_config(config)
+    model = cls(config, **{part: pretrained for part, (pretrained, _) in loaded.items()})
+    left_out = set()
+    for part in config.frozen_parts or ():
+        own = {f"{prefix}{name}" for prefix in PREFIXES[part] for name in loaded[part][1]}
+        left_out |= {name for name in model.state_dict() if name.startswith(PREFIXES[part]) and name not in own}
+    for name, parameter in model.named_parameters():
+        if name in left_out:
+            parameter.requires_grad_(False)
+    setattr(model, LEFT_OUT, {*(getattr(model, LEFT_OUT) or ()), *left_out})
+    model.sums_left_out = sums_of(model, left_out)
+    return model
+
+
+def sums_of(model: PreTrainedModel, names: set[str]) -> dict[str, tuple[torch.dtype, float]]:
+    """Dtype and sum of each of the weights in `names`: enough to see that one has changed."""
+    return {name: (value.dtype, value.double().sum().item()) for name, value in model.state_dict().items() if name in names}
+
+
+def commit_of(name_or_path: str) -> str | None:
+    """The commit of `name_or_path` that was loaded last, where it came from the Hub."""
+    if Path(name_or_path).is_dir():
+        return None
+    cached = try_to_load_from_cache(name_or_path, "config.json")
+    return Path(cached).parent.name if isinstance(cached, str) else None
+
+
+def read_safetensors(name_or_path: str, **where) -> dict[str, torch.Tensor]:
+    """
+    The tensors of `model.safetensors` in a directory or repository.
+
+    Raises:
+        OSError: there is no such file, or more than one.
+    """
+    if cached_file(name_or_path, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False, **where):
+        raise OSError(f"{name_or_path} has its weights in several files; those of a model with parts left out are in one.")
+    with safe_open(cached_file(name_or_path, SAFE_WEIGHTS_NAME, **where), framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+
+
+def load_own_weights(model: PreTrainedModel, own: dict[str, torch.Tensor], name_or_path: str) -> None:
+    """
+    Loads what was saved of a model whose frozen parts are there already.
+
+    Raises:
+        ValueError: it holds other weights than the model needs.
+    """
+    absent, unexpected = model.load_state_dict(own, strict=False)
+    missing = sorted(set(absent) - set(cast(Any, model).sums_left_out) - set(model.all_tied_weights_keys))
+    if missing or unexpected:
+        raise ValueError(
+            f"{name_or_path} does not fit the configuration that lies beside it: weights are missing ({missing[:5]}) or too many "
+            f"({sorted(unexpected)[:5]})."
+        )
+
+
+__all__ = ["PretrainedParts"]
