@@ -1,13 +1,13 @@
 """Models made of pretrained halves, and saved with them or, where a half was never trained, without it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from .configuration_vae import PARTS, VAEConfig, check_choice
@@ -28,7 +28,7 @@ class PretrainedParts:
     """
 
     # Of each weight that is left out of what is saved: what it was when it was loaded.
-    sums_left_out: Mapping[str, tuple[torch.dtype, float]] = {}
+    sums_left_out: Mapping[str, tuple[torch.dtype, float] | None] = {}
 
     @classmethod
     def from_encoder_decoder_pretrained(
@@ -113,10 +113,12 @@ class PretrainedParts:
         Raises:
             ValueError: one of these parts is no longer what it was loaded as, so naming where that came from would not do.
         """
-        for name, (dtype, total) in sums_of(self, set(self.sums_left_out)).items():
-            loaded_dtype, loaded_total = self.sums_left_out[name]
-            # Another device sums in another order; another dtype rounds everything.
-            if dtype == loaded_dtype and abs(total - loaded_total) > 1e-12 * self.state_dict()[name].numel():
+        for name, now in sums_of(self, self.sums_left_out).items():
+            then = self.sums_left_out[name]
+            # Another dtype rounds everything; another device sums in another order.
+            if now is None or then is None or now[0] != then[0]:
+                continue
+            if abs(now[1] - then[1]) > 1e-12 * self.get_parameter_or_buffer(name).numel():
                 raise ValueError(
                     f"`{name}` has changed since it was loaded from {self.config.frozen_parts}, perhaps by an adapter that was "
                     "merged into it: call `model.keep_all_parts()`, and the model is saved whole."
@@ -161,10 +163,20 @@ def load_frozen_parts(
         if attn_implementation is not None:
             of_each = isinstance(attn_implementation, dict)
             options["attn_implementation"] = attn_implementation.get(part) if of_each else attn_implementation
-        if part == "decoder" and quantization_config is not None:
-            options["quantization_config"] = quantization_config
+        if part == "decoder":
+            options |= quantization_of(config.decoder, base["name_or_path"], quantization_config, where)
         loaded[part] = load_part(part, base["name_or_path"], config, **options)
     return loaded
+
+
+def quantization_of(config: PreTrainedConfig, name_or_path: str, asked_for: Any, where: dict[str, Any]) -> dict[str, Any]:
+    """How to quantise a decoder while it is loaded: as asked for, or as it was quantised when the model was saved."""
+    saved = getattr(config, "quantization_config", None)
+    if saved is None or getattr(AutoConfig.from_pretrained(name_or_path, **where), "quantization_config", None) is not None:
+        return {} if asked_for is None else {"quantization_config": asked_for}
+    # What is loaded is not quantised yet, and its configuration must not say so.
+    del config.quantization_config
+    return {"quantization_config": saved if asked_for is None else asked_for}
 
 
 def assemble(cls: Any, config: VAEConfig, loaded: dict[str, tuple[PreTrainedModel, set[str]]]) -> Any:
@@ -186,9 +198,11 @@ def assemble(cls: Any, config: VAEConfig, loaded: dict[str, tuple[PreTrainedMode
     return model
 
 
-def sums_of(model: PreTrainedModel, names: set[str]) -> dict[str, tuple[torch.dtype, float]]:
-    """Dtype and sum of each of the weights in `names`: enough to see that one has changed."""
-    return {name: (value.dtype, value.double().sum().item()) for name, value in model.state_dict().items() if name in names}
+def sums_of(model: PreTrainedModel, names: Iterable[str]) -> dict[str, tuple[torch.dtype, float] | None]:
+    """Dtype and sum of each of the weights in `names`: enough to see that one has changed. Quantised ones have no sum."""
+    weights = model.state_dict()
+    plain = {name: weights[name] for name in names if type(weights[name]) is torch.Tensor}
+    return {name: (plain[name].dtype, plain[name].double().sum().item()) if name in plain else None for name in names}
 
 
 def commit_of(name_or_path: str) -> str | None:
