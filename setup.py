@@ -16,6 +16,7 @@ DEVELOPMENT = [
     "pytest>=9.2",
     "pytest-xdist>=3.8",
     "ruff>=0.17",
+    "torchao>=0.18",
     "types-PyYAML>=6.0.12",
 ]
 

@@ -233,7 +233,7 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         if starts and (hasattr(self, "memory") or initial_state is not None):
             past_key_values = self._write_memory(latents, initial_state, past_key_values)
         if hasattr(self, "prefix") and starts:
-            prefix = self.prefix(latents).unflatten(-1, (-1, inputs_embeds.shape[-1]))
+            prefix = self._prefix(latents)
             inputs_embeds = torch.cat([prefix, inputs_embeds], dim=1)
             slots = torch.arange(reserved - prefix.shape[1], reserved, device=latents.device)
             tokens = cast(torch.Tensor, position_ids)
@@ -259,6 +259,14 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             # What carried the memory in. An output forgets no item that is set to None.
             outputs = type(outputs)(**{name: value for name, value in outputs.items() if name != "past_key_values"})
         return outputs
+
+    def prompt_embeds(self, input_ids: torch.LongTensor, latents: torch.Tensor) -> torch.Tensor:
+        """`(rows, prefix_length + length, embedding size)`: what the LM is given of z, with `prefix`, and of the tokens."""
+        tokens = self.get_input_embeddings()(input_ids)
+        return torch.cat([self._prefix(latents.to(tokens)), tokens], dim=1)
+
+    def _prefix(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.prefix(latents).unflatten(-1, (-1, self.embedding_size))
 
     def _check_padding(self, attention_mask: torch.Tensor) -> None:
         if not torch.compiler.is_compiling() and bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):

@@ -558,12 +558,8 @@ class VAEModel(PretrainedParts, PreTrainedModel, GenerationMixin):
         return 1 if latents is None else latents.shape[0]
 
     def _generate(self, latents, batch, conditioning, options, model_kwargs):
-        rows = latents.shape[0]
         latents = latents.to(self.device)
-        repeated = {name: tensor.repeat_interleave(rows // batch, 0) for name, tensor in conditioning.items()}
-        decoder_latents, repeated = self._decoder_latents(latents, **repeated)
-        context_ids, context_mask, states = self._decoder_context(rows, **repeated)
-        check_length("prompt and start token together", context_mask, self.config.decoder)
+        decoder_latents, context_ids, context_mask, states = self._before_the_first_word(latents, batch, conditioning)
         step = options.average_latents or 1
         if step > 1:
             average = AverageOverLatents(step)
@@ -582,6 +578,52 @@ class VAEModel(PretrainedParts, PreTrainedModel, GenerationMixin):
             output["latents"] = latents
             return output
         return output[::step, prompt:]
+
+    def _before_the_first_word(self, latents, batch: int, conditioning) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
+        """For each of `latents`: what the decoder reads as its latent, `[prompt, start]`, its mask, and what it reads besides."""
+        rows = latents.shape[0]
+        repeated = {name: tensor.repeat_interleave(rows // batch, 0) for name, tensor in conditioning.items()}
+        decoder_latents, repeated = self._decoder_latents(latents, **repeated)
+        context_ids, context_mask, states = self._decoder_context(rows, **repeated)
+        check_length("prompt and start token together", context_mask, self.config.decoder)
+        return decoder_latents, context_ids, context_mask, states
+
+    @torch.no_grad()
+    def prompt_embeds(self, latents: torch.Tensor, **inputs) -> torch.Tensor:
+        """
+        z as a prompt for servers that take embeddings in the place of tokens: with `latent_injection="prefix"` alone, the decoder's
+        language model by itself, given these, writes what [`~VAEModel.generate`] writes.
+
+        Args:
+            latents (`torch.Tensor` of shape `(rows, latent_size)`): z, one for each text to write.
+            inputs: what the processor makes of what is given, for a model that is given something; one row, or one for each of
+                `latents`, or for as many of them in a row each.
+
+        Returns:
+            `torch.Tensor` of shape `(rows, prefix_length + prompt + 1, embedding size)`: z's embeddings, the prompt's and the start
+            token's, in the decoder's dtype.
+
+        Raises:
+            ValueError: z or x reaches the decoder in another way than through its prompt, `latents` have another shape, or prompts
+                are of different lengths.
+        """
+        if self.config.latent_injection != ["prefix"]:
+            raise ValueError(
+                f"`latent_injection` is {self.config.latent_injection}: only with 'prefix' alone does z reach the decoder as its "
+                "prompt. Train the model so, or generate with `generate`."
+            )
+        if latents.ndim != 2 or latents.shape[1] != self.config.latent_size:
+            raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected (rows, {self.config.latent_size}).")
+        conditioning = self.condition(**inputs)
+        batch = next(iter(conditioning.values())).shape[0] if conditioning else 1
+        if latents.shape[0] % batch:
+            raise ValueError(f"`latents` has {latents.shape[0]} rows, and there are {batch} inputs: give each as many.")
+        latents, ids, mask, states = self._before_the_first_word(latents.to(self.device), batch, conditioning)
+        if states:
+            raise ValueError(f"The decoder reads {' and '.join(states)} besides its prompt; a server has no place for that.")
+        if not mask.all():
+            raise ValueError("`prompt_attention_mask` has padding, and a prompt of embeddings no mask: give prompts of one length.")
+        return self.decoder.prompt_embeds(cast(torch.LongTensor, ids), latents)
 
 
 __all__ = ["LatentOutput", "VAEModel", "VAEOutput"]
