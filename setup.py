@@ -16,7 +16,6 @@ DEVELOPMENT = [
     "pytest>=9.2",
     "pytest-xdist>=3.8",
     "ruff>=0.17",
-    "torchao>=0.18",
     "types-PyYAML>=6.0.12",
 ]
 
@@ -44,7 +43,7 @@ setup(
         "torch>=2.13",
         "transformers>=5.23,<6",
     ],
-    extras_require={"examples": EXAMPLES, "dev": DEVELOPMENT},
+    extras_require={"examples": EXAMPLES, "quantization": ["torchao>=0.18"], "dev": DEVELOPMENT},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

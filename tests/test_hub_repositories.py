@@ -115,3 +115,109 @@ def test_every_variant_works_from_the_hub(hub, published, tmp_path, package):
     program = program.replace("in inputs.items()", "in [('vae', inputs['vae'])]")
     [line] = run(hub, tmp_path, program, first, token="reader", package=package).stdout.splitlines()
     assert json.loads(line)["written"] == published["vae"] != published["vae, later"]
+
+
+TRAIN = f"""
+import sys
+sys.path.insert(0, {str(PACKAGE.parent / "examples")!r})
+import train_paraphrase
+train_paraphrase.main(sys.argv[1:])
+"""
+SMALL = [
+    "--grammar_pairs", "40", "--max_test_samples", "4", "--max_steps", "2", "--per_device_train_batch_size", "4",
+    "--latent_free_steps", "1", "--posterior_fit_steps", "0", "--hidden_size", "32",
+    "--importance_samples", "2", "--max_new_tokens", "6", "--report_to", "none", "--output_dir", "mine", "--push_to_hub", "true",
+    "--hub_private_repo", "true",
+]  # fmt: skip
+
+
+def test_a_training_ends_on_the_hub_or_is_refused_before_it_begins(hub, tmp_path):
+    done = run(hub, tmp_path, TRAIN, *SMALL, token="reader", check=False)
+    assert done.returncode != 0 and "403" in done.stderr and "rights to create a model" in done.stderr
+    assert not (tmp_path / "mine").exists() and "someone/mine" not in hub.repositories
+    run(hub, tmp_path, TRAIN, *SMALL, token="writer")
+    repository = hub.repositories["someone/mine"]
+    # Private, and in one commit: nobody ever sees half of it.
+    assert repository.private and len(repository.commits) == 2
+    assert {"README.md", "config.json", "model.safetensors", "processor_config.json", "pipelines.py"} <= set(repository.files)
+    assert b'pipeline("paraphrase", model="someone/mine"' in repository.files["README.md"]
+    paraphrase = "import hf_vae, sys\nfrom transformers import pipeline\npipe = pipeline('paraphrase', model='someone/mine')\n"
+    paraphrase += "print(len(pipe('the farmer bought the lamp .', num_return_sequences=3, max_new_tokens=5)))"
+    assert run(hub, tmp_path, paraphrase, token="reader").stdout.split() == ["3"]
+    (tmp_path / "stranger").mkdir()
+    refused = run(hub, tmp_path / "stranger", paraphrase, check=False)
+    assert refused.returncode != 0 and "someone/mine" in refused.stderr and "private" in refused.stderr
+
+
+PLAIN_TRAINER = """
+import sys, torch
+from conftest import make_batch
+from hub_publisher import make
+from transformers import Trainer, TrainingArguments
+from hf_vae import VAEDataCollator
+
+model, processor, text = make("cvae")
+rows = [dict(processor(each, "the mat", return_tensors=None)) for each in (text, "a dog ran in the park")]
+args = TrainingArguments("trained", max_steps=1, report_to="none", push_to_hub=True, save_strategy="no")
+trainer = Trainer(model, args, train_dataset=rows, data_collator=VAEDataCollator(processor), processing_class=processor)
+trainer.train()
+trainer.push_to_hub()
+"""
+
+
+def test_the_plain_trainer_pushes_a_model_that_loads(hub, tmp_path):
+    run(hub, tmp_path, PLAIN_TRAINER, token="writer")
+    files = hub.repositories["someone/trained"].files
+    assert {"config.json", "model.safetensors", "processor_config.json", "modeling_cvae.py"} <= set(files)
+    load = "from transformers import AutoModel, AutoProcessor\ntrained = ('someone/trained',)\n"
+    load += "model = AutoModel.from_pretrained(*trained, trust_remote_code=True)\n"
+    load += "processor = AutoProcessor.from_pretrained(*trained, trust_remote_code=True)\n"
+    load += f"print(len(model.generate(**processor({TEXT!r}), num_return_sequences=2, max_new_tokens=3)))"
+    assert run(hub, tmp_path, load, package=False).stdout.split() == ["2"]
+
+
+def test_what_the_hub_or_the_machine_refuses_is_said_plainly(hub, published, tmp_path):
+    push = "from hub_publisher import make\nmodel, *_ = make('vae')\nmodel.push_to_hub('someone/vae')"
+    before = len(hub.repositories["someone/vae"].commits)
+    done = run(hub, tmp_path, push, token="reader", check=False)
+    assert done.returncode != 0 and "403" in done.stderr
+    assert len(hub.repositories["someone/vae"].commits) == before
+    load = "from transformers import AutoModel\nAutoModel.from_pretrained('someone/vae')"
+    done = run(hub, tmp_path, load, package=False, check=False)
+    assert done.returncode != 0 and "trust_remote_code=True" in done.stderr
+    wrong = "import hf_vae\nhf_vae.ParaphraseVAEModel.from_pretrained('someone/vae')"
+    done = run(hub, tmp_path, wrong, check=False)
+    assert done.returncode != 0 and "model of type 'text-vae', and ParaphraseVAEConfig is for 'paraphrase-vae'" in done.stderr
+
+
+FREEZE = """
+import json, sys, torch
+from conftest import make_batch, make_model
+from hf_vae import VAEModel
+from transformers import AutoModel
+
+torch.manual_seed(0)
+if sys.argv[1] == "push":
+    parts = make_model("vae")
+    parts.encoder.push_to_hub("someone/encoder")
+    parts.decoder.lm.push_to_hub("someone/decoder")
+    model = VAEModel.from_encoder_decoder_pretrained("someone/encoder", "someone/decoder", latent_size=4, freeze=["decoder"]).eval()
+    model.push_to_hub("someone/heads")
+    for parameter in parts.decoder.parameters():
+        parameter.data.zero_()
+    parts.decoder.lm.push_to_hub("someone/decoder", commit_message="something else")
+else:
+    model = AutoModel.from_pretrained("someone/heads")
+nats = model(**make_batch(model), latents=torch.ones(3, 4)).reconstruction_loss
+print(model.config.frozen_parts["decoder"]["revision"], *nats.tolist())
+"""
+
+
+def test_a_frozen_half_comes_from_the_commit_that_it_was_trained_with(hub, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    pushed = run(hub, tmp_path, FREEZE, "push", token="writer").stdout.splitlines()[-1]
+    repository = hub.repositories["someone/decoder"]
+    assert pushed.split()[0] == repository.commits[-2][0] != repository.commits[-1][0]
+    assert len(hub.repositories["someone/heads"].files["model.safetensors"]) < len(repository.files["model.safetensors"])
+    loaded = run(hub, tmp_path / "elsewhere", "import hf_vae\n" + FREEZE, "load", token="reader").stdout.splitlines()[-1]
+    assert loaded == pushed

@@ -5,10 +5,12 @@ import os
 import pytest
 import torch
 from conftest import generation_inputs, make_batch, make_model
-from torchao.quantization import Int8Tensor, Int8WeightOnlyConfig
 from transformers import AutoModel, TorchAoConfig
 
 from hf_vae import VAEModel
+
+quantization = pytest.importorskip("torchao.quantization", reason="pip install -c constraints.txt -e '.[quantization]'")
+Int8Tensor, Int8WeightOnlyConfig = quantization.Int8Tensor, quantization.Int8WeightOnlyConfig
 
 # What z passes through, and the output layer, which is worth its precision.
 KEPT = ["encoder", "posterior", "decoder.project", "lm_head"]

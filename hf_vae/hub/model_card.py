@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, cast
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
@@ -133,6 +134,7 @@ def make_model_card(model: PreTrainedModel, record: RunRecord) -> ModelCard:
         record=record,
         config=model.config,
         model_class=type(model).__name__,
+        task=cast(Any, model).pipeline_class.default_task,
         num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M",
         rows=[
             (METRIC_NAMES[name], f"{value:.3f}", f"{record.baseline[name]:.3f}" if name in record.baseline else "–")
