@@ -21,7 +21,7 @@ from .pretraining import pretrain_encoder
 from .saving import save_trained
 
 
-def start_run(model_args: ModelArguments, training_args: TrainingArguments) -> tuple[PartialState, str | None]:
+def start_run(training_args: TrainingArguments) -> tuple[PartialState, str | None]:
     """
     Cores, seed and, with `--push_to_hub`, the repository: what the Hub refuses is better refused now than after the training.
 
@@ -29,9 +29,9 @@ def start_run(model_args: ModelArguments, training_args: TrainingArguments) -> t
         The processes' state, and on the main process the repository's name, if the run is to be shared.
     """
     push_to_hub = training_args.push_to_hub
-    if model_args.lora:
-        # The Trainer would leave the adapter beside the merged model, where it would be applied once more.
-        training_args.push_to_hub = False
+    # The Trainer would push whenever it saves: a model without its figures, and an adapter beside the weights that it is merged
+    # into, where it would be applied once more. The script uploads what is finished, in one commit.
+    training_args.push_to_hub = False
     state = PartialState()
     use_all_cores(state)
     set_seed(training_args.seed)
