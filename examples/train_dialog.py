@@ -119,7 +119,7 @@ def check_evaluation(model_args: DialogArguments, data_args: DataArguments, eval
         raise FileNotFoundError(f"`--word_vectors`: there is no file {evaluation_args.word_vectors}.")
 
 
-def load_data(model_args: DialogArguments, data_args: DataArguments, max_test: int, seed: int) -> tuple[Dataset, Dataset, Dataset]:
+def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Dataset, Dataset, Dataset]:
     """Training pairs (`source`, `target`), and validation and test contexts with all their `targets`."""
     if data_args.train_file is None:
         num_validation = 200
@@ -136,10 +136,11 @@ def load_data(model_args: DialogArguments, data_args: DataArguments, max_test: i
         }
         if len(splits["test"]) < 2:
             raise ValueError(f"{names['test'][0]} has {len(splits['test'])} context; figures need at least two.")
-    if not model_args.knowledge_guided:
-        # q is not to see what the decoder is not told.
-        splits = {name: split.map(lambda row: {"source": {**row["source"], "act": None}}) for name, split in splits.items()}
     return expand_targets(splits["train"]), splits["validation"], splits["test"]
+
+
+def hide_acts(data: Dataset) -> Dataset:
+    return data.map(lambda row: {"source": {**row["source"], "act": None}})
 
 
 def values_of(train: Dataset, validation: Dataset, test: Dataset, data_args: DataArguments, knowledge_guided: bool) -> dict:
@@ -226,7 +227,11 @@ def main(argv: list[str]) -> dict:
 
     # 2. Data: one row a pair to train on, one row a context with all its replies to measure on.
     with state.main_process_first():
-        train, validation, test = load_data(model_args, data_args, evaluation_args.max_test_samples, training_args.seed)
+        train, validation, test = load_data(data_args, evaluation_args.max_test_samples, training_args.seed)
+        acts = [source["act"] for source in train["source"]]
+        if not model_args.knowledge_guided:
+            # q is not to see what the decoder is not told.
+            train, validation, test = map(hide_acts, (train, validation, test))
     values = values_of(train, validation, test, data_args, model_args.knowledge_guided)
 
     # 3. Model and processor.
@@ -241,8 +246,8 @@ def main(argv: list[str]) -> dict:
 
     # 5. Measure on held-out contexts: likelihood bounds on the first reply to each, ten greedy replies that differ by z.
     classify = None
-    if not on_grammar and model_args.knowledge_guided:
-        classify = ActClassifier(train["target"], [source["act"] for source in train["source"]], seed=training_args.seed)
+    if not on_grammar and len(set(acts) - {None}) > 1:
+        classify = ActClassifier(train["target"], acts, seed=training_args.seed)
     word_vectors = load_word_vectors(evaluation_args.word_vectors) if evaluation_args.word_vectors else None
     held_out = HeldOutPairs(
         processor,
