@@ -32,6 +32,7 @@ from hf_vae import CVAEConfig, CVAEModel, CVAEProcessor
 from hf_vae.data import dialogues, expand_targets, held_out_files, load_pairs, load_texts, split_texts
 from hf_vae.evaluation import HeldOutPairs, conditional_log_likelihoods, reference_metrics
 from hf_vae.hub import report_run, run_record, upload_model
+from hf_vae.latent_space.plots import plot_latents
 from hf_vae.training.arguments import (
     ConditionalArguments,
     PairArguments,
@@ -179,6 +180,7 @@ def main(argv: list[str]) -> dict:
         seed=training_args.seed,
     )
     metrics, outputs = held_out.measure(model)
+    posterior, prior = held_out.distributions(model)
     metrics.update(conditional_log_likelihoods(metrics))
 
     # 6. The same model trained without z: beams and sampling are then all the diversity there is.
@@ -205,6 +207,7 @@ def main(argv: list[str]) -> dict:
             ),
             samples=[(source, several[:5]) for source, several in zip(test["source"][:5], outputs)],
         )
+        plot_latents(posterior, prior, output_dir / "latent.png")
         metrics = report_run(model, replace(record, name=repository or record.name), test["targets"], output_dir)
 
         # 8. Share it.

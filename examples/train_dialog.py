@@ -41,6 +41,7 @@ from hf_vae.evaluation import (
     predict_acts,
 )
 from hf_vae.hub import report_run, run_record, upload_model
+from hf_vae.latent_space.plots import plot_latents
 from hf_vae.training.arguments import (
     ConditionalArguments,
     check_arguments,
@@ -263,6 +264,7 @@ def main(argv: list[str]) -> dict:
         requests=[{**source, "act": None} for source in test["source"]],
     )
     metrics, outputs = held_out.measure(model)
+    posterior, prior = held_out.distributions(model)
     metrics.update(conditional_log_likelihoods(metrics))
     if on_grammar and model_args.knowledge_guided:
         predicted = predict_acts(held_out, model)
@@ -295,6 +297,7 @@ def main(argv: list[str]) -> dict:
             samples=[(context, several[:5]) for context, several in zip(contexts, outputs)],
             example={"messages": shown[0]["messages"], "meta": shown[0]["meta"]} if shown[0]["meta"] else shown[0]["messages"],
         )
+        plot_latents(posterior, prior, output_dir / "latent.png")
         metrics = report_run(model, replace(record, name=repository or record.name), test["targets"], output_dir)
 
         # 8. Share it.

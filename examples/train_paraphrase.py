@@ -32,6 +32,7 @@ from hf_vae.configuration_vae import check_choice
 from hf_vae.data import PAIRINGS, expand_targets, grammar, held_out_files, load_pairs
 from hf_vae.evaluation import HeldOutPairs, paraphrase_metrics
 from hf_vae.hub import report_run, run_record, upload_model
+from hf_vae.latent_space.plots import plot_latents
 from hf_vae.training.arguments import (
     ConditionalArguments,
     PairArguments,
@@ -143,6 +144,7 @@ def main(argv: list[str]) -> dict:
         seed=training_args.seed,
     )
     metrics, outputs = held_out.measure(model)
+    posterior, prior = held_out.distributions(model)
 
     # 6. The same model trained without z: beams and sampling are then all the diversity there is.
     if evaluation_args.with_baseline:
@@ -167,6 +169,7 @@ def main(argv: list[str]) -> dict:
             ),
             samples=[(source, several[:5]) for source, several in zip(test["source"][:5], outputs)],
         )
+        plot_latents(posterior, prior, output_dir / "latent.png")
         metrics = report_run(model, replace(record, name=repository or record.name), test["targets"], output_dir)
 
         # 8. Share it.

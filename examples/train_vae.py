@@ -35,7 +35,7 @@ from hf_vae.evaluation import CollapseReportCallback, LikelihoodEvaluator, colla
 from hf_vae.hub import run_record, upload_model, write_metrics, write_model_card
 from hf_vae.latent_space import decode_latents, encode_texts, interpolate, sample_prior
 from hf_vae.latent_space.grammar_probe import grammar_metrics
-from hf_vae.latent_space.plots import plot_interpolation
+from hf_vae.latent_space.plots import plot_interpolation, plot_latents
 from hf_vae.training.arguments import ModelArguments, check_arguments, parse_arguments
 from hf_vae.training.building import build_model, freeze_or_adapt
 from hf_vae.training.run import start_run, tokenize_pairs, train_baseline, train_in_stages
@@ -179,7 +179,9 @@ def main(argv: list[str]) -> dict:
     reconstructions = decode_latents(model, processor, codes, **generation)
     samples = sample_prior(model, processor, 5, seed=training_args.seed, **generation).texts
     path = interpolate(model, processor, codes[0], codes[1], steps=7, **generation)
+    posterior, prior = evaluator.posterior(), evaluator.prior()
     if state.is_main_process:
+        plot_latents(posterior, prior, output_dir / "latent.png")
         plot_interpolation(path, output_dir / "interpolation.png")
         finite = write_metrics(metrics, output_dir / "metrics.json")
         pairs = [(text, [reconstruction]) for text, reconstruction in zip(shown, reconstructions)]

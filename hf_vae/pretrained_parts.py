@@ -81,7 +81,8 @@ class PretrainedParts:
             ValueError: they are of another model.
         """
         where = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
-        if not isinstance(config, cls.config_class):
+        # Not `cls.config_class`: of code that came along with a model there may be two copies, and of the class then too.
+        if not isinstance(config, PreTrainedConfig):
             try:
                 config = cls.config_class.from_pretrained(pretrained_model_name_or_path if config is None else config, **where)
             except OSError:

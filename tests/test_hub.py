@@ -26,6 +26,7 @@ RECORD = RunRecord(
 
 
 def test_card_round_trip(tmp_path):
+    (tmp_path / "latent.png").touch()
     path = write_model_card(make_model("paraphrase-prompt"), RECORD, tmp_path)
     card = ModelCard.load(path)
     data = card.data
@@ -37,6 +38,9 @@ def test_card_round_trip(tmp_path):
     assert "| KL(q ‖ p) (nats per sentence) | 2.980 | – |" in card.text
     assert 'inputs = processor("she said \\"no\\"")' in card.text
     assert "no, she said" in card.text and "@inproceedings{gupta2018deep," in card.text
+    # Of the pictures, those that are there.
+    assert "](latent.png)" in card.text and "](training.png)" not in card.text
+    assert 'pipeline("paraphrase", model="someone/paraphrases", trust_remote_code=True)' in card.text
     assert "{{" not in card.content and "{%" not in card.content and "unknown_figure" not in card.content
 
 

@@ -38,7 +38,7 @@ from hf_vae.latent_space import (
     word_edit_distance,
 )
 from hf_vae.latent_space.imputation import UNKNOWN, open_blanks
-from hf_vae.latent_space.plots import plot_interpolation
+from hf_vae.latent_space.plots import plot_interpolation, plot_latents
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
 SHORT = {"max_new_tokens": 6}
@@ -652,3 +652,26 @@ def test_bad_priors_are_named(vae, vae_processor):
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("latent_size", [1, 2, 5])
+def test_a_picture_of_z_shows_means_from_their_priors(tmp_path, monkeypatch, latent_size):
+    drawn = {}
+
+    def savefig(figure, path, **options):
+        bars, points = figure.axes
+        drawn.update(kl=[bar.get_height() for bar in bars.patches], plane=points.lines[-1].get_xydata(), title=bars.get_title())
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+    generator = torch.Generator().manual_seed(0)
+    prior = DiagonalGaussian(torch.randn(30, latent_size, generator=generator), torch.full((30, latent_size), 0.7))
+    # Where q is p, nothing is to be seen; along one direction the means are two prior deviations away.
+    away = torch.zeros(30, latent_size)
+    away[:, 0] = 2 * torch.tensor([1.0, -1.0]).repeat(15)
+    posterior = DiagonalGaussian(prior.mean + away * prior.std, prior.logvar)
+    plot_latents(posterior, prior, tmp_path / "latent.png")
+    assert drawn["kl"] == pytest.approx([2.0] + [0.0] * (latent_size - 1), abs=1e-5)
+    assert sorted(abs(drawn["plane"][:, 0])) == pytest.approx([2.0] * 30) and abs(drawn["plane"][:, 1]).max() < 1e-6
+    assert drawn["title"] == f"2.00 nats in 1 of {latent_size} dimensions above 0.01"
+    with pytest.raises(ValueError, match="is of 1 text"):
+        plot_latents(DiagonalGaussian(torch.zeros(1, 2), torch.zeros(1, 2)), DiagonalGaussian.standard(1, 2, "cpu"), tmp_path / "x")

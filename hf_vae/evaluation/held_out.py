@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from transformers import set_seed
 
+from ..gaussian import DiagonalGaussian
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
 from .generation import generate_texts
@@ -68,6 +69,11 @@ class HeldOutPairs:
         set_seed(self.seed)
         sampling = self.score(self._generate(model, latents=zeros, do_sample=True, top_k=0))
         return {"elbo": -nll, "kl": 0.0, **dict.fromkeys(names, nll), **beams, "sampling": sampling}
+
+    def distributions(self, model: VAEModel) -> tuple[DiagonalGaussian, DiagonalGaussian]:
+        """q(z|x,y) of each first target, and the prior of its source, one row each."""
+        evaluator = self._evaluator(model)
+        return evaluator.posterior(), evaluator.prior()
 
     def _evaluator(self, model: VAEModel) -> LikelihoodEvaluator:
         first_targets = [targets[0] for targets in self.pairs["targets"]]

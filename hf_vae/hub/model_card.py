@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
@@ -95,9 +96,22 @@ METRIC_NAMES = {
 }  # fmt: skip
 
 
-def make_model_card(model: PreTrainedModel, record: RunRecord) -> ModelCard:
+# Pictures that a card shows where they lie beside it.
+FIGURES = {
+    "training.png": "Reconstruction, KL and KL weight in training",
+    "latent.png": "The KL of each dimension of z, and the posterior means of held-out texts against the prior",
+    "interpolation.png": "From one held-out text to another in z",
+}
+
+
+def make_model_card(model: PreTrainedModel, record: RunRecord, figures: Collection[str] = ()) -> ModelCard:
     """
     The card of a trained model.
+
+    Args:
+        model ([`VAEModel`]): it.
+        record ([`RunRecord`]): what happened.
+        figures (`list[str]`): which of the pictures in `FIGURES` there are.
 
     Raises:
         ValueError: the record has no figure that the card could show.
@@ -140,6 +154,7 @@ def make_model_card(model: PreTrainedModel, record: RunRecord) -> ModelCard:
             (METRIC_NAMES[name], f"{value:.3f}", f"{record.baseline[name]:.3f}" if name in record.baseline else "–")
             for name, value in shown.items()
         ],
+        figures=[(caption, name) for name, caption in FIGURES.items() if name in figures],
         paper=PAPERS[model.config.model_type],
     )
 
@@ -147,5 +162,5 @@ def make_model_card(model: PreTrainedModel, record: RunRecord) -> ModelCard:
 def write_model_card(model: PreTrainedModel, record: RunRecord, directory: str | Path) -> Path:
     """Writes [`make_model_card`] as `README.md` into the model's directory."""
     path = Path(directory) / "README.md"
-    make_model_card(model, record).save(path)
+    make_model_card(model, record, {each.name for each in Path(directory).iterdir()}).save(path)
     return path
