@@ -113,7 +113,7 @@ def main(argv: list[str]) -> dict:
     check_evaluation(data_args, evaluation_args)
     output_dir = Path(training_args.output_dir)
     on_grammar = data_args.train_file is None
-    state, repository = start_run(model_args, training_args)
+    state, repository = start_run(model_args, training_args, evaluation_args.with_baseline)
 
     # 2. Data: one row a pair to train on, one row a source with all its paraphrases to measure on.
     with state.main_process_first():

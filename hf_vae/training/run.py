@@ -19,15 +19,25 @@ from .latent_free import train_without_latent
 from .posterior_fit import fit_posterior
 from .pretraining import pretrain_encoder
 from .saving import save_trained
+from .sharding import check_processes, in_pieces, prepare_for_sharding
 
 
-def start_run(model_args: ModelArguments, training_args: TrainingArguments) -> tuple[PartialState, str | None]:
+def start_run(
+    model_args: ModelArguments, training_args: TrainingArguments, with_baseline: bool = False
+) -> tuple[PartialState, str | None]:
     """
-    Cores, seed and, with `--push_to_hub`, the repository: what the Hub refuses is better refused now than after the training.
+    Processes, cores, seed and, with `--push_to_hub`, the repository: what the Hub refuses is better refused now than after the
+    training.
 
     Returns:
         The processes' state, and on the main process the repository's name, if the run is to be shared.
+
+    Raises:
+        ValueError: processes that do not know of each other, or what FSDP and DeepSpeed cannot do.
     """
+    stages = ("encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps", "lora")
+    whole = {name: getattr(model_args, name) for name in stages}
+    check_processes(training_args, {**whole, "with_baseline": with_baseline})
     push_to_hub = training_args.push_to_hub
     if model_args.lora:
         # The Trainer would leave the adapter beside the merged model, where it would be applied once more.
@@ -92,6 +102,8 @@ def train_in_stages(
         compute_metrics=elbo_metrics if training_args.do_eval else None,
         callbacks=[*own, *callbacks],
     )
+    if in_pieces():
+        prepare_for_sharding(model)
     trainer.train(resume_from_checkpoint=checkpoint)
     if model_args.posterior_fit_steps:
         fit_posterior(model, processor, training_args, model_args.posterior_fit_steps, tokenized["train"])
