@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from accelerate import PartialState
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from ..evaluation.compute_metrics import elbo_metrics
@@ -61,12 +61,27 @@ def tokenize_pairs(processor: VAEProcessor, pairs: Mapping[str, Dataset], **leng
         }
 
 
+def tokenize_stream(
+    processor: VAEProcessor, pairs: IterableDataset, shuffle_buffer: int, seed: int, **lengths: int
+) -> IterableDataset:
+    """As [`tokenize_pairs`], while it is read: each next pair is drawn from `shuffle_buffer` of them, anew in each epoch."""
+
+    def tokenize(rows):
+        return dict(processor(rows["source"], rows["target"], return_tensors=None, **lengths))
+
+    # Whoever reads a stream does not know its columns otherwise.
+    features = Dataset.from_dict(tokenize(Dataset.from_list(list(pairs.take(2)))[:])).features
+    if shuffle_buffer > 1:
+        pairs = pairs.shuffle(seed=seed, buffer_size=shuffle_buffer)
+    return pairs.map(tokenize, batched=True, batch_size=100, remove_columns=["source", "target"], features=features)
+
+
 def train_in_stages(
     model: Any,
     processor: VAEProcessor,
     model_args: ModelArguments,
     training_args: TrainingArguments,
-    tokenized: Mapping[str, Dataset],
+    tokenized: Mapping[str, Dataset | IterableDataset],
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Any:
     """
@@ -84,6 +99,9 @@ def train_in_stages(
     Returns:
         The model as it is saved in the run's `output_dir`, adapters merged.
     """
+    if isinstance(tokenized["train"], IterableDataset):
+        # Each process reads for itself: rows of unequal length cannot be handed on from one.
+        training_args.accelerator_config.dispatch_batches = False
     # What cannot work is refused before a stage trains or a Trainer makes its directory.
     own = latent_callbacks(model_args, processor)
     checkpoint = resume_checkpoint(training_args)

@@ -27,7 +27,7 @@ def refuse_sharding(name: str) -> None:
     """
     if in_pieces():
         raise ValueError(
-            f"{name} needs whole weights between the Trainer's steps, and {AcceleratorState().distributed_type.value} keeps them in "
+            f"{name} needs whole weights between two steps, and {AcceleratorState().distributed_type.value} keeps them in "
             "pieces: leave it out, or train with one process or plain data parallelism (DDP)."
         )
 

@@ -1,11 +1,11 @@
 """
-A training script under accelerate's FSDP without a GPU, started by `test_sharding.py`.
+A training script whose noise in z follows from the mean, so that a row has the same on any process; started by
+`test_accelerate.py`.
 
-    accelerate launch --config_file CONFIG sharded_on_cpu.py SCRIPT --use_cpu ARGUMENT…
+    accelerate launch --config_file CONFIG launched_script.py SCRIPT --use_cpu ARGUMENT…
 
 accelerate 1.15 reads its FSDP settings for accelerators' backends alone. This says of gloo what it says of them; all that follows,
-from `fully_shard` to the saved weights, is accelerate's, torch's and transformers' own. The noise in z follows from the mean, so
-that a row has the same on any process.
+from `fully_shard` to the saved weights, is accelerate's, torch's and transformers' own.
 """
 
 import os
