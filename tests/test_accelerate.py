@@ -119,7 +119,7 @@ def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypa
     one = arguments(tmp_path, use_cpu=True)
     check_processes(one, {})
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="2 processes were started.*`--use_cpu`"):
+    with pytest.raises(ValueError, match=r"2 processes were started.*`--use_cpu`"):
         check_processes(one, {})
 
 
@@ -137,7 +137,7 @@ def test_what_needs_whole_weights_is_refused_in_pieces(variable, tmp_path, monke
 def test_callbacks_that_need_whole_weights_are_refused(monkeypatch):
     monkeypatch.setattr(AcceleratorState, "__init__", lambda self: None)
     monkeypatch.setattr(AcceleratorState, "distributed_type", DistributedType.FSDP, raising=False)
-    with pytest.raises(ValueError, match="Someone needs whole weights.*FSDP"):
+    with pytest.raises(ValueError, match=r"Someone needs whole weights.*FSDP"):
         refuse_sharding("Someone")
 
 
