@@ -1,7 +1,9 @@
 """What the package promises to those who import it."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import hf_vae
 
