@@ -203,7 +203,7 @@ class VAEModel(PreTrainedModel, GenerationMixin):
     def device(self) -> torch.device:
         # The weights of a part that is offloaded are nowhere until it runs; accelerate's hook knows where that will be.
         place = getattr(getattr(self, "_hf_hook", None), "execution_device", None)
-        return super().device if place is None else torch.device(place)
+        return next(self.parameters()).device if place is None else torch.device(place)
 
     @property
     def encoder_hidden_size(self) -> int:
