@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "hf_vae" / "__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
-EXAMPLES = ["matplotlib>=3.11", "PyYAML>=6.0.3", "tensorboard>=2.21"]
+EXAMPLES = ["matplotlib>=3.9.0", "PyYAML>=6.0.1", "tensorboard>=2.18.0"]
 DEVELOPMENT = [
     *EXAMPLES,
     "mypy>=2.4",
@@ -29,19 +29,19 @@ setup(
     packages=find_packages(include=["hf_vae", "hf_vae.*"]),
     package_data={"hf_vae": ["py.typed"], "hf_vae.hub": ["model_card_template.md"]},
     python_requires=">=3.11",
-    # The oldest versions that the tests have run with.
+    # The oldest versions that the tests pass with: `.ci/oldest` runs them.
     install_requires=[
-        "accelerate>=1.15",
-        "datasets>=5.2",
-        "evaluate>=0.4.6",
-        "huggingface_hub>=2.4",
+        "accelerate>=1.12.0",
+        "datasets>=4.0.0",
+        "evaluate>=0.4.0",
+        "huggingface_hub>=1.31.0",
         "Jinja2>=3.1.6",
-        "nltk>=3.10.4",
-        "peft>=0.21.2",
-        "sacrebleu>=2.6",
-        "scikit-learn>=1.9",
-        "torch>=2.13",
-        "transformers>=5.23,<6",
+        "nltk>=3.8",
+        "peft>=0.18.0",
+        "sacrebleu>=2.3.0",
+        "scikit-learn>=1.5.0",
+        "torch>=2.13.0",
+        "transformers>=5.23.0,<6",
     ],
     extras_require={"examples": EXAMPLES, "quantization": ["torchao>=0.18"], "dev": DEVELOPMENT},
     classifiers=[

@@ -26,10 +26,22 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from hf_vae import CVAEConfig, CVAEModel, CVAEProcessor
-from hf_vae.data import dialogues, expand_targets, held_out_files, load_pairs, load_texts, split_texts
+from hf_vae.data import (
+    dialogues,
+    expand_targets,
+    first_pairs,
+    held_out_files,
+    load_pairs,
+    load_texts,
+    pairs_of,
+    split_text,
+    split_texts,
+    stream_pairs,
+    texts_of,
+)
 from hf_vae.evaluation import HeldOutPairs, conditional_log_likelihoods, reference_metrics
 from hf_vae.hub import report_run, run_record, upload_model
 from hf_vae.latent_space.plots import plot_latents
@@ -39,10 +51,11 @@ from hf_vae.training.arguments import (
     check_arguments,
     check_held_out,
     check_least,
+    check_streaming,
     parse_arguments,
 )
 from hf_vae.training.building import build_conditional_model, config_options
-from hf_vae.training.run import start_run, tokenize_pairs, train_baseline, train_in_stages
+from hf_vae.training.run import start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
 
 EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "cvae_embedded.yaml"
 
@@ -109,8 +122,21 @@ def load_replies(num_dialogues: int, seed: int, skip: int = 0) -> Dataset:
     return Dataset.from_list([{"source": context_text(row["turns"]), "targets": [row["response"]]} for row in rows])
 
 
+def stream_train(data_args: DataArguments) -> IterableDataset:
+    """The training pairs, read as they are asked for."""
+    file, given = data_args.train_file, data_args.given
+
+    def read(rows, first: int):
+        if given is None:
+            return expand_targets(pairs_of(rows, file, data_args.source_column, data_args.target_column, first))
+        parts = (split_text(text, given) for text in texts_of(rows, file, data_args.text_column, first))
+        return ({"source": source, "target": target} for source, target in parts if source and target)
+
+    return stream_pairs(file, read)
+
+
 def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Dataset, Dataset, Dataset]:
-    """Training pairs (`source`, `target`), and validation and test sources with all their `targets`."""
+    """Training pairs (`source`, `target`), of a stream the first ones, and validation and test sources with their `targets`."""
     if data_args.train_file is None:
         num_validation = 200
         test = load_replies(max_test, seed)
@@ -128,9 +154,11 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
     names = held_out_files(data_args.validation_file, data_args.test_file)
     validation = load(*names["validation"])
     test = load(*names["test"], max_rows=max_test)
-    train = load(data_args.train_file, "train", max_rows=data_args.max_train_samples)
     if len(test) < 2:
         raise ValueError(f"{names['test'][0]} has {len(test)} source; figures need at least two.")
+    if data_args.streaming:
+        return first_pairs(stream_train(data_args), data_args.first_rows), validation, test
+    train = load(data_args.train_file, "train", max_rows=data_args.max_train_samples)
     return expand_targets(train), validation, test
 
 
@@ -149,9 +177,10 @@ def main(argv: list[str]) -> dict:
     model_args, data_args, evaluation_args, training_args = parse_arguments(arguments, argv, EMBEDDED_RECIPE, "outputs/cvae")
     check_arguments(model_args, training_args, data_args.train_file is not None, CVAEConfig.model_type)
     check_evaluation(model_args, data_args, evaluation_args)
+    check_streaming(data_args, training_args)
     output_dir = Path(training_args.output_dir)
     on_dialogues = data_args.train_file is None
-    state, repository = start_run(training_args)
+    state, repository = start_run(model_args, training_args, evaluation_args.with_baseline)
 
     # 2. Data: one row a pair to train on, one row a source with all its targets to measure on.
     with state.main_process_first():
@@ -163,6 +192,9 @@ def main(argv: list[str]) -> dict:
     model.generation_config.latent_temperature = evaluation_args.latent_temperature
     lengths = {"max_length": data_args.max_source_length, "max_target_length": data_args.max_target_length}
     tokenized = tokenize_pairs(processor, {"train": train, "validation": expand_targets(validation)}, **lengths)
+    if data_args.streaming:
+        stream = stream_train(data_args)
+        tokenized["train"] = tokenize_stream(processor, stream, data_args.shuffle_buffer, training_args.seed, **lengths)
 
     # 4. Train with the plain Trainer; a callback anneals the KL and logs the loss's parts.
     model = train_in_stages(model, processor, model_args, training_args, tokenized)

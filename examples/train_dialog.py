@@ -27,10 +27,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from hf_vae import DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor
-from hf_vae.data import dialogues, expand_targets, held_out_files, load_dialogs
+from hf_vae.data import dialogs_of, dialogues, expand_targets, first_pairs, held_out_files, load_dialogs, stream_pairs
 from hf_vae.evaluation import (
     ActClassifier,
     HeldOutPairs,
@@ -44,13 +44,15 @@ from hf_vae.hub import report_run, run_record, upload_model
 from hf_vae.latent_space.plots import plot_latents
 from hf_vae.training.arguments import (
     ConditionalArguments,
+    StreamingArguments,
     check_arguments,
     check_held_out,
     check_least,
+    check_streaming,
     parse_arguments,
 )
 from hf_vae.training.building import build_model, config_options, freeze_or_adapt
-from hf_vae.training.run import start_run, tokenize_pairs, train_baseline, train_in_stages
+from hf_vae.training.run import start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
 
 EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "dialog_embedded.yaml"
 
@@ -70,7 +72,7 @@ class DialogArguments(ConditionalArguments):
 
 
 @dataclass
-class DataArguments:
+class DataArguments(StreamingArguments):
     train_file: str | None = field(
         default=None, metadata={"help": "JSON lines or a dataset's name. Without it: the embedded dialogues."}
     )
@@ -120,8 +122,22 @@ def check_evaluation(model_args: DialogArguments, data_args: DataArguments, eval
         raise FileNotFoundError(f"`--word_vectors`: there is no file {evaluation_args.word_vectors}.")
 
 
+def without_act(row: dict) -> dict:
+    return {"source": {**row["source"], "act": None}}
+
+
+def stream_train(data_args: DataArguments, knowledge_guided: bool) -> IterableDataset:
+    """The training contexts with their replies, read as they are asked for."""
+
+    def read(rows, first: int):
+        examples = list(dialogs_of(rows, data_args.train_file, data_args.max_turns, data_args.meta_columns, first))
+        return expand_targets(examples if knowledge_guided else [{**each, **without_act(each)} for each in examples])
+
+    return stream_pairs(data_args.train_file, read)
+
+
 def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Dataset, Dataset, Dataset]:
-    """Training pairs (`source`, `target`), and validation and test contexts with all their `targets`."""
+    """Training pairs (`source`, `target`), of a stream the first ones, and validation and test contexts with their `targets`."""
     if data_args.train_file is None:
         num_validation = 200
         counts = {"test": (max_test, 0), "validation": (num_validation, max_test)}
@@ -133,15 +149,16 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
         splits = {
             "validation": load_dialogs(*names["validation"], **options),
             "test": load_dialogs(*names["test"], max_rows=max_test, **options),
-            "train": load_dialogs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **options),
         }
+        if not data_args.streaming:
+            splits["train"] = load_dialogs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **options)
         if len(splits["test"]) < 2:
             raise ValueError(f"{names['test'][0]} has {len(splits['test'])} context; figures need at least two.")
-    return expand_targets(splits["train"]), splits["validation"], splits["test"]
-
-
-def hide_acts(data: Dataset) -> Dataset:
-    return data.map(lambda row: {"source": {**row["source"], "act": None}})
+    if data_args.streaming:
+        train = first_pairs(stream_train(data_args, knowledge_guided=True), data_args.first_rows)
+    else:
+        train = expand_targets(splits["train"])
+    return train, splits["validation"], splits["test"]
 
 
 def values_of(train: Dataset, validation: Dataset, test: Dataset, data_args: DataArguments, knowledge_guided: bool) -> dict:
@@ -222,9 +239,10 @@ def main(argv: list[str]) -> dict:
     model_args, data_args, evaluation_args, training_args = parse_arguments(arguments, argv, EMBEDDED_RECIPE, "outputs/dialog")
     check_arguments(model_args, training_args, data_args.train_file is not None, DialogCVAEConfig.model_type)
     check_evaluation(model_args, data_args, evaluation_args)
+    check_streaming(data_args, training_args)
     output_dir = Path(training_args.output_dir)
     on_grammar = data_args.train_file is None
-    state, repository = start_run(training_args)
+    state, repository = start_run(model_args, training_args, evaluation_args.with_baseline)
 
     # 2. Data: one row a pair to train on, one row a context with all its replies to measure on.
     with state.main_process_first():
@@ -232,7 +250,7 @@ def main(argv: list[str]) -> dict:
         acts = [source["act"] for source in train["source"]]
         if not model_args.knowledge_guided:
             # q is not to see what the decoder is not told.
-            train, validation, test = map(hide_acts, (train, validation, test))
+            train, validation, test = (split.map(without_act) for split in (train, validation, test))
     values = values_of(train, validation, test, data_args, model_args.knowledge_guided)
 
     # 3. Model and processor.
@@ -241,6 +259,9 @@ def main(argv: list[str]) -> dict:
     model.generation_config.latent_temperature = evaluation_args.latent_temperature
     lengths = {"max_length": data_args.max_source_length, "max_target_length": data_args.max_target_length}
     tokenized = tokenize_pairs(processor, {"train": train, "validation": expand_targets(validation)}, **lengths)
+    if data_args.streaming:
+        stream = stream_train(data_args, model_args.knowledge_guided)
+        tokenized["train"] = tokenize_stream(processor, stream, data_args.shuffle_buffer, training_args.seed, **lengths)
 
     # 4. Train with the plain Trainer; a callback anneals the KL and logs the loss's parts.
     model = train_in_stages(model, processor, model_args, training_args, tokenized)

@@ -25,11 +25,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from hf_vae import ParaphraseVAEConfig, ParaphraseVAEModel, ParaphraseVAEProcessor
 from hf_vae.configuration_vae import check_choice
-from hf_vae.data import PAIRINGS, expand_targets, grammar, held_out_files, load_pairs
+from hf_vae.data import PAIRINGS, expand_targets, first_pairs, grammar, held_out_files, load_pairs, pairs_of, stream_pairs
 from hf_vae.evaluation import HeldOutPairs, paraphrase_metrics
 from hf_vae.hub import report_run, run_record, upload_model
 from hf_vae.latent_space.plots import plot_latents
@@ -39,10 +39,11 @@ from hf_vae.training.arguments import (
     check_arguments,
     check_held_out,
     check_least,
+    check_streaming,
     parse_arguments,
 )
 from hf_vae.training.building import build_conditional_model
-from hf_vae.training.run import start_run, tokenize_pairs, train_baseline, train_in_stages
+from hf_vae.training.run import start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
 
 EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "paraphrase_embedded.yaml"
 
@@ -78,8 +79,18 @@ def check_evaluation(data_args: DataArguments, evaluation_args: EvaluationArgume
     check_held_out(data_args)
 
 
+def stream_train(data_args: DataArguments) -> IterableDataset:
+    """The training pairs, read as they are asked for."""
+
+    def read(rows, first: int):
+        columns = (data_args.source_column, data_args.target_column)
+        return PAIRINGS[data_args.pairing](pairs_of(rows, data_args.train_file, *columns, first))
+
+    return stream_pairs(data_args.train_file, read)
+
+
 def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Dataset, Dataset, Dataset]:
-    """Training pairs (`source`, `target`), and validation and test sources with all their `targets`."""
+    """Training pairs (`source`, `target`), of a stream the first ones, and validation and test sources with their `targets`."""
     if data_args.train_file is None:
         num_validation = 200
         test = grammar.load_paraphrases(max_test, seed, num_targets=5)
@@ -90,9 +101,11 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
     names = held_out_files(data_args.validation_file, data_args.test_file)
     validation = load_pairs(*names["validation"], **columns)
     test = load_pairs(*names["test"], max_rows=max_test, **columns)
-    train = load_pairs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **columns)
     if len(test) < 2:
         raise ValueError(f"{names['test'][0]} has {len(test)} source; figures need at least two.")
+    if data_args.streaming:
+        return first_pairs(stream_train(data_args), data_args.first_rows), validation, test
+    train = load_pairs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **columns)
     return PAIRINGS[data_args.pairing](train), validation, test
 
 
@@ -112,9 +125,10 @@ def main(argv: list[str]) -> dict:
     model_args, data_args, evaluation_args, training_args = parse_arguments(arguments, argv, EMBEDDED_RECIPE, "outputs/paraphrase")
     check_arguments(model_args, training_args, data_args.train_file is not None, ParaphraseVAEConfig.model_type)
     check_evaluation(data_args, evaluation_args)
+    check_streaming(data_args, training_args)
     output_dir = Path(training_args.output_dir)
     on_grammar = data_args.train_file is None
-    state, repository = start_run(training_args)
+    state, repository = start_run(model_args, training_args, evaluation_args.with_baseline)
 
     # 2. Data: one row a pair to train on, one row a source with all its paraphrases to measure on.
     with state.main_process_first():
@@ -127,6 +141,9 @@ def main(argv: list[str]) -> dict:
     model.generation_config.latent_temperature = evaluation_args.latent_temperature
     lengths = {"max_length": data_args.max_source_length, "max_target_length": data_args.max_target_length}
     tokenized = tokenize_pairs(processor, {"train": train, "validation": expand_targets(validation)}, **lengths)
+    if data_args.streaming:
+        stream = stream_train(data_args)
+        tokenized["train"] = tokenize_stream(processor, stream, data_args.shuffle_buffer, training_args.seed, **lengths)
 
     # 4. Train with the plain Trainer; a callback anneals the KL and logs the loss's parts.
     model = train_in_stages(model, processor, model_args, training_args, tokenized)

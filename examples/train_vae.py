@@ -27,24 +27,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from hf_vae import VAEConfig, VAEModel, VAEProcessor
-from hf_vae.data import grammar, held_out_files, load_texts
+from hf_vae.data import first_pairs, grammar, held_out_files, load_texts, stream_pairs, texts_of
 from hf_vae.evaluation import CollapseReportCallback, LikelihoodEvaluator, collapse_report, evaluate_vae
 from hf_vae.hub import run_record, upload_model, write_metrics, write_model_card
 from hf_vae.latent_space import decode_latents, encode_texts, interpolate, sample_prior
 from hf_vae.latent_space.grammar_probe import grammar_metrics
 from hf_vae.latent_space.plots import plot_interpolation, plot_latents
-from hf_vae.training.arguments import ModelArguments, check_arguments, parse_arguments
+from hf_vae.training.arguments import ModelArguments, StreamingArguments, check_arguments, check_streaming, parse_arguments
 from hf_vae.training.building import build_model, freeze_or_adapt
-from hf_vae.training.run import start_run, tokenize_pairs, train_baseline, train_in_stages
+from hf_vae.training.run import start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
 
 EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "vae_embedded.yaml"
 
 
 @dataclass
-class DataArguments:
+class DataArguments(StreamingArguments):
     train_file: str | None = field(
         default=None, metadata={"help": "Text lines, JSON lines, CSV or a dataset's name. Without it: the embedded grammar."}
     )
@@ -91,8 +91,17 @@ def check_evaluation(data_args: DataArguments, evaluation_args: EvaluationArgume
         raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: figures are measured on held-out text.")
 
 
+def stream_train(data_args: DataArguments) -> IterableDataset:
+    """The training sentences, each to itself, read as they are asked for."""
+
+    def read(rows, first: int):
+        return ({"source": text, "target": text} for text in texts_of(rows, data_args.train_file, data_args.text_column, first))
+
+    return stream_pairs(data_args.train_file, read)
+
+
 def load_data(data_args: DataArguments, max_test: int | None, seed: int) -> dict[str, list[str]]:
-    """Training, validation and test sentences."""
+    """Training, validation and test sentences; of a stream the first ones."""
     if data_args.train_file is None:
         num_test, num_validation = max_test or 500, 200
         return {
@@ -101,9 +110,13 @@ def load_data(data_args: DataArguments, max_test: int | None, seed: int) -> dict
             "train": grammar.draw_sentences(data_args.grammar_sentences, seed, skip=num_test + num_validation),
         }
     names = held_out_files(data_args.validation_file, data_args.test_file)
-    names["train"] = (data_args.train_file, "train")
+    if not data_args.streaming:
+        names["train"] = (data_args.train_file, "train")
     most = {"test": max_test, "train": data_args.max_train_samples}
     texts = {split: load_texts(*name, text_column=data_args.text_column, max_rows=most.get(split)) for split, name in names.items()}
+    if data_args.streaming:
+        names["train"] = (data_args.train_file, "train")
+        texts["train"] = first_pairs(stream_train(data_args), data_args.first_rows)["source"]
     # A row may hold several sentences.
     texts["test"] = texts["test"][:max_test]
     for split, name in names.items():
@@ -124,9 +137,10 @@ def main(argv: list[str]) -> dict:
     model_args, data_args, evaluation_args, training_args = parse_arguments(arguments, argv, EMBEDDED_RECIPE, "outputs/vae")
     check_arguments(model_args, training_args, data_args.train_file is not None, VAEConfig.model_type)
     check_evaluation(data_args, evaluation_args)
+    check_streaming(data_args, training_args)
     output_dir = Path(training_args.output_dir)
     on_grammar = data_args.train_file is None
-    state, repository = start_run(training_args)
+    state, repository = start_run(model_args, training_args, evaluation_args.with_baseline)
 
     # 2. Data: sentences.
     with state.main_process_first():
@@ -144,6 +158,9 @@ def main(argv: list[str]) -> dict:
     model, processor = build()
     sentences = {split: Dataset.from_dict({"source": texts[split], "target": texts[split]}) for split in ("train", "validation")}
     tokenized = tokenize_pairs(processor, sentences, **lengths)
+    if data_args.streaming:
+        stream = stream_train(data_args)
+        tokenized["train"] = tokenize_stream(processor, stream, data_args.shuffle_buffer, training_args.seed, **lengths)
 
     # 4. Train with the plain Trainer: first, where the recipe says so, each half by itself.
     callbacks = []

@@ -132,7 +132,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, GenerationMixin):
         # A buffer, because it changes at every step and a Python number would recompile the graph; not in the checkpoint,
         # because it follows from the step.
         self.kl_weight: torch.Tensor
-        self.register_buffer("kl_weight", torch.ones(()), persistent=False)
+        self.register_buffer("kl_weight", torch.ones((), dtype=torch.float32), persistent=False)
         self.post_init()
         self.generation_config = composite_generation_config(config, self.decoder.lm.generation_config)
         if self._auto_class is not None:
@@ -168,6 +168,12 @@ class VAEModel(PretrainedParts, PreTrainedModel, GenerationMixin):
         if hasattr(config.decoder, "is_decoder"):
             # Models of BERT's kind otherwise look at the words that they are to predict.
             config.decoder.is_decoder = True
+
+    @property
+    def device(self) -> torch.device:
+        # The weights of a part that is offloaded are nowhere until it runs; accelerate's hook knows where that will be.
+        place = getattr(getattr(self, "_hf_hook", None), "execution_device", None)
+        return next(self.parameters()).device if place is None else torch.device(place)
 
     @property
     def encoder_hidden_size(self) -> int:

@@ -1,7 +1,9 @@
 """What the package promises to those who import it."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import hf_vae
 
@@ -23,3 +25,15 @@ def test_importing_registers_downloads_nothing_and_is_quiet():
     result = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["ParaphraseVAEConfig", "VAEConfig"]
     assert "Warning" not in result.stderr
+
+
+def test_the_oldest_versions_allowed_are_those_that_are_tested():
+    root = Path(__file__).parent.parent
+    lines = (root / ".ci" / "oldest-constraints.txt").read_text(encoding="utf-8").splitlines()
+    tested = dict(line.split("==") for line in lines if "==" in line)
+    named = re.findall(r'"([\w-]+)>=([\w.]+)(?:,<\d+)?"', (root / "setup.py").read_text(encoding="utf-8"))
+    # Tools of development, beside what a user installs, are as new as they are.
+    tools = {"mypy", "parameterized", "pytest", "pytest-xdist", "ruff", "types-PyYAML"}
+    allowed = {name: version for name, version in named if name not in tools}
+    assert len(allowed) >= 14
+    assert allowed == tested

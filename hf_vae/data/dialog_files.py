@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -71,39 +72,41 @@ def load_dialogs(
         ValueError: the file has no rows or is malformed, a column is missing, a dialogue has no turns or a turn no text, some
             contexts have references and others have not, or nothing is a reply.
     """
-    data = _read(path_or_name, split, None)
-    missing = [name for name in ("turns", *meta_columns) if name not in data.column_names]
+    examples = dialogs_of(_read(path_or_name, split), path_or_name, max_turns, meta_columns)
+    rows = list(itertools.islice(examples, max_rows))
+    if not rows:
+        raise ValueError(f"{path_or_name} holds no turn that replies to another one.")
+    return Dataset.from_list(rows)
+
+
+def dialogs_of(data: Dataset, name: str, max_turns: int, meta_columns: Sequence[str] = (), first: int = 0) -> Iterator[dict]:
+    """The examples of the rows `data` of what is called `name`, as [`load_dialogs`] has them; `first` rows stand before these."""
+    missing = [column for column in ("turns", *meta_columns) if column not in data.column_names]
     if missing:
-        raise ValueError(f"{path_or_name} has no column {', '.join(missing)}; it has {', '.join(data.column_names)}.")
-    rows: list[dict] = []
-    for number, row in enumerate(data):
+        raise ValueError(f"{name} has no column {', '.join(missing)}; it has {', '.join(data.column_names)}.")
+    for number, row in enumerate(data, start=first):
         turns = row["turns"] or []
         bad = [turn for turn in turns if not str(turn.get("speaker") or "").strip() or not str(turn.get("text") or "").strip()]
         if not turns or bad:
             raise ValueError(
-                f"Dialogue {number} of {path_or_name} has {'no turns' if not turns else f'the turn {bad[0]!r}'}: every turn needs "
+                f"Dialogue {number} of {name} has {'no turns' if not turns else f'the turn {bad[0]!r}'}: every turn needs "
                 "a `speaker` and a `text`. Mend or remove it; none is skipped."
             )
-        meta = {name: row[name] for name in meta_columns} or None
-        unsaid = [name for name in meta_columns if row[name] is None]
+        meta = {column: row[column] for column in meta_columns} or None
+        unsaid = [column for column in meta_columns if row[column] is None]
         if unsaid:
-            raise ValueError(f"Dialogue {number} of {path_or_name} has no value in {', '.join(unsaid)}. Mend or remove it.")
+            raise ValueError(f"Dialogue {number} of {name} has no value in {', '.join(unsaid)}. Mend or remove it.")
         if row.get("response"):
             speaker = row.get("response_speaker")
             messages = [{"role": turn["speaker"], "content": turn["text"]} for turn in turns[-max_turns:]]
             source = {"messages": messages, "role": speaker, "act": row.get("act"), "meta": meta}
-            rows.append({"source": source, "targets": [row["response"]]})
+            yield {"source": source, "targets": [row["response"]]}
             continue
         answered = [turn for turn in turns if turn.get("references")]
         if answered and len(answered) < len(turns) - 1:
             unanswered = next(i for i, turn in enumerate(turns) if not turn.get("references"))
             raise ValueError(
-                f"Turn {unanswered} of dialogue {number} of {path_or_name} has no `references`, and others have: give some to "
+                f"Turn {unanswered} of dialogue {number} of {name} has no `references`, and others have: give some to "
                 "every turn but the last, or to none."
             )
-        rows += as_examples(turns, meta, max_turns, with_references=bool(answered))
-        if max_rows is not None and len(rows) >= max_rows:
-            break
-    if not rows:
-        raise ValueError(f"{path_or_name} holds no turn that replies to another one.")
-    return Dataset.from_list(rows[:max_rows])
+        yield from as_examples(turns, meta, max_turns, with_references=bool(answered))

@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 _LOADERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 
 
-def _read(path_or_name: str, split: str, max_rows: int | None) -> Dataset:
+def _read(path_or_name: str, split: str, max_rows: int | None = None, streaming: bool = False) -> Any:
+    """A `Dataset`, or with `streaming` an `IterableDataset`, of a file's or a named dataset's rows as they stand there."""
     path = Path(path_or_name)
     if path.suffix in _LOADERS:
         if not path.is_file():
@@ -27,11 +28,11 @@ def _read(path_or_name: str, split: str, max_rows: int | None) -> Dataset:
         if path.suffix == ".tsv":
             options["delimiter"] = "\t"
         try:
-            data = load_dataset(loader, data_files=str(path), split="train", **options)
+            data = load_dataset(loader, data_files=str(path), split="train", streaming=streaming, **options)
         except (DatasetGenerationError, StopIteration, ValueError) as error:
             raise ValueError(f"{path_or_name} has no rows that can be read as {loader}: {error.__cause__ or error}.") from error
     else:
-        data = load_dataset(path_or_name, split=split)
+        data = load_dataset(path_or_name, split=split, streaming=streaming)
     return data if max_rows is None else data.select(range(min(max_rows, len(data))))
 
 
@@ -58,22 +59,22 @@ def load_texts(path_or_name: str, split: str = "train", text_column: str = "text
         ValueError: the file has no rows or is malformed, the column is missing, or rows have no text; they are named, and none is
             skipped.
     """
-    data = _read(path_or_name, split, max_rows)
+    return texts_of(_read(path_or_name, split, max_rows), path_or_name, text_column)
+
+
+def texts_of(data: Dataset, name: str, text_column: str, first: int = 0) -> list[str]:
+    """The sentences of the rows `data` of what is called `name`, as [`load_texts`] has them; `first` rows stand before these."""
     if text_column not in data.column_names:
-        raise ValueError(
-            f"{path_or_name} has no column {text_column}; it has {', '.join(data.column_names)}. Name it with `text_column`."
-        )
+        raise ValueError(f"{name} has no column {text_column}; it has {', '.join(data.column_names)}. Name it with `text_column`.")
     rows = [row if isinstance(row, list) else [row] for row in data[text_column]]
     empty = [
         number
-        for number, row in enumerate(rows, start=1)
+        for number, row in enumerate(rows, start=first + 1)
         if not row or any(not isinstance(text, str) or not text.strip() for text in row)
     ]
     if empty:
         shown = ", ".join(map(str, empty[:10])) + (", …" if len(empty) > 10 else "")
-        raise ValueError(
-            f"{path_or_name} has no text in {len(empty)} row(s), counted from 1: {shown}. Remove them; none is skipped."
-        )
+        raise ValueError(f"{name} has no text in {len(empty)} row(s), counted from 1: {shown}. Remove them; none is skipped.")
     return [text.strip() for row in rows for text in row]
 
 
@@ -102,28 +103,33 @@ def load_pairs(
         FileNotFoundError: `path_or_name` ends like a file and there is none.
         ValueError: the file has no rows or is malformed, a column is missing, a text is empty, or no pair is left.
     """
-    data = _read(path_or_name, split, max_rows)
-    missing = [name for name in (source_column, target_column) if name not in data.column_names]
+    rows = pairs_of(_read(path_or_name, split, max_rows), path_or_name, source_column, target_column)
+    if not rows:
+        raise ValueError(f"{path_or_name} holds no pair of a source and a different target.")
+    return Dataset.from_list(rows)
+
+
+def pairs_of(data: Dataset, name: str, source_column: str, target_column: str, first: int = 0) -> list[dict[str, Any]]:
+    """The pairs of the rows `data` of what is called `name`, as [`load_pairs`] has them; `first` rows stand before these."""
+    missing = [column for column in (source_column, target_column) if column not in data.column_names]
     if missing:
         raise ValueError(
-            f"{path_or_name} has no column {', '.join(missing)}; it has {', '.join(data.column_names)}. Name the columns with "
+            f"{name} has no column {', '.join(missing)}; it has {', '.join(data.column_names)}. Name the columns with "
             "`source_column` and `target_column`."
         )
     rows, copies = [], 0
-    for number, (source, targets) in enumerate(zip(data[source_column], data[target_column])):
+    for number, (source, targets) in enumerate(zip(data[source_column], data[target_column]), start=first):
         targets = [targets] if isinstance(targets, str) else targets
-        for name, text in [(source_column, source), *((target_column, target) for target in targets or [None])]:
+        for column, text in [(source_column, source), *((target_column, target) for target in targets or [None])]:
             if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"Row {number} of {path_or_name} has no text in `{name}` (found {text!r}); mend or remove it.")
+                raise ValueError(f"Row {number} of {name} has no text in `{column}` (found {text!r}); mend or remove it.")
         others = [target for target in targets if target.strip() != source.strip()]
         copies += len(targets) - len(others)
         if others:
             rows.append({"source": source, "targets": others})
     if copies:
-        logger.warning("%s: left out %d target(s) equal to their source.", path_or_name, copies)
-    if not rows:
-        raise ValueError(f"{path_or_name} holds no pair of a source and a different target.")
-    return Dataset.from_list(rows)
+        logger.warning("%s: left out %d target(s) equal to their source.", name, copies)
+    return rows
 
 
 def _pairs(data: Dataset, pairs_of: Callable[[str, list[str]], Iterable[tuple[str, str]]]) -> Dataset:

@@ -62,6 +62,12 @@ class CollapseReportCallback(TrainerCallback):
         self.options = {"batch_size": batch_size, **processor_options}
         self.report: CollapseReport | None = None
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        # Here, because what trains imports what measures.
+        from ..training.sharding import refuse_sharding
+
+        refuse_sharding("CollapseReportCallback (`--collapse_report_samples`)")
+
     def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
         vae = _find_vae(model)
         training = model.training

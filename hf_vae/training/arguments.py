@@ -123,7 +123,23 @@ class ConditionalArguments(ModelArguments):
 
 
 @dataclass
-class PairArguments:
+class StreamingArguments:
+    """Training data that is read while it is trained on."""
+
+    streaming: bool = field(
+        default=False, metadata={"help": "Read the train_file while training, tokenised on the fly; needs --max_steps."}
+    )
+    shuffle_buffer: int = field(
+        default=10_000, metadata={"help": "With streaming: pairs that are held to draw the next one from; 1 keeps their order."}
+    )
+    first_rows: int = field(
+        default=10_000,
+        metadata={"help": "With streaming: first pairs that a vocabulary is learnt from, and what else is known of the data."},
+    )
+
+
+@dataclass
+class PairArguments(StreamingArguments):
     """Where sources and targets come from, and how long they may be."""
 
     train_file: str | None = field(
@@ -240,6 +256,19 @@ def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
     for name, smallest in least.items():
         if given[name] is not None and given[name] < smallest:
             raise ValueError(f"`--{name}` is {given[name]}; it must be at least {smallest}.")
+
+
+def check_streaming(data_args: Any, training_args: TrainingArguments) -> None:
+    """Raises a `ValueError` for what [`StreamingArguments`] cannot do."""
+    if not data_args.streaming:
+        return
+    if data_args.train_file is None:
+        raise ValueError("`--streaming` reads data of your own: add a `--train_file`.")
+    if training_args.max_steps < 1:
+        raise ValueError("`--streaming` does not know how many rows there are: say how long to train with `--max_steps`.")
+    if data_args.max_train_samples is not None:
+        raise ValueError("`--max_train_samples` counts rows that were read before; with `--streaming`, `--max_steps` ends it.")
+    check_least(vars(data_args), {"shuffle_buffer": 1, "first_rows": 2})
 
 
 def check_held_out(data_args: PairArguments) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from accelerate import PartialState
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from ..evaluation.compute_metrics import elbo_metrics
@@ -19,15 +19,25 @@ from .latent_free import train_without_latent
 from .posterior_fit import fit_posterior
 from .pretraining import pretrain_encoder
 from .saving import save_trained
+from .sharding import check_processes, in_pieces, prepare_for_sharding
 
 
-def start_run(training_args: TrainingArguments) -> tuple[PartialState, str | None]:
+def start_run(
+    model_args: ModelArguments, training_args: TrainingArguments, with_baseline: bool = False
+) -> tuple[PartialState, str | None]:
     """
-    Cores, seed and, with `--push_to_hub`, the repository: what the Hub refuses is better refused now than after the training.
+    Processes, cores, seed and, with `--push_to_hub`, the repository: what the Hub refuses is better refused now than after the
+    training.
 
     Returns:
         The processes' state, and on the main process the repository's name, if the run is to be shared.
+
+    Raises:
+        ValueError: processes that do not know of each other, or what FSDP and DeepSpeed cannot do.
     """
+    stages = ("encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps", "lora")
+    whole = {name: getattr(model_args, name) for name in stages}
+    check_processes(training_args, {**whole, "with_baseline": with_baseline})
     push_to_hub = training_args.push_to_hub
     # The Trainer would push whenever it saves: a model without its figures, and an adapter beside the weights that it is merged
     # into, where it would be applied once more. The script uploads what is finished, in one commit.
@@ -51,12 +61,27 @@ def tokenize_pairs(processor: VAEProcessor, pairs: Mapping[str, Dataset], **leng
         }
 
 
+def tokenize_stream(
+    processor: VAEProcessor, pairs: IterableDataset, shuffle_buffer: int, seed: int, **lengths: int
+) -> IterableDataset:
+    """As [`tokenize_pairs`], while it is read: each next pair is drawn from `shuffle_buffer` of them, anew in each epoch."""
+
+    def tokenize(rows):
+        return dict(processor(rows["source"], rows["target"], return_tensors=None, **lengths))
+
+    # Whoever reads a stream does not know its columns otherwise.
+    features = Dataset.from_dict(tokenize(Dataset.from_list(list(pairs.take(2)))[:])).features
+    if shuffle_buffer > 1:
+        pairs = pairs.shuffle(seed=seed, buffer_size=shuffle_buffer)
+    return pairs.map(tokenize, batched=True, batch_size=100, remove_columns=["source", "target"], features=features)
+
+
 def train_in_stages(
     model: Any,
     processor: VAEProcessor,
     model_args: ModelArguments,
     training_args: TrainingArguments,
-    tokenized: Mapping[str, Dataset],
+    tokenized: Mapping[str, Dataset | IterableDataset],
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Any:
     """
@@ -74,6 +99,9 @@ def train_in_stages(
     Returns:
         The model as it is saved in the run's `output_dir`, adapters merged.
     """
+    if isinstance(tokenized["train"], IterableDataset):
+        # Each process reads for itself: rows of unequal length cannot be handed on from one.
+        cast(Any, training_args.accelerator_config).dispatch_batches = False
     # What cannot work is refused before a stage trains or a Trainer makes its directory.
     own = latent_callbacks(model_args, processor)
     checkpoint = resume_checkpoint(training_args)
@@ -92,6 +120,8 @@ def train_in_stages(
         compute_metrics=elbo_metrics if training_args.do_eval else None,
         callbacks=[*own, *callbacks],
     )
+    if in_pieces():
+        prepare_for_sharding(model)
     trainer.train(resume_from_checkpoint=checkpoint)
     if model_args.posterior_fit_steps:
         fit_posterior(model, processor, training_args, model_args.posterior_fit_steps, tokenized["train"])

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from accelerate import PartialState
-from transformers import Trainer
+from transformers import AutoModel, Trainer
 
 from ..processing_vae import VAEProcessor
 from .plots import plot_training
+from .sharding import in_pieces
 
 
 def save_trained(trainer: Trainer, processor: VAEProcessor) -> Any:
@@ -18,6 +19,7 @@ def save_trained(trainer: Trainer, processor: VAEProcessor) -> Any:
 
     Returns:
         The model. Adapters are saved by themselves in `adapter/` and merged into the weights; the model is then the merged one.
+        Of a model that was trained in pieces, the whole one on every process, as it was saved.
     """
     state = PartialState()
     output_dir = Path(cast(str, trainer.args.output_dir))
@@ -29,6 +31,9 @@ def save_trained(trainer: Trainer, processor: VAEProcessor) -> Any:
         model.save_pretrained(output_dir, is_main_process=state.is_main_process)
     else:
         trainer.save_model()
+        if in_pieces():
+            state.wait_for_everyone()
+            model = AutoModel.from_pretrained(output_dir).to(state.device)
     if state.is_main_process:
         processor.save_pretrained(output_dir)
         plot_training(trainer.state.log_history, output_dir / "training.png")

@@ -1,19 +1,78 @@
-"""Where weights live in pieces, a callback cannot change them."""
+"""Training whose weights live in pieces on several processes: FSDP and DeepSpeed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
 
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, parse_flag_from_env
+from torch import nn
+from transformers import TrainingArguments
+
+KINDS = (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM)
+
+
+def in_pieces() -> bool:
+    """Whether the Trainer that has begun keeps the weights in pieces."""
+    return AcceleratorState().distributed_type in KINDS
 
 
 def refuse_sharding(name: str) -> None:
     """
-    For callbacks that change weights, once the Trainer has begun.
+    For callbacks that read or change whole weights, once the Trainer has begun.
 
     Raises:
         ValueError: DeepSpeed, FSDP or Megatron hold the weights and gradients; `name` is who needs them whole.
     """
-    kind = AcceleratorState().distributed_type
-    if kind in (DistributedType.DEEPSPEED, DistributedType.FSDP, DistributedType.MEGATRON_LM):
+    if in_pieces():
         raise ValueError(
-            f"{name} changes weights between the Trainer's steps, and {kind.value} keeps them in pieces: train with one process or "
-            "plain data parallelism (DDP)."
+            f"{name} needs whole weights between two steps, and {AcceleratorState().distributed_type.value} keeps them in "
+            "pieces: leave it out, or train with one process or plain data parallelism (DDP)."
         )
+
+
+def check_processes(training_args: TrainingArguments, whole: dict[str, Any]) -> None:
+    """
+    Refuses, before anything is computed or written, what several processes cannot do.
+
+    Args:
+        training_args (`TrainingArguments`): the run's.
+        whole (`dict`): arguments, by name, whose work needs whole weights, and what was said of them.
+
+    Raises:
+        ValueError: processes that do not know of each other, or such an argument beside FSDP or DeepSpeed.
+    """
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if started > 1 and training_args.world_size == 1:
+        raise ValueError(
+            f"{started} processes were started, and each would train by itself and write over the others: there is no accelerator "
+            "that they share, so add `--use_cpu`."
+        )
+    sharded = training_args.fsdp or training_args.deepspeed
+    if sharded or any(parse_flag_from_env(f"ACCELERATE_USE_{kind}") for kind in ("FSDP", "DEEPSPEED")):
+        for name, value in whole.items():
+            if value:
+                raise ValueError(
+                    f"`--{name}` is {value}, which needs whole weights; FSDP and DeepSpeed keep them in pieces. Leave it out, or "
+                    "train with plain data parallelism (DDP)."
+                )
+
+
+def prepare_for_sharding(model: nn.Module) -> None:
+    """
+    Tells accelerate's FSDP2 what it would get wrong of a model with an embedding in each half; call it before the Trainer begins.
+    It gives the input embedding and the output layer a group of their own, which must not share a weight with another one: a
+    decoder's that predicts with its embeddings' own weights does, and so does the embedding inside a class that `device_map` is
+    not to split.
+
+    Args:
+        model ([`VAEModel`]): of any of the family.
+    """
+    vae: Any = model
+    embedding = vae.get_input_embeddings()
+    holders = {type(module).__name__ for module in vae.modules() if embedding in set(module.children())}
+    vae._no_split_modules = type(vae._no_split_modules)(name for name in vae._no_split_modules if name not in holders)
+    if vae.get_output_embeddings().weight is vae.decoder.get_input_embeddings().weight:
+        # Both then stay with what no layer has, in the last group.
+        vae.get_output_embeddings = lambda: None
