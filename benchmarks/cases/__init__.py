@@ -2,7 +2,18 @@
 
 from types import ModuleType
 
-from . import generation, importance_bound, imports, langvae, quality, ragged_text, scaling, training_step, vocabulary
+from . import (
+    compiled_generation,
+    generation,
+    importance_bound,
+    imports,
+    langvae,
+    quality,
+    ragged_text,
+    scaling,
+    training_step,
+    vocabulary,
+)
 
 CASES: dict[str, ModuleType] = {
     "training_step": training_step,
@@ -14,4 +25,7 @@ CASES: dict[str, ModuleType] = {
     "quality": quality,
     "imports": imports,
     "scaling": scaling,
+    "compiled_generation": compiled_generation,
 }
+# What runs where nothing else is asked for.
+DEFAULTS = tuple(name for name in CASES if name != "compiled_generation")

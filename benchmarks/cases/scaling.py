@@ -62,14 +62,12 @@ def measure(options: Options, axis: str, points: Sequence[int]) -> tuple[list[li
     return both
 
 
-def plot(
-    file: Path, axis: str, points: Sequence[int], ours: Sequence[float], theirs: Sequence[float], names: Sequence[str]
-) -> None:
+def plot(file: Path, axis: str, points: Sequence[int], sides: Sequence[Sequence[float]], names: Sequence[str]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
-    for values, label in zip((ours, theirs), names):
+    for values, label in zip(sides, names):
         axes.plot(points, values, marker="o", label=label)
     axes.set(xlabel=axis, ylabel="seconds", xscale="log", yscale="log", xticks=points, xticklabels=points)
     axes.minorticks_off()
@@ -99,7 +97,7 @@ def run(options: Options) -> Iterator[Row]:
         if options.plots:
             names = ("VAE, training step", "encoder and decoder") if axis != "K" else ("VAE, generate", "decoder's generate")
             medians = [[statistics.median(costs) for costs in side] for side in (ours, theirs)]
-            plot(Path(options.plots) / f"scaling_{axis.replace(' ', '_')}.png", axis, points, medians[0], medians[1], names)
+            plot(Path(options.plots) / f"scaling_{axis.replace(' ', '_')}.png", axis, points, medians, names)
         against = "the decoder's growth" if axis == "K" else "the halves' growth"
         yield summarise(f"growth with {axis} {points[0]} to {points[-1]}, {name}", *growth, unit="×", against=against)
     if options.device == "cpu":
@@ -109,9 +107,7 @@ def run(options: Options) -> Iterator[Row]:
         )
         case = f"training step, 2 processes of one thread against 1, {name}"
         if options.plots:
-            medians = [statistics.median(one), statistics.median(two)]
-            ideal = [medians[0], medians[0] / 2]
-            plot(
-                Path(options.plots) / "scaling_processes.png", "processes", (1, 2), medians, ideal, ("VAE, training step", "ideal")
-            )
+            ours = [statistics.median(one), statistics.median(two)]
+            sides = (ours, [ours[0], ours[0] / 2])
+            plot(Path(options.plots) / "scaling_processes.png", "processes", (1, 2), sides, ("VAE, training step", "ideal"))
         yield summarise(case, two, one, unit="s", against="1 process", note="0.5 is ideal")
