@@ -15,7 +15,7 @@ OURS = "import hf_vae"
 THEIRS = """from transformers import (
     AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForTextEncoding, AutoProcessor, AutoTokenizer,
     BatchEncoding, DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedConfig, PreTrainedModel, ProcessorMixin,
-    Trainer, TrainerCallback, initialization,
+    TrainerCallback, initialization,
 )
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast

@@ -107,7 +107,7 @@ def run(options: Options) -> Iterator[Row]:
         )
         case = f"training step, 2 processes of one thread against 1, {name}"
         if options.plots:
-            ours = [statistics.median(one), statistics.median(two)]
-            sides = (ours, [ours[0], ours[0] / 2])
+            alone, together = statistics.median(one), statistics.median(two)
+            sides = ([alone, together], [alone, alone / 2])
             plot(Path(options.plots) / "scaling_processes.png", "processes", (1, 2), sides, ("VAE, training step", "ideal"))
         yield summarise(case, two, one, unit="s", against="1 process", note="0.5 is ideal")
