@@ -43,7 +43,7 @@ setup(
         "torch>=2.13.0",
         "transformers>=5.23.0,<6",
     ],
-    extras_require={"examples": EXAMPLES, "quantization": ["torchao>=0.18"], "dev": DEVELOPMENT},
+    extras_require={"examples": EXAMPLES, "quantization": ["torchao>=0.18.0"], "dev": DEVELOPMENT},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

@@ -326,8 +326,8 @@ class DialogCVAEModel(ConditionalVAEModel):
             conditioning["act_labels"] = act_labels
         return self._objective(labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict)
 
-    def _generation_nats(self, latents, labels, conditioning, output: VAEOutput) -> torch.Tensor:
-        nats = super()._generation_nats(latents, labels, conditioning, output)
+    def _generation_nats(self, latents, labels, conditioning, output: VAEOutput, with_logits: bool = False) -> torch.Tensor:
+        nats = super()._generation_nats(latents, labels, conditioning, output, with_logits)
         if self.config.num_acts is None:
             return nats
         output.act_log_probs = self.acts(latents, conditioning["context"])

@@ -27,6 +27,7 @@ from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import register_lstm
 from .pipelines import LatentTextGenerationPipeline
 from .pretrained_parts import PretrainedParts
+from .vocabulary_loss import linear_nats, output_layer, without_logits
 
 
 @dataclass
@@ -126,6 +127,8 @@ class VAEModel(PretrainedParts, PreTrainedModel, GenerationMixin):
                 config.decoder.get_text_config().vocab_size,
                 dtype=self.decoder.dtype,
             )
+        # Until the decoder is seen to do something to its output layer's logits.
+        self.head_comes_last = True
         self.fitted_prior: GaussianMixturePrior | None = None
         if config.fitted_prior_components is not None:
             self.fitted_prior = GaussianMixturePrior(config.fitted_prior_components, config.latent_size)
@@ -317,8 +320,16 @@ class VAEModel(PretrainedParts, PreTrainedModel, GenerationMixin):
 
     def nll(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
         """
-        -log p(y|x,z) of each row, nats per sentence: arguments as of [`~VAEModel.decode`], result of shape `(batch,)`.
+        -log p(y|x,z) of each row, nats per sentence: arguments as of [`~VAEModel.decode`], result of shape `(batch,)`. Of a large
+        vocabulary, only a few tokens' logits are ever held at once.
         """
+        layer = output_layer(self.decoder.lm, labels) if self.head_comes_last else None
+        if layer is not None:
+            with without_logits(layer) as head:
+                logits = self.decode(latents, labels, **conditioning)
+            if head.are_all(logits, labels):
+                return linear_nats(layer, cast(torch.Tensor, head.states), labels)
+            self.head_comes_last = False
         return sentence_nats(self.decode(latents, labels, **conditioning), labels)
 
     def _decoder_latents(self, latents: torch.Tensor, **conditioning) -> tuple[torch.Tensor, dict[str, Any]]:
@@ -405,7 +416,8 @@ class VAEModel(PretrainedParts, PreTrainedModel, GenerationMixin):
             if latents.shape != expected:
                 raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}.")
         output = VAEOutput()
-        objective = self._generation_nats(latents, labels, conditioning, output)
+        with_logits = not self.training if output_logits is None else output_logits
+        objective = self._generation_nats(latents, labels, conditioning, output, with_logits)
         if posterior is not None:
             kl = posterior.kl(prior)
             output.kl = kl.sum(-1)
@@ -420,14 +432,15 @@ class VAEModel(PretrainedParts, PreTrainedModel, GenerationMixin):
             objective = self._training_objective(objective, output, labels, prior, conditioning)
         tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         output.loss = objective.sum() / tokens
-        if self.training if output_logits is None else not output_logits:
-            output.logits = None
         return output.to_tuple() if return_dict is False else output
 
-    def _generation_nats(self, latents, labels, conditioning, output: VAEOutput) -> torch.Tensor:
+    def _generation_nats(self, latents, labels, conditioning, output: VAEOutput, with_logits: bool = False) -> torch.Tensor:
         """What is charged for y given z, nats per sentence `(batch,)`; `output` gets its parts."""
-        output.logits = self.decode(latents, labels, **conditioning)
-        output.reconstruction_loss = sentence_nats(output.logits, labels)
+        if with_logits:
+            output.logits = self.decode(latents, labels, **conditioning)
+            output.reconstruction_loss = sentence_nats(output.logits, labels)
+        else:
+            output.reconstruction_loss = VAEModel.nll(self, latents, labels, **conditioning)
         return output.reconstruction_loss
 
     def _training_objective(self, objective, output, labels, prior, conditioning) -> torch.Tensor:

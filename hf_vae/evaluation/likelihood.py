@@ -83,8 +83,8 @@ class LikelihoodEvaluator:
         texts (`list`): what the processor takes as `text`.
         targets (`list[str]`): y, one for each.
         batch_size (`int`, defaults to 64): examples at once.
-        chunk (`int`, defaults to 4): samples of z of each example decoded at once; memory grows with `batch_size` · `chunk`,
-            not with the number of samples.
+        chunk (`int`, defaults to 4): samples of z of each example decoded at once, more where a batch has fewer examples; memory
+            grows with `batch_size` · `chunk`, not with the number of samples.
         processor_options: passed to the processor, such as `max_length`.
 
     Raises:
@@ -121,7 +121,8 @@ class LikelihoodEvaluator:
         for numbers in own_batches(lengths, self.batch_size, description):
             texts, targets = [self.texts[i] for i in numbers], [self.targets[i] for i in numbers]
             inputs = self.processor(texts, targets, **self.processor_options).to(self.model.device)
-            yield ExampleBatch(self.model, numbers, inputs, self.chunk)
+            # A last or only batch of few examples takes more samples of each, so that as many rows are decoded at once.
+            yield ExampleBatch(self.model, numbers, inputs, self.chunk * self.batch_size // len(numbers))
 
     def label_ids(self) -> list[list[int]]:
         """Every target's tokens as the model is scored on them: EOS is one, the start token is none."""

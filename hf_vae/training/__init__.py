@@ -3,15 +3,15 @@ What the plain `Trainer` needs to train a VAE: a KL schedule, the callback that 
 posterior collapse that live in the training loop, and the stages before and after it.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .aggressive import AggressiveEncoderCallback
 from .callbacks import KLAnnealingCallback, KLWeightCallback
 from .collator import VAEDataCollator
 from .decoder_reset import DecoderResetCallback, reset_decoder
 from .denoising import DenoisingCallback, NoiseVocabulary, TokenNoise
-from .latent_free import train_without_latent
 from .minimum_rate import MinimumDesiredRateCallback
-from .posterior_fit import fit_posterior
-from .pretraining import pretrain_encoder
 from .schedules import (
     ConstantSchedule,
     CyclicalSchedule,
@@ -21,6 +21,21 @@ from .schedules import (
     TanhSchedule,
     make_schedule,
 )
+
+if TYPE_CHECKING:
+    from .latent_free import train_without_latent
+    from .posterior_fit import fit_posterior
+    from .pretraining import pretrain_encoder
+
+# Stages with a Trainer of their own. Whoever imports the package for a model does not wait for the Trainer, and datasets with it.
+_STAGES = {"fit_posterior": "posterior_fit", "pretrain_encoder": "pretraining", "train_without_latent": "latent_free"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _STAGES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_STAGES[name]}", __name__), name)
+
 
 __all__ = [
     "AggressiveEncoderCallback",

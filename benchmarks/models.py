@@ -1,0 +1,94 @@
+"""Models and batches that both sides of a comparison are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModel, AutoModelForCausalLM, BertConfig, GPT2Config
+
+from hf_vae import CVAEConfig, CVAEModel, VAEConfig, VAEModel
+
+if TYPE_CHECKING:
+    from .options import Options
+
+
+@dataclass(frozen=True)
+class Size:
+    """BERT and GPT-2 of one width, and the batch that they are trained on; `length` counts EOS."""
+
+    layers: int
+    hidden: int
+    heads: int
+    vocabulary: int
+    batch: int
+    length: int
+    latent: int = 32
+
+
+SIZES = {
+    "toy": Size(layers=1, hidden=16, heads=2, vocabulary=60, batch=3, length=6, latent=4),
+    # As the peers were measured.
+    "small": Size(layers=4, hidden=256, heads=4, vocabulary=1000, batch=50, length=12),
+    "medium": Size(layers=6, hidden=512, heads=8, vocabulary=50257, batch=16, length=32),
+    # BERT and GPT-2 as they are published.
+    "base": Size(layers=12, hidden=768, heads=12, vocabulary=50257, batch=8, length=64),
+}
+PAD, BOS, EOS = 0, 1, 2
+
+
+def encoder_config(size: Size) -> BertConfig:
+    return BertConfig(
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        intermediate_size=4 * size.hidden,
+        max_position_embeddings=1024,
+        pad_token_id=PAD,
+    )
+
+
+def decoder_config(size: Size) -> GPT2Config:
+    return GPT2Config(
+        vocab_size=size.vocabulary,
+        n_embd=size.hidden,
+        n_layer=size.layers,
+        n_head=size.heads,
+        n_positions=1024,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+    )
+
+
+def make_vae(size: Size, options: Options, **fields) -> VAEModel:
+    parts: dict[str, Any] = {"encoder": encoder_config(size), "decoder": decoder_config(size), "latent_size": size.latent}
+    return VAEModel(VAEConfig(latent_injection=list(options.latent_injection), **parts, **fields)).to(options.device)
+
+
+def make_cvae(size: Size, options: Options) -> CVAEModel:
+    parts: dict[str, Any] = {"encoder": encoder_config(size), "decoder": decoder_config(size), "latent_size": size.latent}
+    return CVAEModel(CVAEConfig(latent_injection=list(options.latent_injection), **parts)).to(options.device)
+
+
+def make_encoder(size: Size, options: Options):
+    """The bare encoder, without the pooler that a VAE's has none of either."""
+    return AutoModel.from_config(encoder_config(size), add_pooling_layer=False).to(options.device)
+
+
+def make_decoder(size: Size, options: Options):
+    """The bare language model."""
+    return AutoModelForCausalLM.from_config(decoder_config(size)).to(options.device)
+
+
+def tokens(rows: int, length: int, size: Size, options: Options, seed: int = 0) -> torch.Tensor:
+    """Random words `(rows, length)`, none of them special."""
+    generator = torch.Generator().manual_seed(options.seed + seed)
+    return torch.randint(3, size.vocabulary, (rows, length), generator=generator).to(options.device)
+
+
+def read_before(labels: torch.Tensor) -> torch.Tensor:
+    """What a language model reads when it predicts `labels`: the start token and all but the last word."""
+    return torch.cat([torch.full_like(labels[:, :1], BOS), labels[:, :-1]], dim=1)

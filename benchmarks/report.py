@@ -1,0 +1,64 @@
+"""The results as JSON and as a Markdown table, with the machine and the versions that they hang on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from .comparison import Row
+from .options import Options
+
+PACKAGES = ("torch", "transformers", "tokenizers", "hf_vae")
+
+
+def machine(options: Options) -> str:
+    """In words: processor, its cores, what of it was used."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = f"{len(names)} cores of {names[0]}" if names else name
+    if options.device == "cuda":
+        name = f"{torch.cuda.get_device_name()}, {name}"
+    return f"{name}, {platform.system()}; {options.threads} threads, {options.dtype}, z by {' and '.join(options.latent_injection)}"
+
+
+def versions() -> str:
+    found = [f"Python {platform.python_version()}"]
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def write_json(rows: Sequence[Row], file: Path) -> None:
+    file.write_text(json.dumps([row.record() for row in rows], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def figure(value: float | None) -> str:
+    """With three digits that count."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def markdown(rows: Sequence[Row], options: Options, command: str) -> str:
+    """The table, and below it what it was made with."""
+    lines = ["| case | ours | against | unit | ratio | spread | target | |", "|---|---|---|---|---|---|---|---|"]
+    for row in rows:
+        target = "" if row.target is None else f"{'≤' if row.better == 'lower' else '≥'} {row.target:g}"
+        reached = {True: "reached", False: "**missed**", None: ""}[row.reached]
+        against = f"{figure(row.theirs)} {row.against}".strip()
+        ratio = "–" if row.ratio is None else f"{row.ratio:.3f}"
+        cells = [row.case, figure(row.ours), against, row.unit, ratio, figure(row.spread), target, f"{reached} {row.note}".strip()]
+        lines.append(f"| {' | '.join(cells)} |")
+    pairs = max((row.repeats for row in rows), default=0)
+    made = f"`{command}`: {machine(options)}; {versions()}; medians of up to {pairs} interleaved pairs, seed {options.seed}."
+    return "\n".join([*lines, "", made, ""])
