@@ -70,7 +70,7 @@ def test_a_stream_holds_what_the_whole_file_does_in_its_order(name, tmp_path):
         expected = [{"source": text, "target": text} for text in texts]
         stream = script.stream_train(data_args)
     elif name == "train_dialog":
-        expected = list(script.load_data(model_args, data_args, 4, 0)[0])
+        expected = list(script.load_data(data_args, 4, 0)[0])
         stream = script.stream_train(data_args, model_args.knowledge_guided)
         assert {row["source"]["act"] for row in script.stream_train(data_args, False)} == {None}
     else:
