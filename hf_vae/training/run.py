@@ -101,7 +101,7 @@ def train_in_stages(
     """
     if isinstance(tokenized["train"], IterableDataset):
         # Each process reads for itself: rows of unequal length cannot be handed on from one.
-        training_args.accelerator_config.dispatch_batches = False
+        cast(Any, training_args.accelerator_config).dispatch_batches = False
     # What cannot work is refused before a stage trains or a Trainer makes its directory.
     own = latent_callbacks(model_args, processor)
     checkpoint = resume_checkpoint(training_args)
