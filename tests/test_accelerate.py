@@ -51,6 +51,7 @@ SMALL = [
 ]  # fmt: skip
 STAGES = ["--latent_free_steps", "2", "--posterior_fit_steps", "2"]
 NO_STAGES = ["--latent_free_steps", "0", "--posterior_fit_steps", "0", "--encoder_pretraining_steps", "0"]
+STREAMED = ["--train_file", "FILE", "--test_file", "FILE", "--streaming", "--shuffle_buffer", "7", "--vocab_size", "300"]
 CASES = {
     "train_vae": ["--grammar_sentences", "100", "--collapse_report_samples", "0", "--max_steps", "4"],
     "train_paraphrase": ["--grammar_pairs", "100"],
@@ -66,13 +67,16 @@ CASES = {
         ("multi_cpu", "train_paraphrase", STAGES),
         ("multi_cpu", "train_cvae", STAGES),
         ("multi_cpu", "train_dialog", STAGES),
+        ("multi_cpu", "train_vae", STREAMED),
         ("fsdp2", "train_vae", NO_STAGES),
         # A decoder whose head has weights of its own, and one of GPT-2's kind.
         ("fsdp2", "train_vae", [*NO_STAGES, "--tie_word_embeddings", "false", "--decoder_type", "gpt2"]),
     ],
-    ids=["ddp paraphrase", "ddp cvae", "ddp dialog", "fsdp vae", "fsdp vae untied"],
+    ids=["ddp paraphrase", "ddp cvae", "ddp dialog", "ddp streamed vae", "fsdp vae", "fsdp vae untied"],
 )
 def test_two_processes_give_the_logs_weights_and_figures_of_one(config, name, options, tmp_path):
+    (tmp_path / "texts.txt").write_text("\n".join(f"the {w} sat on mat {n}" for n in range(20) for w in ("cat", "old dog")) + "\n")
+    options = [str(tmp_path / "texts.txt") if option == "FILE" else option for option in options]
     arguments = [str(ROOT / "examples" / f"{name}.py"), *SMALL, *CASES[name], *options]
     launch = ["-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file"]
     launch.append(str(ROOT / "examples" / "accelerate_configs" / f"{config}.yaml"))
