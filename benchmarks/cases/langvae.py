@@ -119,7 +119,7 @@ def freeze_and_cache(model: VAEModel, features: dict[str, list], collator: VAEDa
         return LatentOutput(latent_dist=distribution)
 
     model.encode = encode  # type: ignore[method-assign]
-    return [{"input_ids": [number], "labels": labels} for number, labels in enumerate(features["labels"])]
+    return [{"input_ids": [number], "attention_mask": [1], "labels": labels} for number, labels in enumerate(features["labels"])]
 
 
 def run(options: Options) -> Iterator[Row]:
