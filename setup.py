@@ -18,6 +18,7 @@ DEVELOPMENT = [
     "ruff>=0.17",
     "types-PyYAML>=6.0.12",
 ]
+DOCS = ["latex2mathml>=3.81.1", "mkdocs>=1.6.1", "mkdocstrings-python>=2.0.11", "Pygments>=2.20", "pymdown-extensions>=13.1"]
 
 setup(
     name="hf_vae",
@@ -43,7 +44,7 @@ setup(
         "torch>=2.13.0",
         "transformers>=5.23.0,<6",
     ],
-    extras_require={"examples": EXAMPLES, "quantization": ["torchao>=0.18.0"], "dev": DEVELOPMENT},
+    extras_require={"examples": EXAMPLES, "quantization": ["torchao>=0.18.0"], "docs": DOCS, "dev": DEVELOPMENT},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

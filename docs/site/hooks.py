@@ -1,0 +1,54 @@
+"""
+What mkdocs does not do by itself: pages of the repository that live outside docs/, colours for code, and formulas without a script.
+
+Formulas become MathML, which browsers draw by themselves, so that a page asks nobody for anything.
+"""
+
+import html
+import re
+from pathlib import Path
+from posixpath import relpath
+
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File
+from pygments.formatters import HtmlFormatter
+
+ROOT = Path(__file__).resolve().parents[2]
+# Where in the site a page stands that is not in docs/.
+PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"} | {
+    path.relative_to(ROOT).as_posix(): path.relative_to(ROOT).with_name("index.md").as_posix()
+    for path in [ROOT / "model_cards/README.md", *sorted(ROOT.glob("model_cards/*/README.md"))]
+}
+SOURCES = {page: source for source, page in PAGES.items()}
+_LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)")
+_FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
+
+
+def on_files(files, config):
+    for source, page in PAGES.items():
+        files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
+    for picture in ROOT.glob("model_cards/*/*.png"):
+        files.append(File.generated(config, picture.relative_to(ROOT).as_posix(), abs_src_path=str(picture)))
+    styles = (ROOT / "docs/site/extra.css").read_text(encoding="utf-8") + HtmlFormatter().get_style_defs(".highlight")
+    files.append(File.generated(config, "extra.css", content=styles))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Links as the repository has them become links in the site."""
+    here = page.file.src_uri
+    source = ROOT / SOURCES.get(here, f"docs/{here}")
+
+    def moved(match: re.Match) -> str:
+        target = (source.parent / match[1]).resolve().relative_to(ROOT).as_posix()
+        return relpath(PAGES.get(target, target.removeprefix("docs/")), Path(here).parent.as_posix())
+
+    # Two spaces make a list in a list on the Hub, four here.
+    return re.sub(r"^  (?=- )", "    ", _LINK.sub(moved, markdown), flags=re.MULTILINE)
+
+
+def on_page_content(content, page, config, files):
+    def mathml(match: re.Match) -> str:
+        return convert(html.unescape(match[2])[2:-2], display="inline" if match[1] == "span" else "block")
+
+    return _FORMULA.sub(mathml, content)
