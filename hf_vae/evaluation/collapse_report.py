@@ -103,10 +103,12 @@ def collapse_report(metrics: Mapping[str, float], language_model_nll: float | No
 def _findings(metrics: Mapping[str, float], figures: Mapping[str, float]) -> list[str]:
     information, ceiling = figures["mutual_information"], figures["mutual_information_ceiling"]
     examples = f"{math.exp(ceiling):.0f}"
+    # With I at its ceiling, what more there is of it counts as KL - I.
+    at_ceiling = information >= 0.9 * ceiling
     findings = [
         f"Mutual information I(x; z): {information:.2f} nats of at most {ceiling:.2f} (ln {examples} examples).",
-        f"KL: {figures['kl']:.2f} nats; {figures['kl_minus_mutual_information']:.2f} of them (KL - I) only move the aggregate "
-        "posterior away from the prior and say nothing about the example.",
+        f"KL: {figures['kl']:.2f} nats; {'at most ' if at_ceiling else ''}{figures['kl_minus_mutual_information']:.2f} of them "
+        "(KL - I) only move the aggregate posterior away from the prior and say nothing about the example.",
     ]
     sources = {
         "its own z": "nll_posterior",
@@ -116,7 +118,7 @@ def _findings(metrics: Mapping[str, float], figures: Mapping[str, float]) -> lis
     }
     shown = ", ".join(f"{metrics[name]:.2f} with {label}" for label, name in sources.items() if name in metrics)
     findings.append(f"Another example's z costs {figures['shuffled_gap']:.2f} nats per sentence (NLL {shown}).")
-    if information >= 0.9 * ceiling:
+    if at_ceiling:
         findings.append(f"I(x; z) is close to its ceiling: with {examples} examples more of it cannot be seen.")
     name = f"active_units_{ACTIVE_UNITS_THRESHOLD}"
     if name in metrics:

@@ -67,8 +67,9 @@ def prior_log_densities(
         texts (`list[str]` or `torch.Tensor` of shape `(texts, latent_size)`): held-out texts or their posterior means.
 
     Returns:
-        `fitted` and `standard`: mean log density of the posterior means under the mixture and under N(0, I), nats per text. The
-        higher `fitted` is above `standard`, the further the codes have left N(0, I).
+        `fitted` and `standard`: mean log density of the posterior means under the mixture and under N(0, I), nats per text. Means
+        are narrower than the aggregate posterior, which has each posterior's own spread besides: `fitted` above `standard` does not
+        by itself say that z has left N(0, I).
 
     Raises:
         ValueError: a prior of another latent size, or texts that [`encode_texts`] refuses.
