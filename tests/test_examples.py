@@ -14,6 +14,7 @@ import torch
 import yaml
 from huggingface_hub import RepoUrl
 from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoProcessor, GPT2Config, RobertaConfig
 
 from hf_vae import ParaphraseVAEModel, ParaphraseVAEProcessor
@@ -155,9 +156,10 @@ def test_a_stranger_without_the_package_can_load_the_model(script, tmp_path):
     [
         ["--lora", '{"r": 2, "target_modules": ".*decoder.lm.*(q_proj|v_proj)"}', "--posterior_fit_steps", "2"],
         ["--freeze_decoder", "--activation_checkpointing", "--posterior_fit_steps", "2"],
+        ["--freeze_decoder", "--save_trained_only"],
         ["--bf16", "--posterior_fit_steps", "2", "--pairing", "both_ways", "--save_strategy", "steps", "--save_steps", "2"],
     ],
-    ids=["lora", "frozen decoder", "bf16"],
+    ids=["lora", "frozen decoder", "frozen decoder left out", "bf16"],
 )
 def test_own_pairs_between_pretrained_parts(script, tmp_path, options):
     """A pretrained encoder and decoder with their own tokenizers, and pairs in a file."""
@@ -187,6 +189,8 @@ def test_own_pairs_between_pretrained_parts(script, tmp_path, options):
         assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").exists()
     elif "--freeze_decoder" in options:
         assert not changed
+        saved = load_file(tmp_path / "out" / "model.safetensors")
+        assert any(name.startswith("decoder.lm.") for name in saved) == ("--save_trained_only" not in options)
     else:
         assert changed
         # Killed after its second step, the same run goes on from there; the checkpoint has the processor too.

@@ -155,7 +155,8 @@ def test_own_dialogues(script, tmp_path, options):
     metrics = script.main([*arguments, *(["--knowledge_guided", "false"] if "hierarchical" in options else [])])
     names = {f"bleu_{order}_{side}" for order in range(1, 5) for side in ("precision", "recall")}
     assert names <= metrics.keys() and metrics["dialogwae_bleu_recall"] >= 0
-    assert ("act_precision" in metrics) == ("hierarchical" not in options)
+    # Replies are judged by their acts, whether or not the model knows of any.
+    assert 0 <= metrics["act_precision"] <= 1
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     if "hierarchical" in options:
         assert processor.acts is None and processor.max_turn_length == 6
@@ -169,13 +170,13 @@ def test_own_dialogues(script, tmp_path, options):
 def test_the_papers_recipes_train(script, tmp_path, recipe):
     file = write_rows(tmp_path / "d.jsonl", [{"turns": TALK}] * 8)
     smaller = SMALL[:2] + SMALL[4:]
-    metrics = script.main(
+    script.main(
         [str(EXAMPLES / "recipes" / f"{recipe}.yaml"), *smaller, "--train_file", file, "--test_file", file, "--save_strategy", "no",
          "--output_dir", str(tmp_path / "out"), "--vocab_size", "300"]
     )  # fmt: skip
     model = AutoModel.from_pretrained(tmp_path / "out")
     assert model.config.context_encoding == "hierarchical" and model.config.bow_loss_weight == 1.0
-    assert (model.config.num_acts == 2) == (recipe == "kgcvae_switchboard") == ("act_precision" in metrics)
+    assert (model.config.num_acts == 2) == (recipe == "kgcvae_switchboard")
 
 
 def test_replies_are_scored_with_word_vectors_where_there_are_some(script):

@@ -322,6 +322,7 @@ def test_no_technique_is_left_out_of_that_test():
         "encoder_name_or_path", "decoder_name_or_path", "encoder_type", "decoder_type", "hidden_size", "embedding_size",
         "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "dropout", "tie_word_embeddings",
         "tokenizer_type", "vocab_size", "latent_size", "latent_injection", "pooling", "freeze_encoder", "freeze_decoder", "lora",
+        "save_trained_only",
     }  # fmt: skip
     of_other_stages = {"latent_free_steps", "encoder_pretraining_steps", "posterior_fit_steps"}
     shown = {name for name, _, _ in TECHNIQUES} | {"kl_schedule_options"}
@@ -459,6 +460,7 @@ CONSTANT = ["--kl_schedule", "constant", "--kl_schedule_options", "{}"]
         (["--collapse_report_samples", "1", "--eval_strategy", "steps"], "`--collapse_report_samples` is 1"),
         (["--resume_from_checkpoint", "last"], "holds no checkpoint"),
         (["--lora", '{"task_type": "CAUSAL_LM"}'], "names a `task_type`"),
+        (["--save_trained_only"], "needs a pretrained half that is frozen"),
         (["--train_file", "good.txt"], "needs a `--validation_file`"),
         (["--train_file", "none.txt", "--validation_file", "good.txt"], "There is no file none.txt"),
         (["--train_file", "good.txt", "--validation_file", "single.txt"], r"single.txt has 1 sentence"),
