@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import asdict
@@ -34,6 +33,12 @@ def resident() -> float:
     """MiB that this process holds now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGESIZE") / 2**20
+
+
+def most_resident() -> float:
+    """MiB that this process has held at most. Not by `getrusage`, which counts what the parent held when it made the process."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**10
 
 
 def peak_memory(case: str, function: str, options: Options, **arguments) -> float:
@@ -66,7 +71,7 @@ def main(case: str, function: str, options_json: str, arguments_json: str) -> No
         print(torch.cuda.max_memory_allocated() / 2**20)
     else:
         # Linux counts in KiB.
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before)
+        print(most_resident() - before)
 
 
 if __name__ == "__main__":

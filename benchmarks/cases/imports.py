@@ -22,10 +22,12 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 """
 MEASURE = """
-import json, resource, time
+import json, time
 start = time.perf_counter()
 {statement}
-print(json.dumps([time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10]))
+seconds = time.perf_counter() - start
+from benchmarks.isolated import most_resident
+print(json.dumps([seconds, most_resident()]))
 """
 
 
