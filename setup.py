@@ -32,7 +32,7 @@ setup(
     python_requires=">=3.11",
     # The oldest versions that the tests pass with: `.ci/oldest` runs them.
     install_requires=[
-        "accelerate>=1.12.0",
+        "accelerate>=1.15.0",
         "datasets>=4.0.0",
         "evaluate>=0.4.0",
         "huggingface_hub>=1.31.0",

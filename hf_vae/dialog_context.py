@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import initialization
 
+from .encoders import pool
 from .modeling_conditional_vae import SourceStates
 
 
@@ -24,7 +25,8 @@ class DialogContext(SourceStates):
 
     @property
     def vector(self) -> torch.Tensor:
-        turns = super().vector
+        # Not `super().vector`: a property of a base class breaks a compiled graph.
+        turns = pool(self.pooling, self.hidden_states, self.pooler_output, self.attention_mask)
         return turns if self.meta is None else torch.cat([turns, self.meta.to(turns)], dim=-1)
 
 

@@ -289,7 +289,7 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         """What z, and for an LSTM whoever else, gives every layer, put where the layer looks for what came before."""
         if initial_state is not None and not self.recurrent:
             raise ValueError(f"`initial_state` is for recurrent decoders; {type(self.lm).__name__} has no state to start from.")
-        if self.training and not self.recurrent and self.lm.is_gradient_checkpointing:
+        if self.training and not self.recurrent and self.lm.is_activation_checkpointing:
             raise ValueError(
                 "`latent_injection` names 'memory', and gradient checkpointing drops the cache that holds it: turn "
                 "`gradient_checkpointing` off, or choose 'embedding'."

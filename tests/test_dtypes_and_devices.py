@@ -136,7 +136,7 @@ def test_checkpointing_reaches_both_halves_and_changes_no_gradient(name):
     batch = make_batch(model)
     expected = gradients(model, batch)
     model.activation_checkpointing_enable()
-    assert model.encoder.is_gradient_checkpointing and model.decoder.lm.is_gradient_checkpointing
+    assert model.encoder.is_activation_checkpointing and model.decoder.lm.is_activation_checkpointing
     recomputed, counts = [], []
     for half in (model.encoder, model.decoder.lm):
         layers = [module for module in half.modules() if isinstance(module, GradientCheckpointingLayer)]
@@ -156,7 +156,7 @@ def test_checkpointing_reaches_both_halves_and_changes_no_gradient(name):
     for key, gradient in expected.items():
         torch.testing.assert_close(found[key], gradient, msg=key)
     model.activation_checkpointing_disable()
-    assert not model.decoder.lm.is_gradient_checkpointing
+    assert not model.decoder.lm.is_activation_checkpointing
 
 
 def test_lstms_have_nothing_to_checkpoint_and_say_so():
@@ -166,5 +166,5 @@ def test_lstms_have_nothing_to_checkpoint_and_say_so():
     config = VAEConfig(encoder=tiny_lstm_config(bidirectional=True), decoder=make("vae").config.decoder, latent_size=4)
     model = VAEModel(config).train()
     model.activation_checkpointing_enable()
-    assert model.decoder.lm.is_gradient_checkpointing and not model.encoder.is_gradient_checkpointing
+    assert model.decoder.lm.is_activation_checkpointing and not model.encoder.is_activation_checkpointing
     assert torch.isfinite(model(**make_batch(model)).loss)
