@@ -18,7 +18,8 @@ from ..models import SIZES, make_vae
 from ..options import Options
 
 MAX_LENGTH = 64
-BATCHES_AT_ONCE = 4
+# The Trainer's sampler sorts 50 batches at a time, of fewer texts a fourth: as many are drawn as a training has, and some measured.
+BATCHES_DRAWN = 200
 
 
 def ragged_texts(options: Options, count: int) -> list[str]:
@@ -36,31 +37,32 @@ def ragged_texts(options: Options, count: int) -> list[str]:
     return texts
 
 
-def batches(options: Options, count: int, batch_size: int, vocabulary: int) -> tuple[list, list, int]:
+def batches(options: Options, measured: int, batch_size: int, vocabulary: int) -> tuple[list, list, int]:
     """The same texts batched as with the Trainer's `train_sampling_strategy="group_by_length"`, and naively; and target tokens."""
-    texts = ragged_texts(options, count)
+    texts = ragged_texts(options, BATCHES_DRAWN * batch_size)
     processor = VAEProcessor(*train_tokenizers(texts, vocabulary))
     lengths = {"max_length": MAX_LENGTH, "max_target_length": MAX_LENGTH}
     features = processor(texts, texts, return_tensors=None, **lengths)
     rows = [dict(zip(features, row)) for row in zip(*features.values())]
     generator = torch.Generator().manual_seed(options.seed)
-    grouped = list(LengthGroupedSampler(batch_size, lengths=[len(row["input_ids"]) for row in rows], generator=generator))
-    shuffled = torch.randperm(len(rows), generator=generator).tolist()
+    order = list(LengthGroupedSampler(batch_size, lengths=[len(row["input_ids"]) for row in rows], generator=generator))
+    groups = [order[at : at + batch_size] for at in range(0, len(order) - batch_size + 1, batch_size)]
+    chosen = [groups[i] for i in torch.randperm(len(groups), generator=generator)[:measured].tolist()]
+    together = [number for group in chosen for number in group]
+    shuffled = [together[i] for i in torch.randperm(len(together), generator=generator).tolist()]
+    mixed = [shuffled[at : at + batch_size] for at in range(0, len(shuffled), batch_size)]
     ours, theirs = (
-        [pad([rows[i] for i in order[at : at + batch_size]]).to(options.device) for at in range(0, len(order), batch_size)]
-        for order, pad in ((grouped, VAEDataCollator(processor)), (shuffled, VAEDataCollator(processor, MAX_LENGTH)))
+        [pad([rows[i] for i in batch]).to(options.device) for batch in each]
+        for each, pad in ((chosen, VAEDataCollator(processor)), (mixed, VAEDataCollator(processor, MAX_LENGTH)))
     )
-    # Both sides take the groups in a random order, as training does.
-    order = torch.randperm(len(ours), generator=generator).tolist()
-    return [ours[i] for i in order], theirs, sum(len(row["labels"]) for row in rows)
+    return ours, theirs, sum(len(rows[i]["labels"]) for i in together)
 
 
 def run(options: Options) -> Iterator[Row]:
     name = options.sizes[0]
     size = SIZES[name]
-    count = size.batch * BATCHES_AT_ONCE * (2 if options.quick else 4)
-    ours, theirs, target_tokens = batches(options, count, size.batch, max(size.vocabulary, 300))
     vocabulary = max(size.vocabulary, 300)
+    ours, theirs, target_tokens = batches(options, 8 if options.quick else 16, size.batch, vocabulary)
     model = make_vae(type(size)(**{**vars(size), "vocabulary": vocabulary}), options).train()
 
     def epoch(all_batches) -> None:
@@ -75,7 +77,7 @@ def run(options: Options) -> Iterator[Row]:
         pairs = interleave(measured(ours), measured(theirs), min(options.repeats, 3))
     where = "a file" if options.ragged_file else "made texts"
     case = f"training on ragged text ({where}), {name}"
-    padded = sum(batch["labels"].numel() for batch in ours) / target_tokens
+    positions, naively = (sum(batch["labels"].numel() for batch in each) / target_tokens for each in (ours, theirs))
     yield summarise(
         case,
         *pairs,
@@ -83,5 +85,5 @@ def run(options: Options) -> Iterator[Row]:
         unit="target tokens/s",
         against=f"all padded to {MAX_LENGTH}",
         target=1.5,
-        note=f"{padded:.2f} positions per target token in length groups, {MAX_LENGTH * count / target_tokens:.2f} naively",
+        note=f"{positions:.2f} positions per target token in length groups, {naively:.2f} naively",
     )
