@@ -378,8 +378,8 @@ class ConditionalVAEModel(VAEModel):
             batch,
             options,
             generator,
-            posterior=lambda: self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids),
-            prior=lambda: self._prior(batch, source),
+            posterior=lambda: self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist,
+            prior=lambda: self._prior(batch, source).latent_dist,
         )
         conditioning = self._condition(prompt_input_ids, prompt_attention_mask, source)
         return self._generate(latents, batch, conditioning, options, model_kwargs)

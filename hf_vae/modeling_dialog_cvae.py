@@ -397,8 +397,8 @@ class DialogCVAEModel(ConditionalVAEModel):
             batch,
             options,
             generator,
-            posterior=lambda: self._recognise(*pair, source, act_labels),
-            prior=lambda: self._prior(batch, source),
+            posterior=lambda: self._recognise(*pair, source, act_labels).latent_dist,
+            prior=lambda: self._prior(batch, source).latent_dist,
         )
         conditioning = self._condition(prompt_input_ids, prompt_attention_mask, source)
         if act_labels is not None:

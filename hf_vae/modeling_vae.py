@@ -1,6 +1,5 @@
 """The text VAE: q(z|y), p(z) = N(0, I), p(y|z), and the ELBO between them. The base of the conditional models."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -8,11 +7,9 @@ import torch
 from torch import nn
 from transformers import (
     GenerationConfig,
-    LogitsProcessorList,
     PreTrainedModel,
     initialization,
 )
-from transformers.generation import GenerationMixin
 from transformers.utils import ModelOutput
 
 from .bag_of_words import BagOfWordsHead
@@ -22,7 +19,8 @@ from .encoders import build_encoder, check_attention_mask, check_length, pool, r
 from .fitted_prior import GaussianMixturePrior
 from .gaussian import FREE_BITS, DiagonalGaussian, distance_to_capacity
 from .gaussian_head import FixedScaleBatchNorm, GaussianHead
-from .generation_options import AverageOverLatents, LatentGenerationOptions, composite_generation_config
+from .generation_options import LatentGenerationOptions, composite_generation_config
+from .latent_generation import LatentGenerationMixin
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import register_lstm
 from .pipelines import LatentTextGenerationPipeline
@@ -80,7 +78,7 @@ def sentence_nats(logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tenso
     return nats.view(labels.shape).sum(-1)
 
 
-class VAEModel(PretrainedParts, PreTrainedModel, GenerationMixin):
+class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
     r"""
     A variational autoencoder of text (Bowman et al. 2015; Li et al. 2020): an encoder proposes q(z|y), a causal LM that reads z
     models p(y|z), the prior is N(0, I).
@@ -530,119 +528,11 @@ class VAEModel(PretrainedParts, PreTrainedModel, GenerationMixin):
             batch,
             options,
             generator,
-            posterior=lambda: self.encode(input_ids, attention_mask, token_type_ids),
-            prior=lambda: self.prior(batch),
+            posterior=lambda: self.encode(input_ids, attention_mask, token_type_ids).latent_dist,
+            prior=lambda: self.prior(batch).latent_dist,
         )
         conditioning = self.condition(prompt_input_ids, prompt_attention_mask)
         return self._generate(latents, batch, conditioning, options, model_kwargs)
-
-    def _settle_latents(
-        self,
-        latents: torch.Tensor | None,
-        source: str,
-        batch: int,
-        options: LatentGenerationOptions,
-        generator: torch.Generator | None,
-        posterior: Callable[[], LatentOutput],
-        prior: Callable[[], LatentOutput],
-    ) -> torch.Tensor:
-        """The z of each sequence to return: the `latents` given, or drawn from `source`. Only the one asked for is computed."""
-        if latents is not None:
-            return options.accept(latents, batch, self.config.latent_size)
-        if source == "fitted_prior":
-            return self._draw_from_fitted_prior(batch, options, generator)
-        return options.draw((posterior if source == "posterior" else prior)().latent_dist, generator)
-
-    def _draw_from_fitted_prior(
-        self, batch: int, options: LatentGenerationOptions, generator: torch.Generator | None
-    ) -> torch.Tensor:
-        """One z for each sequence to return, from the prior that was fitted after training."""
-        if self.fitted_prior is None:
-            raise ValueError(
-                "`latent_source` is 'fitted_prior', and this model has none: fit one with `hf_vae.latent_space.fit_prior` and keep "
-                "it with `model.set_fitted_prior`."
-            )
-        return self.fitted_prior.sample(batch * (options.num_return_sequences or 1), generator, options.latent_temperature)
-
-    @staticmethod
-    def _batch_size(given: torch.Tensor | None, latents: torch.Tensor | None, num_samples: int | None) -> int:
-        if num_samples is not None:
-            if given is not None or latents is not None:
-                raise ValueError("`num_samples` is for drawing from the prior without input; use `num_return_sequences`.")
-            if num_samples < 1:
-                raise ValueError(f"`num_samples` is {num_samples}; it must be at least 1.")
-            return num_samples
-        if given is not None:
-            return given.shape[0]
-        return 1 if latents is None else latents.shape[0]
-
-    def _generate(self, latents, batch, conditioning, options, model_kwargs):
-        latents = latents.to(self.device)
-        decoder_latents, context_ids, context_mask, states = self._before_the_first_word(latents, batch, conditioning)
-        step = options.average_latents or 1
-        if step > 1:
-            average = AverageOverLatents(step)
-            model_kwargs["logits_processor"] = LogitsProcessorList([*model_kwargs.get("logits_processor", ()), average])
-        output = self.decoder.generate(
-            input_ids=context_ids,
-            attention_mask=context_mask,
-            latents=decoder_latents,
-            generation_config=options.config,
-            **states,
-            **model_kwargs,
-        )
-        prompt = context_ids.shape[1] - 1
-        if isinstance(output, ModelOutput):
-            output.sequences = output.sequences[::step, prompt:]
-            output["latents"] = latents
-            return output
-        return output[::step, prompt:]
-
-    def _before_the_first_word(self, latents, batch: int, conditioning) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
-        """For each of `latents`: what the decoder reads as its latent, `[prompt, start]`, its mask, and what it reads besides."""
-        rows = latents.shape[0]
-        repeated = {name: tensor.repeat_interleave(rows // batch, 0) for name, tensor in conditioning.items()}
-        decoder_latents, repeated = self._decoder_latents(latents, **repeated)
-        context_ids, context_mask, states = self._decoder_context(rows, **repeated)
-        check_length("prompt and start token together", context_mask, self.config.decoder)
-        return decoder_latents, context_ids, context_mask, states
-
-    @torch.no_grad()
-    def prompt_embeds(self, latents: torch.Tensor, **inputs) -> torch.Tensor:
-        """
-        z as a prompt for servers that take embeddings in the place of tokens: with `latent_injection="prefix"` alone, the decoder's
-        language model by itself, given these, writes what [`~VAEModel.generate`] writes.
-
-        Args:
-            latents (`torch.Tensor` of shape `(rows, latent_size)`): z, one for each text to write.
-            inputs: what the processor makes of what is given, for a model that is given something; one row, or one for each of
-                `latents`, or for as many of them in a row each.
-
-        Returns:
-            `torch.Tensor` of shape `(rows, prefix_length + prompt + 1, embedding size)`: z's embeddings, the prompt's and the start
-            token's, in the decoder's dtype.
-
-        Raises:
-            ValueError: z or x reaches the decoder in another way than through its prompt, `latents` have another shape, or prompts
-                are of different lengths.
-        """
-        if self.config.latent_injection != ["prefix"]:
-            raise ValueError(
-                f"`latent_injection` is {self.config.latent_injection}: only with 'prefix' alone does z reach the decoder as its "
-                "prompt. Train the model so, or generate with `generate`."
-            )
-        if latents.ndim != 2 or latents.shape[1] != self.config.latent_size:
-            raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected (rows, {self.config.latent_size}).")
-        conditioning = self.condition(**inputs)
-        batch = next(iter(conditioning.values())).shape[0] if conditioning else 1
-        if latents.shape[0] % batch:
-            raise ValueError(f"`latents` has {latents.shape[0]} rows, and there are {batch} inputs: give each as many.")
-        latents, ids, mask, states = self._before_the_first_word(latents.to(self.device), batch, conditioning)
-        if states:
-            raise ValueError(f"The decoder reads {' and '.join(states)} besides its prompt; a server has no place for that.")
-        if not mask.all():
-            raise ValueError("`prompt_attention_mask` has padding, and a prompt of embeddings no mask: give prompts of one length.")
-        return self.decoder.prompt_embeds(cast(torch.LongTensor, ids), latents)
 
 
 __all__ = ["LatentOutput", "VAEModel", "VAEOutput"]
