@@ -74,6 +74,9 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
     assert (metrics["cll_is"], metrics["cll_mc"]) == (-metrics["iw_nll"], -metrics["mc_nll"])
     assert (metrics["cll_is_error"], metrics["cll_mc_error"]) == (metrics["iw_nll_error"], metrics["mc_nll_error"])
     assert metrics["cll_exact"] == -math.log(16)
+    for figures in (metrics, metrics["baseline"]):
+        # Of as many tokens, EOS counted, as the test's replies have.
+        assert figures["ppl_per_token_iw"] == pytest.approx(math.exp(figures["iw_nll"] * 4 / figures["tokens"]))
     assert json.loads((output / "metrics.json").read_text()) == metrics
     expected = {
         "config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "training.png",

@@ -15,6 +15,7 @@ from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
 from .generation import generate_texts
 from .likelihood import LikelihoodEvaluator, likelihood_metrics
+from .perplexity import count_tokens_and_words, perplexities
 
 
 @dataclass
@@ -48,11 +49,13 @@ class HeldOutPairs:
 
     def measure(self, model: VAEModel) -> tuple[dict[str, Any], list[list[str]]]:
         """
-        Bounds on the likelihood of the first targets, `references_cut` (the share of these that is longer than
-        `max_target_length`), and the score of greedy outputs that differ by z, drawn from the prior; and these outputs.
+        Bounds on the likelihood of the first targets, the perplexities that these are, `references_cut` (the share of targets that
+        is longer than `max_target_length`), and the score of greedy outputs that differ by z, drawn from the prior; and these
+        outputs.
         """
         evaluator = self._evaluator(model)
         metrics = likelihood_metrics(evaluator, self.importance_samples, self.seed)
+        metrics.update(self._perplexities(evaluator, metrics))
         metrics["references_cut"] = evaluator.share_cut()
         outputs = self._generate(model, do_sample=False)
         return {**metrics, **self.score(outputs)}, outputs
@@ -63,17 +66,24 @@ class HeldOutPairs:
         outputs are beams; the figures of samples in their place stand under `sampling`.
         """
         zeros = torch.zeros(len(self.pairs), 1, model.config.latent_size)
-        nll = self._evaluator(model).nll(zeros).mean().item()
+        evaluator = self._evaluator(model)
+        nll = evaluator.nll(zeros).mean().item()
         names = ("iw_nll", "mc_nll", "reconstruction", "nll_posterior", "nll_prior", "nll_shuffled", "nll_zero")
+        likelihood = {"elbo": -nll, "kl": 0.0, **dict.fromkeys(names, nll)}
         beams = self.score(self._generate(model, latents=zeros, num_beams=self.num_outputs, do_sample=False))
         set_seed(self.seed)
         sampling = self.score(self._generate(model, latents=zeros, do_sample=True, top_k=0))
-        return {"elbo": -nll, "kl": 0.0, **dict.fromkeys(names, nll), **beams, "sampling": sampling}
+        return {**likelihood, **self._perplexities(evaluator, likelihood), **beams, "sampling": sampling}
 
     def distributions(self, model: VAEModel) -> tuple[DiagonalGaussian, DiagonalGaussian]:
         """q(z|x,y) of each first target, and the prior of its source, one row each."""
         evaluator = self._evaluator(model)
         return evaluator.posterior(), evaluator.prior()
+
+    @staticmethod
+    def _perplexities(evaluator: LikelihoodEvaluator, metrics: dict[str, float]) -> dict[str, float]:
+        counts = count_tokens_and_words(evaluator)
+        return {**counts, **perplexities(metrics, len(evaluator), **counts)}
 
     def _evaluator(self, model: VAEModel) -> LikelihoodEvaluator:
         first_targets = [targets[0] for targets in self.pairs["targets"]]
