@@ -19,10 +19,10 @@ from hf_vae.configuration_vae import LATENT_INJECTIONS, check_choice
 
 from .cases import CASES, DEFAULTS
 from .comparison import Row, set_up
-from .models import SIZES
 from .options import DTYPES, Options
 from .profiles import write_profiles
 from .report import figure, markdown, write_json
+from .sizes import SIZES
 
 
 def parser() -> argparse.ArgumentParser:

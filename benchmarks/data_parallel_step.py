@@ -14,8 +14,9 @@ import time
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from .models import SIZES, make_vae, tokens
+from .models import make_vae, tokens
 from .options import Options
+from .sizes import SIZES
 
 STEPS = 5
 

@@ -11,7 +11,7 @@ import torch
 
 from hf_vae.configuration_vae import LATENT_INJECTIONS, check_choice
 
-from .models import SIZES
+from .sizes import SIZES
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
 
@@ -20,7 +20,7 @@ DTYPES = {"float32": None, "bfloat16": torch.bfloat16}
 class Options:
     """
     Args:
-        sizes (`tuple[str, ...]`): of the models, keys of `benchmarks.models.SIZES`; cases that need one size take the first.
+        sizes (`tuple[str, ...]`): of the models, keys of `benchmarks.sizes.SIZES`; cases that need one size take the first.
         latent_injection (`tuple[str, ...]`): how z enters the decoder.
         dtype (`str`): `"float32"`, or `"bfloat16"`, under autocast on both sides.
         threads (`int`): of torch.

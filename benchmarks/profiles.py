@@ -8,8 +8,9 @@ from pathlib import Path
 from torch.profiler import ProfilerActivity, profile
 
 from .cases import generation, importance_bound, training_step
-from .models import SIZES, make_vae
+from .models import make_vae
 from .options import Options
+from .sizes import SIZES
 
 ROWS = 25
 

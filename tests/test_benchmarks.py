@@ -10,9 +10,9 @@ from transformers import GPT2LMHeadModel
 from benchmarks.__main__ import main, settle
 from benchmarks.cases import CASES, DEFAULTS, langvae, quality, ragged_text, scaling
 from benchmarks.comparison import Row, compare, interleave, interquartile_range, skipped, summarise
-from benchmarks.models import SIZES
 from benchmarks.options import Options
 from benchmarks.report import markdown
+from benchmarks.sizes import SIZES
 
 FIELDS = {"case", "ours", "theirs", "ratio", "spread", "unit", "against", "target", "better", "repeats", "note", "reached"}
 TOY = Options(sizes=("toy",), threads=1, repeats=2, quick=True)

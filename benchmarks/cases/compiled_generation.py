@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 
 from ..comparison import Row, compare
-from ..models import SIZES, make_vae
+from ..models import make_vae
 from ..options import Options
+from ..sizes import SIZES
 from . import generation
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 
 from ..comparison import Row, compare
-from ..models import BOS, SIZES, make_decoder, make_vae
+from ..models import BOS, make_decoder, make_vae
 from ..options import Options
+from ..sizes import SIZES
 
 NEW_TOKENS = 16
 

@@ -15,8 +15,9 @@ from hf_vae.training.from_scratch import train_tokenizers
 
 from ..comparison import Row, compare, interleave, seconds, summarise
 from ..isolated import peak_memory
-from ..models import SIZES, make_decoder, make_vae, read_before
+from ..models import make_decoder, make_vae, read_before
 from ..options import Options
+from ..sizes import SIZES
 
 SAMPLES = 500
 ROWS = (32, 64, 128, 256, 512)

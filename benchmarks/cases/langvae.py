@@ -18,8 +18,9 @@ from hf_vae.training.from_scratch import train_tokenizers
 
 from ..comparison import Row, interleave, skipped, summarise
 from ..isolated import ROOT, environment
-from ..models import SIZES, make_vae
+from ..models import make_vae
 from ..options import Options
+from ..sizes import SIZES
 from .quality import corpus
 
 # What LangVAE's own example sets.

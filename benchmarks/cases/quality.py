@@ -15,8 +15,8 @@ from hf_vae.evaluation import LikelihoodEvaluator
 from hf_vae.training.from_scratch import small_configs, train_tokenizers
 
 from ..comparison import Row
-from ..models import SIZES
 from ..options import Options
+from ..sizes import SIZES
 
 # Of `--synthetic_dir`, nats per sentence, from its generator.
 SYNTHETIC_ENTROPY = 30.1

@@ -14,8 +14,9 @@ from hf_vae.data import grammar, load_texts
 from hf_vae.training.from_scratch import train_tokenizers
 
 from ..comparison import Row, interleave, seconds, summarise
-from ..models import SIZES, make_vae
+from ..models import make_vae
 from ..options import Options
+from ..sizes import SIZES
 
 MAX_LENGTH = 64
 # The Trainer's sampler sorts 50 batches at a time, of fewer texts a fourth: as many are drawn as a training has, and some measured.

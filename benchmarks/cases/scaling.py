@@ -14,8 +14,9 @@ import torch
 
 from ..comparison import Row, interleave, seconds, summarise
 from ..isolated import ROOT, environment
-from ..models import BOS, SIZES, Size, make_decoder, make_vae
+from ..models import BOS, make_decoder, make_vae
 from ..options import Options
+from ..sizes import SIZES, Size
 from . import generation, training_step
 
 POINTS: dict[str, Sequence[int]] = {

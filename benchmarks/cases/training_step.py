@@ -8,8 +8,9 @@ import torch
 
 from ..comparison import Row, compare, interleave, summarise
 from ..isolated import peak_memory
-from ..models import SIZES, make_cvae, make_decoder, make_encoder, make_vae, read_before, tokens
+from ..models import make_cvae, make_decoder, make_encoder, make_vae, read_before, tokens
 from ..options import Options
+from ..sizes import SIZES
 
 Step = Callable[[], object]
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from ..comparison import Row, compare, interleave, summarise
 from ..isolated import peak_memory
-from ..models import SIZES, make_vae, tokens
+from ..models import make_vae, tokens
 from ..options import Options
+from ..sizes import SIZES
 
 WORDS = 50257
 
