@@ -17,9 +17,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
-# Logits held at once: in float32 16 MiB.
+# Logits from which on it pays: in float32 16 MiB.
 CHUNK = 2**22
-# A matrix product of fewer rows would read the layer's weights more often than it uses them.
 LEAST_ROWS = 64
 
 
@@ -47,6 +46,14 @@ class LinearNats(torch.autograd.Function):
         return *(None if each is None else each * factor.to(each.dtype) for each in (of_states, of_weight, of_bias)), None
 
 
+def rows_at_once(weight: torch.Tensor) -> int:
+    """
+    So many rows as make `CHUNK` logits, or as the layer has inputs: each chunk reads its weights and writes their gradient, so that
+    fewer rows would spend their time there, and more would need more memory than the weights do.
+    """
+    return max(LEAST_ROWS, CHUNK // len(weight), weight.shape[1])
+
+
 def _in_chunks(states, weight, bias, targets, factors, wanted) -> list[torch.Tensor | None]:
     """Nats of each token, and the gradients of their sum, each times its factor, for those of the first three that are `wanted`."""
     accumulated = torch.promote_types(weight.dtype, torch.float32)
@@ -54,7 +61,7 @@ def _in_chunks(states, weight, bias, targets, factors, wanted) -> list[torch.Ten
     of_weight = torch.zeros_like(weight, dtype=accumulated) if wanted[1] else None
     of_bias = torch.zeros_like(bias, dtype=accumulated) if wanted[2] else None
     nats = torch.empty(len(targets), device=states.device)
-    rows = max(LEAST_ROWS, CHUNK // len(weight))
+    rows = rows_at_once(weight)
     for start in range(0, len(targets), rows):
         part = slice(start, start + rows)
         words = targets[part].unsqueeze(1)

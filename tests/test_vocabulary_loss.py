@@ -29,7 +29,15 @@ BENDING = {
 def every_vocabulary_is_large(monkeypatch):
     """Five tokens at a time, so that several chunks, the last of them smaller, are added up."""
     monkeypatch.setattr(vocabulary_loss, "CHUNK", 1)
-    monkeypatch.setattr(vocabulary_loss, "LEAST_ROWS", 5)
+    monkeypatch.setattr(vocabulary_loss, "rows_at_once", lambda weight: 5)
+
+
+def test_a_chunk_holds_no_more_than_the_layer_unless_that_is_small(monkeypatch):
+    monkeypatch.undo()
+    rows = {
+        shape: vocabulary_loss.rows_at_once(torch.empty(shape, device="meta")) for shape in ((50257, 768), (50257, 32), (300, 16))
+    }
+    assert rows == {(50257, 768): 768, (50257, 32): 83, (300, 16): 2**22 // 300}
 
 
 def loss_and_gradients(model, batch, **options) -> tuple[torch.Tensor, dict[str, torch.Tensor], object]:

@@ -18,7 +18,7 @@ from hf_vae.training.from_scratch import train_tokenizers
 
 from ..comparison import Row, interleave, skipped, summarise
 from ..isolated import ROOT, environment
-from ..models import make_vae
+from ..models import EOS, make_vae
 from ..options import Options
 from ..sizes import SIZES
 from .quality import corpus
@@ -165,7 +165,7 @@ def run(options: Options) -> Iterator[Row]:
 
             def generate(batch=batch) -> float:
                 start = time.perf_counter()
-                ends = EndAt(lengths[torch.randperm(len(lengths))[:batch]], processor.tokenizer.eos_token_id)
+                ends = EndAt(lengths[torch.randperm(len(lengths))[:batch]], EOS)
                 model.generate(
                     num_samples=batch, do_sample=False, max_new_tokens=MAX_LENGTH, logits_processor=LogitsProcessorList([ends])
                 )
