@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def measure(options: Options, axis: str, points: Sequence[int]) -> tuple[list[li
 
 def plot(file: Path, axis: str, points: Sequence[int], sides: Sequence[Sequence[float]], names: Sequence[str]) -> None:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, ScalarFormatter
 
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
@@ -72,6 +74,12 @@ def plot(file: Path, axis: str, points: Sequence[int], sides: Sequence[Sequence[
         axes.plot(points, values, marker="o", label=label)
     axes.set(xlabel=axis, ylabel="seconds", xscale="log", yscale="log", xticks=points, xticklabels=points)
     axes.minorticks_off()
+    # A decade at least, so that what does not grow looks flat.
+    costs = [cost for values in sides for cost in values]
+    middle, reach = math.sqrt(min(costs) * max(costs)), max(math.sqrt(10), 1.3 * math.sqrt(max(costs) / min(costs)))
+    axes.set_ylim(middle / reach, middle * reach)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
     axes.legend()
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)
