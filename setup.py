@@ -38,7 +38,7 @@ setup(
         "huggingface_hub>=1.31.0",
         "Jinja2>=3.1.6",
         "nltk>=3.8",
-        "peft>=0.18.0",
+        "peft>=0.20.0",
         "sacrebleu>=2.3.0",
         "scikit-learn>=1.5.0",
         "torch>=2.13.0",
