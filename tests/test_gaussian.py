@@ -6,6 +6,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from hf_vae import DiagonalGaussian
 from hf_vae.gaussian import LOGVAR_RANGE, free_bits_per_dimension, free_bits_total
+from hf_vae.gaussian_head import FixedScaleBatchNorm
 
 
 @pytest.fixture
@@ -80,3 +81,11 @@ def test_free_bits_are_a_floor_without_gradient(shaper, expected, gradient):
     torch.testing.assert_close(shaped, torch.tensor(expected))
     shaped.sum().backward()
     assert kl.grad.tolist() == gradient
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-4])
+def test_batch_norm_holds_its_bound_however_small_the_encoder_makes_its_means(spread):
+    norm = FixedScaleBatchNorm(4, gamma=0.6, dtype=torch.float32).train()
+    means = norm(0.3 + spread * torch.randn(64, 4, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(means.std(0, unbiased=False), torch.full((4,), 0.6), atol=1e-3, rtol=0)
+    assert (means.square().sum(-1) / 2).mean() >= 4 * 0.6**2 / 2 - 1e-2
