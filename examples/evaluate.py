@@ -73,7 +73,9 @@ class EvaluationArguments:
     importance_samples: int = field(default=100, metadata={"help": "Samples of z in the importance-weighted bound."})
     refine_steps: int = field(default=0, metadata={"help": "Gradient steps on each example's own posterior; 0 leaves it out."})
     batch_size: int = field(default=64, metadata={"help": "Examples at once."})
-    chunk: int = field(default=4, metadata={"help": "Samples of z of each example decoded at once."})
+    chunk: int | None = field(
+        default=None, metadata={"help": "Samples of z of each example decoded at once; 1 on a CPU, 8 elsewhere."}
+    )
     seed: int = field(default=0, metadata={"help": "Of all noise."})
     output_file: str | None = field(default=None, metadata={"help": "JSON file for the figures."})
     compare_with: list[str] = field(

@@ -5,11 +5,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import (
-    GenerationConfig,
-    PreTrainedModel,
-    initialization,
-)
+from transformers import GenerationConfig, PreTrainedModel, initialization
 from transformers.utils import ModelOutput
 
 from .bag_of_words import BagOfWordsHead
