@@ -409,7 +409,7 @@ def test_the_multiplier_is_rmsprop_s_under_a_softplus(vae_processor, tmp_path):
     assert look.seen["step_begin"][0] == pytest.approx(1 - 1.01)
     for step, log in enumerate(logs):
         optimizer.zero_grad()
-        (torch.nn.functional.softplus(raw) * (3.0 - log["kl"])).backward()
+        (torch.nn.functional.softplus(raw) * (3.0 - min(log["kl"], 6.0))).backward()
         optimizer.step()
         expected = torch.nn.functional.softplus(raw).item()
         assert look.seen["step_end"][step] == pytest.approx(expected, rel=1e-9)
@@ -433,6 +433,22 @@ def test_the_constraint_lifts_the_kl_to_the_rate_and_then_lets_go(vae_processor,
     # u rises while the KL is below the rate and falls while it is above.
     for before, after, rate in zip(multipliers, multipliers[1:], rates[1:]):
         assert (after > before) == (rate < 3.0)
+
+
+def test_a_kl_that_leaps_does_not_hold_the_multiplier_still(monkeypatch):
+    # A KL that is rewarded may reach thousands of nats for a few steps; the multiplier must be as quick afterwards as before.
+    travelled = {}
+    for name, leap in (("calm", 4.0), ("leap", 5000.0)):
+        callback = MinimumDesiredRateCallback(rate=2.0)
+        kls = iter([leap] * 5 + [1.0] * 200)
+        monkeypatch.setattr(callback._step, "means", lambda kls=kls: {"kl": next(kls)})
+        path = []
+        for _ in range(205):
+            callback.on_step_end(None, None, None)
+            path.append(callback.multiplier)
+        assert path[4] < 1.01 < path[-1]
+        travelled[name] = path[-1] - path[4]
+    assert travelled["leap"] == pytest.approx(travelled["calm"])
 
 
 def test_the_step_s_rate_is_the_mean_over_its_micro_batches(vae_processor, tmp_path, monkeypatch):

@@ -23,8 +23,10 @@ class MinimumDesiredRateCallback(KLWeightCallback, CheckpointedState):
 
     so the KL's weight is \(1 - u\): a negative one, which rewards the KL, while the multiplier is above 1, and towards 1, the ELBO,
     where the constraint does not bind. After every optimiser step u ascends: by RMSprop, as in the authors' code, along
-    \(r - \mathrm{KL}\) with the mean KL per sentence of the whole step over all micro-batches and processes.
-    \(u = \mathrm{softplus}(w)\) with w free. As under any such ascent, the KL swings about the rate before it settles.
+    \(r - \min(\mathrm{KL}, 2r)\) with the mean KL per sentence of the whole step over all micro-batches and processes.
+    \(u = \mathrm{softplus}(w)\) with w free. The KL is cut at twice the rate because nothing bounds it while it is rewarded: one
+    step at thousands of nats would stay in RMSprop's mean square, and hold u still, for the next thousand steps. As under any such
+    ascent, the KL swings about the rate before it settles.
 
     Besides what [`KLAnnealingCallback`] logs (`kl_weight` is 1 - u), every training log gets `rate_multiplier`, u, and
     `rate_violation`, the nats per sentence by which the logged `kl` falls short of the rate. u and its optimiser's state are in the
@@ -81,7 +83,7 @@ class MinimumDesiredRateCallback(KLWeightCallback, CheckpointedState):
             return
         # du/dw of softplus is the sigmoid.
         slope = 0.5 * (1.0 + math.tanh(0.5 * self._raw_multiplier))
-        gradient = slope * (self.rate - means["kl"])
+        gradient = slope * (self.rate - min(means["kl"], 2 * self.rate))
         self._mean_square = SMOOTHING * self._mean_square + (1 - SMOOTHING) * gradient**2
         self._raw_multiplier += self.learning_rate * gradient / (math.sqrt(self._mean_square) + EPSILON)
 
