@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -418,7 +419,8 @@ def test_the_multiplier_is_rmsprop_s_under_a_softplus(vae_processor, tmp_path):
         # The log's weight is the one that the step was trained with.
         assert log["kl_weight"] == look.seen["step_begin"][step]
         if step:
-            assert log["kl_weight"] == pytest.approx(1 - look.seen["step_end"][step - 1])
+            weight = 1 - look.seen["step_end"][step - 1]
+            assert log["kl_weight"] == pytest.approx(weight if logs[step - 1]["kl"] < 3.0 else max(weight, 0.0))
 
 
 def test_the_constraint_lifts_the_kl_to_the_rate_and_then_lets_go(vae_processor, tmp_path):
@@ -433,6 +435,19 @@ def test_the_constraint_lifts_the_kl_to_the_rate_and_then_lets_go(vae_processor,
     # u rises while the KL is below the rate and falls while it is above.
     for before, after, rate in zip(multipliers, multipliers[1:], rates[1:]):
         assert (after > before) == (rate < 3.0)
+
+
+def test_a_kl_above_the_rate_is_not_rewarded(vae_processor, tmp_path):
+    # A multiplier far above 1, which nothing brings down within these steps.
+    callback = MinimumDesiredRateCallback(3.0, learning_rate=1e-9, initial_multiplier=3.0)
+    trainer = trainer_for(vae_processor, tmp_path, [callback], max_steps=12, per_device_train_batch_size=8)
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    weights = [(before["kl"], after["kl_weight"]) for before, after in pairwise(logs)]
+    assert logs[0]["kl_weight"] == pytest.approx(-2.0)
+    assert {kl < 3.0 for kl, _ in weights} == {True, False}
+    for kl, weight in weights:
+        assert weight == pytest.approx(-2.0 if kl < 3.0 else 0.0)
 
 
 def test_a_kl_that_leaps_does_not_hold_the_multiplier_still(monkeypatch):

@@ -23,10 +23,13 @@ class MinimumDesiredRateCallback(KLWeightCallback, CheckpointedState):
 
     so the KL's weight is \(1 - u\): a negative one, which rewards the KL, while the multiplier is above 1, and towards 1, the ELBO,
     where the constraint does not bind. After every optimiser step u ascends: by RMSprop, as in the authors' code, along
-    \(r - \min(\mathrm{KL}, 2r)\) with the mean KL per sentence of the whole step over all micro-batches and processes.
-    \(u = \mathrm{softplus}(w)\) with w free. The KL is cut at twice the rate because nothing bounds it while it is rewarded: one
-    step at thousands of nats would stay in RMSprop's mean square, and hold u still, for the next thousand steps. As under any such
-    ascent, the KL swings about the rate before it settles.
+    \(r - \mathrm{KL}\) with the mean KL per sentence of the whole step over all micro-batches and processes.
+    \(u = \mathrm{softplus}(w)\) with w free. As under any such ascent, the KL swings about the rate before it settles.
+
+    Nothing bounds a KL that is rewarded: in the tens of steps that u needs to fall below 1 it reaches 100,000 nats, from which an
+    encoder does not recover. So the KL is rewarded only while it is below the rate (after a step above it the weight is at least
+    0, which makes an autoencoder), and u's ascent sees no more than twice the rate, lest one leap fill RMSprop's mean square and
+    hold u still for a thousand steps.
 
     Besides what [`KLAnnealingCallback`] logs (`kl_weight` is 1 - u), every training log gets `rate_multiplier`, u, and
     `rate_violation`, the nats per sentence by which the logged `kl` falls short of the rate. u and its optimiser's state are in the
@@ -53,10 +56,11 @@ class MinimumDesiredRateCallback(KLWeightCallback, CheckpointedState):
         self._step = LossParts(("kl",))
         self._raw_multiplier: float
         self._mean_square: float
+        self._kl: float
         self.begin()
 
     def start(self) -> dict[str, float]:
-        return {"_raw_multiplier": math.log(math.expm1(self.initial_multiplier)), "_mean_square": 0.0}
+        return {"_raw_multiplier": math.log(math.expm1(self.initial_multiplier)), "_mean_square": 0.0, "_kl": 0.0}
 
     @property
     def multiplier(self) -> float:
@@ -64,7 +68,8 @@ class MinimumDesiredRateCallback(KLWeightCallback, CheckpointedState):
         return max(self._raw_multiplier, 0.0) + math.log1p(math.exp(-abs(self._raw_multiplier)))
 
     def weight(self, state: TrainerState) -> float:
-        return 1.0 - self.multiplier
+        weight = 1.0 - self.multiplier
+        return weight if self._kl < self.rate else max(weight, 0.0)
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         super().on_train_begin(args, state, control, model=model, **kwargs)
@@ -81,9 +86,10 @@ class MinimumDesiredRateCallback(KLWeightCallback, CheckpointedState):
         means = self._step.means()
         if not means:
             return
+        self._kl = means["kl"]
         # du/dw of softplus is the sigmoid.
         slope = 0.5 * (1.0 + math.tanh(0.5 * self._raw_multiplier))
-        gradient = slope * (self.rate - min(means["kl"], 2 * self.rate))
+        gradient = slope * (self.rate - min(self._kl, 2 * self.rate))
         self._mean_square = SMOOTHING * self._mean_square + (1 - SMOOTHING) * gradient**2
         self._raw_multiplier += self.learning_rate * gradient / (math.sqrt(self._mean_square) + EPSILON)
 
