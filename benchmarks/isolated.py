@@ -29,6 +29,11 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
+# glibc keeps freed blocks for itself as it happens to see fit, which moved a peak by tens of MiB from one run to the next: give
+# what is larger than a page or two back at once, so that a peak is what was in use.
+EXACT_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+
+
 def resident() -> float:
     """MiB that this process holds now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -50,7 +55,7 @@ def peak_memory(case: str, function: str, options: Options, **arguments) -> floa
         RuntimeError: the process failed; with what it said last.
     """
     command = [sys.executable, "-m", "benchmarks.isolated", case, function, json.dumps(asdict(options)), json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment() | EXACT_MALLOC, cwd=ROOT)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[2:5])} failed: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -43,7 +43,7 @@ def run(options: Options) -> Iterator[Row]:
                     theirs,
                     options,
                     # What takes long disturbs little.
-                    repeats=options.repeats if rows < 512 else min(options.repeats, 3),
+                    repeats=options.repeats if rows < 512 else (options.repeats + 1) // 2,
                     against="the decoder's generate",
                     target=1.03,
                 )

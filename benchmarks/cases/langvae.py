@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from hf_vae.training.from_scratch import train_tokenizers
 
 from ..comparison import Row, interleave, skipped, summarise
 from ..isolated import ROOT, environment
-from ..models import EOS, make_vae
+from ..models import BOS, EOS, make_decoder, make_vae
 from ..options import Options
 from ..sizes import SIZES
 from .quality import corpus
@@ -159,25 +160,29 @@ def run(options: Options) -> Iterator[Row]:
             measured = interleave(epoch_of(model, loader(of_rows), options, dtype), lambda: peer.ask("train"), repeats)
             case = f"training, {what}, {name}"
             yield summarise(case, *measured, per=len(texts), unit="sentences/s", against=against, target=target)
-        model = make_vae(size, options).eval()
+        model, bare = make_vae(size, options).eval(), make_decoder(size, options).eval()
         lengths = torch.tensor([len(labels) for labels in features["labels"]])
-        for batch, target in ((1, 2.5), (50, 4.0)):
-
-            def generate(batch=batch) -> float:
-                start = time.perf_counter()
-                ends = EndAt(lengths[torch.randperm(len(lengths))[:batch]], EOS)
-                model.generate(
-                    num_samples=batch, do_sample=False, max_new_tokens=MAX_LENGTH, logits_processor=LogitsProcessorList([ends])
-                )
-                return time.perf_counter() - start
-
-            measured = interleave(generate, lambda batch=batch: peer.ask(f"generate {batch}"), options.repeats, warm_up=2)
-            yield summarise(
-                f"generation, greedy, batch {batch}, {name}",
-                *measured,
-                per=batch,
-                unit="sentences/s",
-                against=f"LangVAE, always {MAX_LENGTH} tokens",
-                target=target,
-                note="ours end where the corpus' sentences end",
+        for batch, required in ((1, 2.5), (50, 4.0)):
+            start = torch.full((batch, 1), BOS, device=options.device)
+            decoders = (
+                ("generation", partial(model.generate, num_samples=batch), required),
+                ("generation by the bare decoder", partial(bare.generate, start, attention_mask=torch.ones_like(start)), None),
             )
+            for what, decode, target in decoders:
+
+                def generate(decode=decode, batch=batch) -> float:
+                    begin = time.perf_counter()
+                    ends = EndAt(lengths[torch.randperm(len(lengths))[:batch]], EOS)
+                    decode(do_sample=False, max_new_tokens=MAX_LENGTH, logits_processor=LogitsProcessorList([ends]))
+                    return time.perf_counter() - begin
+
+                measured = interleave(generate, lambda batch=batch: peer.ask(f"generate {batch}"), options.repeats, warm_up=2)
+                yield summarise(
+                    f"{what}, greedy, batch {batch}, {name}",
+                    *measured,
+                    per=batch,
+                    unit="sentences/s",
+                    against=f"LangVAE, always {MAX_LENGTH} tokens",
+                    target=target,
+                    note="ours end where the corpus' sentences end",
+                )
