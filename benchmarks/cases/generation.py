@@ -42,8 +42,8 @@ def run(options: Options) -> Iterator[Row]:
                     ours,
                     theirs,
                     options,
-                    # What takes long disturbs little.
-                    repeats=options.repeats if rows < 512 else (options.repeats + 1) // 2,
+                    # A tenth of a second is soon disturbed; more pairs of it cost little.
+                    repeats=options.repeats if options.quick or rows >= 512 else 4 * options.repeats,
                     against="the decoder's generate",
                     target=1.03,
                 )
