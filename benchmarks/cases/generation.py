@@ -43,7 +43,7 @@ def run(options: Options) -> Iterator[Row]:
                     theirs,
                     options,
                     # A tenth of a second is soon disturbed; more pairs of it cost little.
-                    repeats=options.repeats if options.quick or rows >= 512 else 4 * options.repeats,
+                    repeats=options.repeats if options.quick or rows > 512 else 4 * options.repeats,
                     against="the decoder's generate",
                     target=1.03,
                 )
