@@ -30,7 +30,7 @@ def environment() -> dict[str, str]:
 
 
 # glibc keeps freed blocks for itself as it happens to see fit, which moved a peak by tens of MiB from one run to the next: give
-# what is larger than a page or two back at once, so that a peak is what was in use.
+# blocks of 64 KiB and more back at once, so that a peak is what was in use.
 EXACT_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
 

@@ -24,7 +24,7 @@ class Options:
         latent_injection (`tuple[str, ...]`): how z enters the decoder.
         dtype (`str`): `"float32"`, or `"bfloat16"`, under autocast on both sides.
         threads (`int`): of torch.
-        repeats (`int`): pairs of measurements of a comparison.
+        repeats (`int`): pairs of measurements of a comparison; short ones of `generate` take four times as many, long ones fewer.
         device (`str`): `"cpu"` or `"cuda"`.
         quick (`bool`): fewer and smaller measurements.
         seed (`int`): of weights, data and z.

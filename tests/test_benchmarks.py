@@ -11,11 +11,10 @@ from transformers import GPT2LMHeadModel
 from benchmarks.__main__ import main, settle
 from benchmarks.cases import CASES, DEFAULTS, langvae, quality, ragged_text, scaling
 from benchmarks.comparison import Row, compare, interleave, interquartile_range, skipped, summarise
-from benchmarks.models import make_vae
+from benchmarks.models import make_decoder, make_vae
 from benchmarks.options import Options
 from benchmarks.report import markdown
 from benchmarks.sizes import SIZES
-from hf_vae import VAEModel
 
 FIELDS = {"case", "ours", "theirs", "ratio", "spread", "unit", "against", "target", "better", "repeats", "note", "reached"}
 TOY = Options(sizes=("toy",), threads=1, repeats=2, quick=True)
@@ -207,20 +206,33 @@ def test_the_rows_against_langvae(monkeypatch):
         close = staticmethod(lambda: None)
 
     monkeypatch.setattr(langvae, "MAX_LENGTH", 100)
-    longest = []
+    longest: dict = {}
 
-    class Watched(VAEModel):
-        def generate(self, *args, **kwargs):
-            sequences = super().generate(*args, **kwargs)
-            longest.append(sequences.shape[1] - 1)
-            return sequences
+    def watched(make):
+        """What it makes, telling how long its texts are."""
 
-    monkeypatch.setattr(langvae, "make_vae", lambda size, options: Watched(make_vae(size, options).config))
+        def made(size, options):
+            model = make(size, options)
+            generate = model.generate
+
+            def watching(*args, **kwargs):
+                sequences = generate(*args, **kwargs)
+                longest[make].append(sequences.shape[1] - 1)
+                return sequences
+
+            model.generate = watching
+            return model
+
+        return made
+
+    for make in (make_vae, make_decoder):
+        longest[make] = []
+        monkeypatch.setattr(langvae, make.__name__, watched(make))
     monkeypatch.setattr(langvae, "Peer", Slow)
     rows = list(langvae.run(Options(sizes=("toy",), threads=1, repeats=1, quick=True, langvae_python=sys.executable)))
     assert [row.theirs for row in rows] == [200.0, 200.0, 200.0, 1.0, 1.0, 50.0, 50.0]
     # Ours stop where the texts stop, and not where the peer does.
-    assert longest and max(longest) < langvae.MAX_LENGTH
+    assert all(lengths and max(lengths) < langvae.MAX_LENGTH for lengths in longest.values())
     assert all(row.ratio == pytest.approx(row.ours / row.theirs) for row in rows)
 
 

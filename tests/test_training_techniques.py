@@ -497,7 +497,7 @@ def techniques(name, processor):
         "denoising": lambda: [DenoisingCallback(TokenNoise(drop=0.3, substitute=0.2, shuffle=2), processor.encoder_tokenizer)],
         "aggressive": lambda: [AggressiveEncoderCallback(max_inner_steps=3, check_every=1), KLAnnealingCallback()],
         "reset": lambda: [DecoderResetCallback(4)],
-        "rate": lambda: [MinimumDesiredRateCallback(2.0, learning_rate=0.3)],
+        "rate": lambda: [MinimumDesiredRateCallback(2.0, learning_rate=0.03, initial_multiplier=3.0)],
     }[name]()
 
 

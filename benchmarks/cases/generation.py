@@ -42,7 +42,7 @@ def run(options: Options) -> Iterator[Row]:
                     ours,
                     theirs,
                     options,
-                    # A tenth of a second is soon disturbed; more pairs of it cost little.
+                    # What takes less than a second is soon disturbed.
                     repeats=options.repeats if options.quick or rows > 512 else 4 * options.repeats,
                     against="the decoder's generate",
                     target=1.03,

@@ -112,7 +112,7 @@ def run(options: Options) -> Iterator[Row]:
     if options.device == "cpu":
         sentences = SIZES[name].batch
         one, two = interleave(
-            lambda: data_parallel(options, 1, sentences), lambda: data_parallel(options, 2, sentences), 1 if options.quick else 3, 0
+            lambda: data_parallel(options, 1, sentences), lambda: data_parallel(options, 2, sentences), options.repeats
         )
         case = f"training step, 2 processes of one thread against 1, {name}"
         if options.plots:

@@ -21,19 +21,19 @@ class MinimumDesiredRateCallback(KLWeightCallback, CheckpointedState):
 
     \(\mathcal L = \mathrm{reconstruction} + \mathrm{KL} + u\,(r - \mathrm{KL}), \qquad u \ge 0,\)
 
-    so the KL's weight is \(1 - u\): a negative one, which rewards the KL, while the multiplier is above 1, and towards 1, the ELBO,
-    where the constraint does not bind. After every optimiser step u ascends: by RMSprop, as in the authors' code, along
-    \(r - \mathrm{KL}\) with the mean KL per sentence of the whole step over all micro-batches and processes.
+    so the KL's weight is \(1 - u\): a negative one, which rewards the KL, while the multiplier is above 1 (but see below), and
+    towards 1, the ELBO, where the constraint does not bind. After every optimiser step u ascends: by RMSprop, as in the authors'
+    code, along \(r - \mathrm{KL}\) with the mean KL per sentence of the whole step over all micro-batches and processes.
     \(u = \mathrm{softplus}(w)\) with w free. As under any such ascent, the KL swings about the rate before it settles.
 
-    Nothing bounds a KL that is rewarded: in the tens of steps that u needs to fall below 1 it reaches 100,000 nats, from which an
-    encoder does not recover. So the KL is rewarded only while it is below the rate (after a step above it the weight is at least
-    0, which makes an autoencoder), and u's ascent sees no more than twice the rate, lest one leap fill RMSprop's mean square and
-    hold u still for a thousand steps.
+    Nothing bounds a KL that is rewarded: in the tens of steps that u needs to fall below 1 it can grow past what an encoder
+    recovers from. So the KL is rewarded only while it is below the rate (after a step at or above it the weight is at least 0,
+    which makes an autoencoder), and u's ascent sees no more than twice the rate, lest one leap fill RMSprop's mean square and hold
+    u still for a thousand steps.
 
-    Besides what [`KLAnnealingCallback`] logs (`kl_weight` is 1 - u), every training log gets `rate_multiplier`, u, and
-    `rate_violation`, the nats per sentence by which the logged `kl` falls short of the rate. u and its optimiser's state are in the
-    checkpoints; a resumed run continues them exactly.
+    Besides what [`KLAnnealingCallback`] logs, every training log gets `rate_multiplier`, u, and `rate_violation`, the nats per
+    sentence by which the logged `kl` falls short of the rate. u, its optimiser's state and the last KL are in the checkpoints; a
+    resumed run continues them exactly.
 
     Args:
         rate (`float`): r, nats per sentence.
