@@ -34,9 +34,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--latent_injection", default=["embedding"], help=ways, **some)
     parse.add_argument("--dtype", default="float32", help=f"Of {', '.join(DTYPES)}, under autocast on both sides.")
     parse.add_argument("--threads", type=int, default=2)
-    parse.add_argument(
-        "--repeats", type=int, help="Pairs of measurements: 7, with --quick 3; some cases take more or fewer."
-    )
+    parse.add_argument("--repeats", type=int, help="Pairs of measurements: 7, with --quick 3; some cases take more or fewer.")
     parse.add_argument("--device", default="cpu", help="cpu or cuda")
     parse.add_argument("--seed", type=int, default=0)
     parse.add_argument("--quick", action="store_true", help="Fewer and smaller measurements, of the small size alone.")
