@@ -78,6 +78,15 @@ def test_a_run_s_record_tells_what_was_not_left_at_its_default(tmp_path):
     assert record.training["epochs"] == 3 and "optimiser steps" not in record.training
 
 
+def test_a_card_names_no_folder_of_this_machine(tmp_path):
+    folder = tmp_path / "halves"
+    folder.mkdir()
+    model_args = ModelArguments(encoder_name_or_path=str(folder), decoder_name_or_path="gpt2")
+    training_args = TrainingArguments(output_dir="out", report_to="none", use_cpu=True)
+    record = run_record("examples/train_vae.py", [], model_args, training_args, str(folder), "", metrics={}, measured_on="")
+    assert record.base_models == ["gpt2"] and record.dataset_ids == []
+
+
 def test_figures_are_written_as_json_that_any_parser_reads(tmp_path):
     finite = write_metrics({"ppl": float("inf"), "kl": 1.5, "baseline": {"kl": 0.0}}, tmp_path / "metrics.json")
     assert finite == {"ppl": None, "kl": 1.5, "baseline": {"kl": 0.0}}

@@ -94,8 +94,11 @@ def run_record(
         command=shlex.join(["accelerate", "launch", script, *argv]),
         dataset=f"`{Path(train_file).name}`" if train_file else embedded_corpus,
         training=settings,
-        base_models=[name for name in (model_args.encoder_name_or_path, model_args.decoder_name_or_path) if name],
-        dataset_ids=[train_file] if train_file and not Path(train_file).suffix else [],
+        # A folder of this machine is nobody else's repository, and the Hub refuses a card that names one.
+        base_models=[
+            name for name in (model_args.encoder_name_or_path, model_args.decoder_name_or_path) if name and not Path(name).exists()
+        ],
+        dataset_ids=[train_file] if train_file and not (Path(train_file).suffix or Path(train_file).exists()) else [],
         # Of other data and other weights only their owners can say.
         license=None if train_file else "apache-2.0",
         language=None if train_file else "en",
