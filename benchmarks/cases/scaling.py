@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -111,9 +112,8 @@ def run(options: Options) -> Iterator[Row]:
         yield summarise(f"growth with {axis} {points[0]} to {points[-1]}, {name}", *growth, unit="×", against=against)
     if options.device == "cpu":
         sentences = SIZES[name].batch
-        one, two = interleave(
-            lambda: data_parallel(options, 1, sentences), lambda: data_parallel(options, 2, sentences), options.repeats
-        )
+        runs = [partial(data_parallel, options, processes, sentences) for processes in (1, 2)]
+        one, two = interleave(*runs, 1 if options.quick else options.repeats)
         case = f"training step, 2 processes of one thread against 1, {name}"
         if options.plots:
             alone, together = statistics.median(one), statistics.median(two)
