@@ -6,7 +6,6 @@ import contextlib
 import json
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from hf_vae import DiagonalGaussian, LatentOutput, VAEDataCollator, VAEModel, VAEProcessor
 from hf_vae.training.from_scratch import train_tokenizers
 
-from ..comparison import Row, interleave, skipped, summarise
+from ..comparison import Row, interleave, seconds, skipped, summarise
 from ..isolated import ROOT, environment
 from ..models import BOS, EOS, make_decoder, make_vae
 from ..options import Options
@@ -82,21 +81,25 @@ class EndAt(LogitsProcessor):
         return scores
 
 
-def epoch_of(model: VAEModel, loader, options: Options, dtype: torch.dtype | None) -> Callable[[], float]:
-    """Seconds of an epoch as a training loop runs it: batches made, forward, backward, clipping, the optimiser's step."""
+def epoch_of(model: VAEModel, loader, options: Options, dtype: torch.dtype | None) -> Callable[[], None]:
+    """An epoch as a training loop runs it: batches made, forward, backward, clipping, the optimiser's step."""
     optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-4)
 
-    def measure() -> float:
-        start = time.perf_counter()
+    def epoch() -> None:
         for batch in loader:
             with contextlib.nullcontext() if dtype is None else torch.autocast(options.device, dtype):
                 model(**batch).loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-        return time.perf_counter() - start
 
-    return measure
+    return epoch
+
+
+def decode_to_lengths(decode: Callable[..., object], lengths: torch.Tensor, batch: int) -> None:
+    """Greedy decoding of so many texts, each ending at a length drawn from `lengths`."""
+    ends = EndAt(lengths[torch.randperm(len(lengths))[:batch]], EOS)
+    decode(do_sample=False, max_new_tokens=MAX_LENGTH, logits_processor=LogitsProcessorList([ends]))
 
 
 def freeze_and_cache(model: VAEModel, features: dict[str, list], collator: VAEDataCollator) -> list[dict]:
@@ -157,7 +160,8 @@ def run(options: Options) -> Iterator[Row]:
             ("everything trained, bfloat16", make_vae(size, options).train(), rows, torch.bfloat16, 2.0),
         ]
         for what, model, of_rows, dtype, target in plans:
-            measured = interleave(epoch_of(model, loader(of_rows), options, dtype), lambda: peer.ask("train"), repeats)
+            epoch = seconds(epoch_of(model, loader(of_rows), options, dtype), options.synchronize)
+            measured = interleave(epoch, partial(peer.ask, "train"), repeats)
             case = f"training, {what}, {name}"
             yield summarise(case, *measured, per=len(texts), unit="sentences/s", against=against, target=target)
         model, bare = make_vae(size, options).eval(), make_decoder(size, options).eval()
@@ -169,14 +173,8 @@ def run(options: Options) -> Iterator[Row]:
                 ("generation by the bare decoder", partial(bare.generate, start, attention_mask=torch.ones_like(start)), None),
             )
             for what, decode, target in decoders:
-
-                def generate(decode=decode, batch=batch) -> float:
-                    begin = time.perf_counter()
-                    ends = EndAt(lengths[torch.randperm(len(lengths))[:batch]], EOS)
-                    decode(do_sample=False, max_new_tokens=MAX_LENGTH, logits_processor=LogitsProcessorList([ends]))
-                    return time.perf_counter() - begin
-
-                measured = interleave(generate, lambda batch=batch: peer.ask(f"generate {batch}"), options.repeats, warm_up=2)
+                generation = seconds(partial(decode_to_lengths, decode, lengths, batch), options.synchronize)
+                measured = interleave(generation, partial(peer.ask, f"generate {batch}"), options.repeats, warm_up=2)
                 yield summarise(
                     f"{what}, greedy, batch {batch}, {name}",
                     *measured,
