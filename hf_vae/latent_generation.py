@@ -75,6 +75,8 @@ class LatentGenerationMixin(GenerationMixin):
         if step > 1:
             average = AverageOverLatents(step)
             model_kwargs["logits_processor"] = LogitsProcessorList([*model_kwargs.get("logits_processor", ()), average])
+        if self.config.inputless:
+            model_kwargs.update(unread_from=context_ids.shape[1], unread_token_id=self.config.word_dropout_token_id)
         output = self.decoder.generate(
             input_ids=context_ids,
             attention_mask=context_mask,
@@ -115,14 +117,16 @@ class LatentGenerationMixin(GenerationMixin):
             token's, in the decoder's dtype.
 
         Raises:
-            ValueError: z or x reaches the decoder in another way than through its prompt, `latents` have another shape, or prompts
-                are of different lengths.
+            ValueError: z or x reaches the decoder in another way than through its prompt, the decoder is inputless, `latents` have
+                another shape, or prompts are of different lengths.
         """
         if self.config.latent_injection != ["prefix"]:
             raise ValueError(
                 f"`latent_injection` is {self.config.latent_injection}: only with 'prefix' alone does z reach the decoder as its "
                 "prompt. Train the model so, or generate with `generate`."
             )
+        if self.config.inputless:
+            raise ValueError("`word_dropout` is 1: the decoder reads no words, and a server would have it read them. Use `generate`.")
         if latents.ndim != 2 or latents.shape[1] != self.config.latent_size:
             raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected (rows, {self.config.latent_size}).")
         conditioning = self.condition(**inputs)

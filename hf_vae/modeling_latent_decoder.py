@@ -307,9 +307,23 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         return cache
 
     def prepare_inputs_for_generation(
-        self, input_ids, next_sequence_length=None, past_key_values=None, inputs_embeds=None, **kwargs
+        self,
+        input_ids,
+        next_sequence_length=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        unread_from=None,
+        unread_token_id=None,
+        **kwargs,
     ):
+        """
+        GenerationMixin's, for whom the cache has z's positions too. From the position `unread_from` on, `unread_token_id` is read in
+        the place of the words.
+        """
         # `inputs_embeds` stands here by name because generation looks for it before it takes any.
+        if unread_from is not None:
+            written = torch.arange(input_ids.shape[1], device=input_ids.device) >= unread_from
+            input_ids = input_ids.masked_fill(written, unread_token_id)
         if next_sequence_length is not None and kwargs.get("is_first_iteration") and past_key_values is not None:
             # Told from the length of the cache, in which z has positions of its own.
             next_sequence_length += self.num_slots if past_key_values.get_seq_length() else 0

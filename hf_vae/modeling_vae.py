@@ -279,7 +279,8 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
 
     def decode(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
         """
-        Logits of y given z, with teacher forcing.
+        Logits of y given z, with teacher forcing. Of the words that the decoder reads, `config.word_dropout` of them are hidden in
+        training; an inputless decoder (a rate of 1) reads none at any time.
 
         Args:
             latents (`torch.Tensor` of shape `(batch, latent_size)`).
@@ -293,7 +294,9 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
         target = labels[:, :-1]
         observed = target != -100
         words = target.masked_fill(~observed, cast(int, self.config.pad_token_id))
-        if self.training and self.config.word_dropout:
+        if self.config.inputless:
+            words = words.masked_fill(observed, cast(int, self.config.word_dropout_token_id))
+        elif self.training and self.config.word_dropout:
             dropped = torch.rand(words.shape, device=words.device) < self.config.word_dropout
             words = words.masked_fill(dropped & observed, cast(int, self.config.word_dropout_token_id))
         context_ids, context_mask, states = self._decoder_context(labels.shape[0], **conditioning)

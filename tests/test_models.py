@@ -253,8 +253,9 @@ def test_each_row_has_its_own_noise():
 # Word dropout -------------------------------------------------------------------------------------------------------------
 
 
-def test_inputless_decoder_reads_neither_words_nor_loses_start_prompt_and_padding(variant):
-    model = make_model(variant, word_dropout=1.0, word_dropout_token_id=UNK).train()
+@pytest.mark.parametrize("training", [True, False])
+def test_inputless_decoder_reads_neither_words_nor_loses_start_prompt_and_padding(variant, training):
+    model = make_model(variant, word_dropout=1.0, word_dropout_token_id=UNK).train(training)
     batch = make_batch(model)
     seen = {}
     model.decoder.lm.get_input_embeddings().register_forward_pre_hook(lambda module, args: seen.update(ids=args[0]))
@@ -388,6 +389,21 @@ def test_from_encoder_decoder_pretrained_keeps_the_parts_weights(variant, tmp_pa
 # Generation ---------------------------------------------------------------------------------------------------------------
 
 GREEDY = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_an_inputless_decoder_does_not_read_what_it_has_written(variant, use_cache):
+    """Each word is then the likeliest one of `decode` at its place, which another text before it would not change."""
+    model = make_model(variant, word_dropout=1.0, word_dropout_token_id=UNK)
+    inputs, latents = generation_inputs(make_batch(model)), torch.randn(3, 4, generator=torch.Generator().manual_seed(5))
+    for num_beams in (1, 3):
+        options = {"num_beams": num_beams, "use_cache": use_cache, "length_penalty": 0.0}
+        written = model.generate(**inputs, latents=latents, **options, **GREEDY)[:, 1:]
+        with torch.no_grad():
+            logits = model.decode(latents, torch.full_like(written, 7), **call_with(model.condition, inputs))
+        # GREEDY asks for eight words, so the end does not come before the last of them.
+        logits[:, :-1, model.config.eos_token_id] = -float("inf")
+        assert torch.equal(written[:, :-1], logits.argmax(-1)[:, :-1])
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])

@@ -58,6 +58,8 @@ def test_what_is_no_prompt_is_refused():
     for injection in ("embedding", ["prefix", "embedding"]):
         with pytest.raises(ValueError, match="only with 'prefix' alone does z reach the decoder as its prompt"):
             make_model("vae", latent_injection=injection).prompt_embeds(latents)
+    with pytest.raises(ValueError, match="`word_dropout` is 1: the decoder reads no words"):
+        make_model("vae", latent_injection="prefix", word_dropout=1.0, word_dropout_token_id=1).prompt_embeds(latents)
     model = make_model("vae", latent_injection="prefix")
     with pytest.raises(ValueError, match=r"`latents` has shape \(2, 5\); expected \(rows, 4\)"):
         model.prompt_embeds(torch.ones(2, 5))
