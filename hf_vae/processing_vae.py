@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
 
 from .configuration_conditional_vae import SOURCE_CONDITIONINGS
 from .configuration_vae import check_choice
@@ -26,6 +26,20 @@ def as_list(name: str, texts: Texts) -> list[str]:
     if bad:
         raise ValueError(f"`{name}` holds no text at position(s) {bad[:10]} (found {texts[bad[0]]!r}).")
     return texts
+
+
+def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+    """
+    `AutoTokenizer.from_pretrained`, for parts that may have been saved without their tokenizer.
+
+    Raises:
+        OSError, ValueError: there is no tokenizer. For several families transformers makes one up that knows special tokens alone
+            and reads every text as nothing.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
+        raise ValueError(f"{name_or_path} holds no tokenizer; save the part's own there, with `tokenizer.save_pretrained`.")
+    return tokenizer
 
 
 class VAEProcessor(ProcessorMixin):

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+import transformers
 from conftest import make_model
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from hf_vae import ParaphraseVAEProcessor, VAEDataCollator, VAEProcessor
+from hf_vae.processing_vae import load_tokenizer
 
 TEXTS = ["the cat sat on the mat", "a dog"]
 TARGETS = ["the mat", "a dog ran in the park"]
@@ -130,6 +132,20 @@ def test_bad_rows_are_named_before_the_model_sees_them(processor):
         collator([{**row, "labels": []}, row])
     with pytest.raises(ValueError, match="Features hold colour"):
         collator([{**row, "colour": [1]}])
+
+
+@pytest.mark.parametrize("family", ["GPT2", "OPT", "GPTNeoX", "Qwen2", "Gemma", "Bert", "Bart", "Llama"])
+def test_a_part_saved_without_its_tokenizer_has_none(family, tmp_path):
+    """transformers makes one up for most of them, which reads every text as nothing."""
+    getattr(transformers, f"{family}Config")().save_pretrained(tmp_path)
+    with pytest.raises((ValueError, OSError)):
+        load_tokenizer(str(tmp_path))
+
+
+def test_a_part_s_own_tokenizer_is_loaded(tokenizers, tmp_path):
+    transformers.GPT2Config().save_pretrained(tmp_path)
+    tokenizers[0].save_pretrained(tmp_path)
+    assert load_tokenizer(str(tmp_path))("a text").input_ids == tokenizers[0]("a text").input_ids
 
 
 def test_a_tokenizer_without_padding_pads_with_eos_and_one_without_eos_is_refused(tokenizers):
