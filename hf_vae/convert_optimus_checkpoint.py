@@ -14,37 +14,55 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, BertConfig, GPT2Config, PreTrainedConfig
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+from transformers import BertConfig, GPT2Config, PreTrainedConfig
 
 from . import VAEConfig, VAEModel, VAEProcessor
 from .configuration_vae import check_choice
+from .processing_vae import load_tokenizer
 
 INJECTIONS = {"memory": ("transformer.linear.weight", "decoder.memory.weight"),
               "embedding": ("transformer.linear_emb.weight", "decoder.project.weight")}  # fmt: skip
 SPECIAL_TOKENS = {"pad_token": "<PAD>", "bos_token": "<BOS>", "eos_token": "<EOS>"}
 
 
-def _read(directory: str | Path, argument: str, expected: str) -> tuple[dict, dict[str, torch.Tensor]]:
-    """A directory's configuration and weights; `expected` is a weight that tells the layout."""
+def _read(directory: str | Path, argument: str, expected: Sequence[str]) -> tuple[dict, dict[str, torch.Tensor]]:
+    """A directory's configuration and weights; `expected` are matrices that tell the layout."""
     directory = Path(directory)
     for name in ("config.json", "pytorch_model.bin"):
         if not (directory / name).is_file():
             raise ValueError(f"`{argument}` {directory} holds no {name}: give a directory as Optimus saves it.")
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"a {type(config).__name__}")
+    except ValueError as error:
+        raise ValueError(
+            f"`{argument}` {directory}: config.json holds no settings by name ({error}); give the file that Optimus saved."
+        ) from error
     try:
         weights = torch.load(directory / "pytorch_model.bin", map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        named = weights.items() if isinstance(weights, dict) else [(type(weights).__name__, weights)]
+        others = [name for name, tensor in named if not (isinstance(name, str) and isinstance(tensor, torch.Tensor))]
+        if others:
+            raise TypeError(f"{others[:3]} are no tensors")
+    # What is no checkpoint fails in as many ways as there are files.
+    except Exception as error:
         raise ValueError(
-            f"`{argument}` {directory}: pytorch_model.bin is no file of tensors alone, and nothing else is read from it ({error})."
+            f"`{argument}` {directory}: pytorch_model.bin is no file of tensors alone, and nothing else is read from it "
+            f"({type(error).__name__}: {error}); give the file that Optimus saved."
         ) from error
-    if not isinstance(weights, dict) or expected not in weights:
-        found = sorted(weights)[:3] if isinstance(weights, dict) else type(weights).__name__
-        raise ValueError(f"`{argument}` {directory} is of another layout: its weights have no {expected!r} (found {found}, …).")
+    missing = [name for name in expected if name not in weights or weights[name].ndim != 2]
+    if missing:
+        raise ValueError(
+            f"`{argument}` {directory} is of another layout: its weights have no {' and no '.join(map(repr, missing))} of two "
+            f"dimensions (found {sorted(weights)[:3]}, …); give a checkpoint of Optimus, and as `--latent_injection` what it was "
+            "trained with."
+        )
     return config, weights
 
 
@@ -63,37 +81,24 @@ def convert(
     Args:
         encoder_dir, decoder_dir (`str` or `Path`): the two directories.
         latent_injection (`Sequence[str]`, defaults to `("memory", "embedding")`): what the checkpoint was trained with; the weights
-            of both are in it either way.
+            of the others need not be in it.
 
     Raises:
-        ValueError: a directory of another layout, a file with more than tensors in it, or halves of different latent sizes.
+        ValueError: a directory of another layout, a file that cannot be read or with more than tensors in it, or halves of
+            different latent sizes.
     """
     for way in latent_injection:
         check_choice("latent_injection", way, tuple(INJECTIONS))
-    encoder_config, encoder_weights = _read(encoder_dir, "--encoder_dir", "linear.weight")
-    decoder_config, decoder_weights = _read(decoder_dir, "--decoder_dir", "transformer.linear.weight")
+    encoder_config, encoder_weights = _read(encoder_dir, "--encoder_dir", ["linear.weight"])
+    chosen = dict(INJECTIONS[way] for way in latent_injection)
+    decoder_config, decoder_weights = _read(decoder_dir, "--decoder_dir", ["transformer.wte.weight", *chosen])
     latent_size = encoder_weights["linear.weight"].shape[0] // 2
-    found = decoder_weights["transformer.linear.weight"].shape[1]
-    if found != latent_size:
-        raise ValueError(f"The encoder's latent has {latent_size} dimensions and the decoder's {found}: no pair.")
+    for name in chosen:
+        found = decoder_weights[name].shape[1]
+        if found != latent_size:
+            raise ValueError(f"The encoder's latent has {latent_size} dimensions and the decoder's {found} ({name}): no pair.")
     vocab_size = decoder_weights["transformer.wte.weight"].shape[0]
     pad, bos, eos = range(vocab_size - 3, vocab_size)
-    model = VAEModel(
-        VAEConfig(
-            encoder=_config(BertConfig, encoder_config, pad_token_id=0),
-            decoder=_config(
-                GPT2Config,
-                {**decoder_config, "vocab_size": vocab_size},
-                pad_token_id=pad,
-                bos_token_id=bos,
-                eos_token_id=eos,
-            ),
-            latent_size=latent_size,
-            latent_injection=list(latent_injection),
-            pooling="pooler",
-            posterior_bias=False,
-        )
-    )
     weights = {f"encoder.{name}": tensor for name, tensor in encoder_weights.items() if name != "linear.weight"}
     weights["posterior.linear.weight"] = encoder_weights["linear.weight"]
     # `attn.bias` is the causal mask, not a weight.
@@ -103,16 +108,39 @@ def convert(
         for name, tensor in decoder_weights.items()
         if name not in injected and not name.endswith(".attn.bias")
     }
-    for way in latent_injection:
-        old, new = INJECTIONS[way]
-        weights[new] = decoder_weights[old]
+    weights |= {new: decoder_weights[old] for old, new in chosen.items()}
     if "embedding" in latent_injection:
         # Optimus adds the projection as it is.
         weights["decoder.project.bias"] = torch.zeros(weights["decoder.project.weight"].shape[0])
-    wrong = model.load_state_dict(weights, strict=False)
+    given = f"`--encoder_dir` {encoder_dir} and `--decoder_dir` {decoder_dir}"
+    try:
+        model = VAEModel(
+            VAEConfig(
+                encoder=_config(BertConfig, encoder_config, pad_token_id=0),
+                decoder=_config(
+                    GPT2Config,
+                    {**decoder_config, "vocab_size": vocab_size},
+                    pad_token_id=pad,
+                    bos_token_id=bos,
+                    eos_token_id=eos,
+                ),
+                latent_size=latent_size,
+                latent_injection=list(latent_injection),
+                pooling="pooler",
+                posterior_bias=False,
+            )
+        )
+        wrong = model.load_state_dict(weights, strict=False)
+    # A value of config.json that means nothing, or that does not go with the weights' shapes.
+    except (KeyError, RuntimeError, StrictDataclassFieldValidationError) as error:
+        raise ValueError(
+            f"{given} are of another layout ({type(error).__name__}: {error}); give each config.json with the weights that it was "
+            "saved with."
+        ) from error
     if wrong.unexpected_keys or wrong.missing_keys:
         raise ValueError(
-            f"Of another layout: weights without a place ({wrong.unexpected_keys[:5]}) or missing ({wrong.missing_keys[:5]})."
+            f"{given} are of another layout: weights without a place ({wrong.unexpected_keys[:5]}) or missing "
+            f"({wrong.missing_keys[:5]}); give the two directories as Optimus saved them."
         )
     return model.eval()
 
@@ -128,7 +156,7 @@ def load_processor(model: VAEModel, encoder_tokenizer: str, decoder_tokenizer: s
     Raises:
         ValueError: a tokenizer whose vocabulary is not the model's.
     """
-    tokenizer = AutoTokenizer.from_pretrained(decoder_tokenizer)
+    tokenizer = load_tokenizer(decoder_tokenizer)
     tokenizer.add_special_tokens({**SPECIAL_TOKENS})
     expected = {name: getattr(model.config.decoder, f"{name}_id") for name in SPECIAL_TOKENS}
     found = {name: getattr(tokenizer, f"{name}_id") for name in SPECIAL_TOKENS}
@@ -136,7 +164,7 @@ def load_processor(model: VAEModel, encoder_tokenizer: str, decoder_tokenizer: s
         raise ValueError(
             f"`--tokenizers`: with Optimus' special tokens {decoder_tokenizer} has {found}, but the decoder's are {expected}."
         )
-    reader = AutoTokenizer.from_pretrained(encoder_tokenizer)
+    reader = load_tokenizer(encoder_tokenizer)
     if len(reader) != model.config.encoder.vocab_size:
         raise ValueError(
             f"`--tokenizers`: {encoder_tokenizer} has {len(reader)} tokens, the encoder {model.config.encoder.vocab_size}."

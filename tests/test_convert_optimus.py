@@ -95,6 +95,18 @@ def test_every_weight_finds_its_place(checkpoint, ways):
     assert (model.config.pad_token_id, model.config.decoder.bos_token_id, model.config.eos_token_id) == (37, 38, 39)
 
 
+def test_weights_of_other_ways_need_not_be_there(checkpoint):
+    path = checkpoint / "decoder" / "pytorch_model.bin"
+    weights = torch.load(path, weights_only=True)
+    del weights["transformer.linear.weight"]
+    torch.save(weights, path)
+    with pytest.raises(ValueError, match=r"decoder is of another layout: its weights have no 'transformer\.linear\.weight'"):
+        main(arguments(checkpoint))
+    main(arguments(checkpoint, "--latent_injection", "embedding"))
+    model = AutoModel.from_pretrained(checkpoint / "out")
+    assert torch.equal(model.decoder.project.weight, weights["transformer.linear_emb.weight"])
+
+
 def test_a_processor_comes_with_tokenizers_that_fit(checkpoint, tokenizers):
     tokenizer, encoder_tokenizer = tokenizers
     for name, each in (("gpt2", tokenizer), ("bert", encoder_tokenizer)):
@@ -121,6 +133,34 @@ def test_a_processor_comes_with_tokenizers_that_fit(checkpoint, tokenizers):
     assert labels[0, -1] == model.config.eos_token_id == len(tokenizer) + 2
 
 
+@pytest.mark.parametrize("name", ["transformer.wte.weight", "transformer.linear_emb.weight"])
+def test_a_decoder_without_what_is_read_of_it_is_refused(checkpoint, name):
+    path = checkpoint / "decoder" / "pytorch_model.bin"
+    weights = torch.load(path, weights_only=True)
+    del weights[name]
+    torch.save(weights, path)
+    with pytest.raises(ValueError, match=f"`--decoder_dir` .*decoder is of another layout: its weights have no '{name}'"):
+        main(arguments(checkpoint))
+    assert not (checkpoint / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"{", "`--decoder_dir` .*decoder: config.json holds no settings by name"),
+        (b"\xff", "`--decoder_dir` .*decoder: config.json holds no settings by name"),
+        (b"[1]", "`--decoder_dir` .*decoder: config.json holds no settings by name .a list"),
+        (b'{"n_embd": "wide"}', "`--decoder_dir` .*decoder are of another layout (?s:.*)'n_embd' expected int, got str"),
+        (b'{"activation_function": "none"}', "`--decoder_dir` .*decoder are of another layout .KeyError: 'none'"),
+    ],
+)
+def test_a_configuration_that_says_nothing_is_refused(checkpoint, content, message):
+    (checkpoint / "decoder" / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        main(arguments(checkpoint))
+    assert not (checkpoint / "out").exists()
+
+
 def test_other_layouts_are_refused_and_nothing_is_written(checkpoint):
     def refuses(match, *more):
         with pytest.raises(ValueError, match=match):
@@ -136,6 +176,15 @@ def test_other_layouts_are_refused_and_nothing_is_written(checkpoint):
     refuses("weights without a place")
     torch.save({**weights, "linear.weight": torch.ones(6, 16)}, checkpoint / "encoder" / "pytorch_model.bin")
     refuses("latent has 3 dimensions and the decoder's 4")
+    torch.save({**weights, "pooler.dense.bias": torch.ones(7)}, checkpoint / "encoder" / "pytorch_model.bin")
+    refuses("`--encoder_dir` .*encoder and `--decoder_dir` .*decoder are of another layout (?s:.*)pooler.dense.bias")
+    torch.save({**weights, "linear.weight": torch.tensor(3.0)}, checkpoint / "encoder" / "pytorch_model.bin")
+    refuses("encoder is of another layout: its weights have no 'linear.weight' of two dimensions")
+    for others in ({**weights, "linear.weight": 3}, {**weights, 0: torch.ones(1)}, [torch.ones(1)]):
+        torch.save(others, checkpoint / "encoder" / "pytorch_model.bin")
+        refuses("encoder: pytorch_model.bin is no file of tensors alone")
+    (checkpoint / "encoder" / "pytorch_model.bin").write_bytes(b"exit, then an entrance\n")
+    refuses("encoder: pytorch_model.bin is no file of tensors alone")
     # What a pickle can hold besides tensors is code.
     (checkpoint / "encoder" / "pytorch_model.bin").write_bytes(pickle.dumps({"linear.weight": Path("x")}))
     refuses("no file of tensors alone")
