@@ -14,15 +14,18 @@ Beside a language model of the same size, which a VAE must beat for its z to be 
         --compare_with outputs/beta-0.5/metrics.json outputs/beta-0.1/metrics.json --plot_file rate_distortion.png
 """
 
+import json
 import logging
+import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTokenizer, HfArgumentParser
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor, HfArgumentParser
 
 from hf_vae import ConditionalVAEConfig, VAEConfig, VAEModel
 from hf_vae.data import load_pairs, load_texts
@@ -36,6 +39,7 @@ from hf_vae.evaluation import (
     rate_distortion_table,
 )
 from hf_vae.hub import write_metrics
+from hf_vae.processing_vae import load_tokenizer
 from hf_vae.training.arguments import use_all_cores
 
 logger = logging.getLogger(__name__)
@@ -107,11 +111,50 @@ def check_arguments(
             "`--language_model` measures p(y), which does not see the source: for a conditional model give the figure of a model "
             "that does, as `--language_model_nll`."
         )
-    for name in evaluation_args.compare_with:
+    for name in ("output_file", "plot_file"):
+        if given[name]:
+            path = Path(given[name])
+            if path.is_dir():
+                raise ValueError(f"`--{name}` {path} is a directory; name a file in it.")
+            folder = next(parent for parent in path.parents if parent.exists())
+            if not folder.is_dir():
+                raise ValueError(f"`--{name}` {path} cannot be written: {folder} is a file; choose another path.")
+    if evaluation_args.plot_file:
+        if not evaluation_args.compare_with:
+            raise ValueError("`--plot_file` needs `--compare_with`: one model is one point.")
+        # Only the picture needs matplotlib, which comes with the examples' requirements.
+        from matplotlib.figure import Figure
+
+        kind, kinds = Path(evaluation_args.plot_file).suffix[1:].lower(), sorted(Figure().canvas.get_supported_filetypes())
+        if kind and kind not in kinds:
+            raise ValueError(f"`--plot_file` ends in .{kind}, which is no kind of picture; choose one of {', '.join(kinds)}.")
+
+
+def load_figures(names: Sequence[str]) -> dict[str, dict]:
+    """
+    Other models' figures by their files' names, with all that a point of rate and distortion needs.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no JSON, or without a finite `kl` and `reconstruction`.
+    """
+    figures = {}
+    for name in names:
         if not Path(name).is_file():
             raise FileNotFoundError(f"`--compare_with`: there is no file {name}.")
-    if evaluation_args.plot_file and not evaluation_args.compare_with:
-        raise ValueError("`--plot_file` needs `--compare_with`: one model is one point.")
+        try:
+            found = json.loads(Path(name).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"`--compare_with`: {name} is no JSON ({error}); give what `--output_file` has saved.") from error
+        for key in ("kl", "reconstruction"):
+            value = found.get(key) if isinstance(found, dict) else None
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise ValueError(
+                    f"`--compare_with`: {name} holds no finite number as {key!r} (found {value!r}); give what `--output_file` has "
+                    "saved of a model that was measured."
+                )
+        figures[name] = found
+    return figures
 
 
 def load_data(data_args: DataArguments, is_conditional: bool) -> tuple[list[str], list[str]]:
@@ -141,7 +184,7 @@ def load_language_model(name_or_path: str, model: VAEModel, evaluator: Likelihoo
     language_model = AutoModelForCausalLM.from_pretrained(name_or_path).to(PartialState().device)
     labels, start = evaluator.label_ids(), model.config.decoder_start_token_id
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        tokenizer = load_tokenizer(name_or_path)
     except (OSError, ValueError):
         logger.info("%s has no tokenizer of its own; the VAE's decoder's is used.", name_or_path)
         return language_model, labels, start
@@ -214,6 +257,7 @@ def main(argv: list[str]) -> dict:
         raise ValueError(f"{model_args.model_name_or_path} holds a model of type {config.model_type!r}, which is none of hf_vae.")
     is_conditional = isinstance(config, ConditionalVAEConfig)
     check_arguments(model_args, data_args, evaluation_args, is_conditional)
+    compared = load_figures(evaluation_args.compare_with)
     # Without an accelerator several processes find each other only where they are told that there is none.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     use_all_cores(state)
@@ -250,19 +294,19 @@ def main(argv: list[str]) -> dict:
 
     # 5. What it comes to.
     if state.is_main_process:
-        print(f"\n{table(metrics)}\n\n{collapse_report(metrics, language_model_figure)}")
-        if evaluation_args.compare_with:
-            models = {model_args.model_name_or_path: metrics, **{name: name for name in evaluation_args.compare_with}}
-            points = rate_distortion_points(models)
-            print(f"\n{rate_distortion_table(points)}")
-            if evaluation_args.plot_file:
-                plot_rate_distortion(points, evaluation_args.plot_file)
+        # First: nothing below can lose what took so long.
         if evaluation_args.output_file:
             path = Path(evaluation_args.output_file)
             path.parent.mkdir(parents=True, exist_ok=True)
-            # JSON knows no infinity, which a perplexity may be.
             write_metrics(metrics, path)
             print(f"\nSaved to {path}")
+        print(f"\n{table(metrics)}\n\n{collapse_report(metrics, language_model_figure)}")
+        if compared:
+            points = rate_distortion_points({model_args.model_name_or_path: metrics, **compared})
+            print(f"\n{rate_distortion_table(points)}")
+            if evaluation_args.plot_file:
+                Path(evaluation_args.plot_file).parent.mkdir(parents=True, exist_ok=True)
+                plot_rate_distortion(points, evaluation_args.plot_file)
     state.wait_for_everyone()
     return metrics
 

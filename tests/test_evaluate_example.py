@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_model, tiny_llama_config
+from conftest import make_model, tiny_gpt2_config, tiny_llama_config
 from test_training import resized
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from hf_vae.data import load_texts
 from hf_vae.evaluation import LikelihoodEvaluator, evaluate_vae, language_model_nll
@@ -44,11 +44,11 @@ def text_file(tmp_path):
     return path
 
 
-def save_language_model(processor, path):
+def save_language_model(processor, path, config=None):
     torch.manual_seed(0)
-    config = tiny_llama_config()
+    config = config or tiny_llama_config()
     config.vocab_size = len(processor.tokenizer)
-    model = LlamaForCausalLM(config).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()
     model.save_pretrained(path)
     return model
 
@@ -56,7 +56,7 @@ def save_language_model(processor, path):
 def test_figures_are_printed_and_saved(script, saved, vae_processor, text_file, tmp_path, capsys):
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"kl": 1.0, "reconstruction": 20.0}), encoding="utf-8")
-    output, plot = tmp_path / "out" / "metrics.json", tmp_path / "plot.png"
+    output, plot = tmp_path / "out" / "metrics.json", tmp_path / "pictures" / "plot.png"
     options = [
         "--importance_samples",
         "6",
@@ -92,9 +92,11 @@ def test_figures_are_printed_and_saved(script, saved, vae_processor, text_file, 
     assert plot.stat().st_size > 0
 
 
+# Of a folder without one transformers gives no tokenizer of Llama's, and one of GPT-2's that reads every text as nothing.
+@pytest.mark.parametrize("config", [tiny_llama_config, tiny_gpt2_config])
 @pytest.mark.parametrize("own_tokenizer", [True, False])
-def test_a_language_model_is_measured_on_the_same_tokens(script, saved, vae_processor, text_file, tmp_path, own_tokenizer):
-    model = save_language_model(vae_processor, tmp_path / "lm")
+def test_a_language_model_is_measured_on_the_same_tokens(script, saved, vae_processor, text_file, tmp_path, own_tokenizer, config):
+    model = save_language_model(vae_processor, tmp_path / "lm", config())
     if own_tokenizer:
         vae_processor.tokenizer.save_pretrained(tmp_path / "lm")
     figures = script.main([
@@ -162,6 +164,66 @@ def test_bad_input_is_refused(script, saved, tmp_path, content, arguments, messa
     path.write_text(content, encoding="utf-8")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         script.main([str(tmp_path / "model"), "--file", str(path), *arguments])
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('{"nokl": 1}', "other.json holds no finite number as 'kl' .found None"),
+        ('{"kl": null, "reconstruction": 3.0}', "other.json holds no finite number as 'kl' .found None"),
+        ('{"kl": 1.0, "reconstruction": NaN}', "other.json holds no finite number as 'reconstruction' .found nan"),
+        ('{"kl": "1.0", "reconstruction": 3}', "other.json holds no finite number as 'kl' .found '1.0'"),
+        ("[1, 2]", "other.json holds no finite number as 'kl'"),
+        ("kl: 1", "other.json is no JSON"),
+        (b"\xff\xfe", "other.json is no JSON"),
+    ],
+)
+def test_figures_that_cannot_be_compared_are_refused_before_any_is_measured(
+    script, saved, text_file, tmp_path, monkeypatch, content, message
+):
+    monkeypatch.setattr(script, "evaluate_vae", lambda *args, **kwargs: pytest.fail("measured first"))
+    other = tmp_path / "other.json"
+    other.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=f"`--compare_with`: .*{message}"):
+        script.main([str(tmp_path / "model"), "--file", str(text_file), "--compare_with", str(other)])
+
+
+@pytest.mark.parametrize(
+    "name, path, message",
+    [
+        ("output_file", "model", "model is a directory"),
+        ("plot_file", "model", "model is a directory"),
+        ("output_file", "test.txt/new/metrics.json", "cannot be written: .*test.txt is a file"),
+        ("plot_file", "test.txt/plot.png", "cannot be written: .*test.txt is a file"),
+        ("plot_file", "plot.xyz", "no kind of picture; choose one of .*png"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(
+    script, saved, text_file, tmp_path, monkeypatch, name, path, message
+):
+    monkeypatch.setattr(script, "evaluate_vae", lambda *args, **kwargs: pytest.fail("measured first"))
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"kl": 1.0, "reconstruction": 20.0}), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"`--{name}` .*{message}"):
+        script.main([
+            str(tmp_path / "model"), "--file", str(text_file), "--compare_with", str(other), f"--{name}", str(tmp_path / path)
+        ])  # fmt: skip
+
+
+def test_figures_are_saved_before_the_picture_is_drawn(script, saved, vae_processor, text_file, tmp_path, monkeypatch):
+    def full_disk(points, path):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(script, "plot_rate_distortion", full_disk)
+    # The file that is compared may be the one that is written.
+    output = tmp_path / "metrics.json"
+    output.write_text(json.dumps({"kl": 1.0, "reconstruction": 20.0}), encoding="utf-8")
+    with pytest.raises(OSError, match="no space left"):
+        script.main([
+            str(tmp_path / "model"), "--file", str(text_file), "--importance_samples", "2", "--output_file", str(output),
+            "--compare_with", str(output), "--plot_file", str(tmp_path / "plot.png"),
+        ])  # fmt: skip
+    assert json.loads(output.read_text())["num_examples"] == len(TEXTS)
 
 
 def test_a_model_of_another_kind_and_a_missing_file_are_named(script, saved, vae_processor, tmp_path):

@@ -88,6 +88,8 @@ def test_a_card_names_no_folder_of_this_machine(tmp_path):
 
 
 def test_figures_are_written_as_json_that_any_parser_reads(tmp_path):
-    finite = write_metrics({"ppl": float("inf"), "kl": 1.5, "baseline": {"kl": 0.0}}, tmp_path / "metrics.json")
-    assert finite == {"ppl": None, "kl": 1.5, "baseline": {"kl": 0.0}}
+    nan = float("nan")
+    metrics = {"ppl": float("inf"), "elbo": nan, "kl": 1.5, "baseline": {"kl": 0.0, "iw_nll": nan}, "each": [nan, 2]}
+    finite = write_metrics(metrics, tmp_path / "metrics.json")
+    assert finite == {"ppl": None, "elbo": None, "kl": 1.5, "baseline": {"kl": 0.0, "iw_nll": None}, "each": [None, 2]}
     assert json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail) == finite

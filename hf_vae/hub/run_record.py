@@ -106,8 +106,19 @@ def run_record(
     )
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_metrics(metrics: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
-    """Writes figures as JSON. JSON knows no infinity, which a perplexity may be: it becomes `None`, in what is returned too."""
-    finite = {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in metrics.items()}
+    """
+    Writes figures as JSON. JSON knows neither infinity, which a perplexity may be, nor NaN: they become `None` at any depth, in
+    what is returned too.
+    """
+    finite = _finite(metrics)
     Path(path).write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
     return finite
