@@ -630,8 +630,11 @@ def test_bad_priors_are_named(vae, vae_processor):
     for num_components in (0, 4):
         with pytest.raises(ValueError, match=f"`num_components` is {num_components}; it must be from 1 to the number of texts, 3"):
             fit_prior(vae, vae_processor, points, num_components)
-    with pytest.raises(ValueError, match="number of texts, 1"):
-        fit_prior(vae, vae_processor, "one text", 2)
+    # One text, or one mean, however many letters or dimensions it has.
+    for alone in ("one text", ["one text"], torch.zeros(4), torch.zeros(1, 4)):
+        for num_components in (1, 2):
+            with pytest.raises(ValueError, match="`texts` holds 1; a mixture is fitted to two or more texts"):
+                fit_prior(vae, vae_processor, alone, num_components)
     with pytest.raises(ValueError, match="`texts` has latents that are not finite"):
         fit_prior(vae, vae_processor, torch.full((3, 4), float("inf")), 1)
     with torch.no_grad():

@@ -8,7 +8,7 @@ from sklearn.mixture import GaussianMixture
 from ..fitted_prior import GaussianMixturePrior
 from ..gaussian import DiagonalGaussian
 from ..modeling_vae import VAEModel
-from ..processing_vae import VAEProcessor
+from ..processing_vae import VAEProcessor, as_list
 from .codes import TextsOrLatents, as_latents
 
 
@@ -40,12 +40,16 @@ def fit_prior(
         [`GaussianMixturePrior`], on the CPU.
 
     Raises:
-        ValueError: `num_components` below 1 or above the number of texts, or means that are not finite.
+        ValueError: fewer than two texts, `num_components` below 1 or above their number, or texts or means that [`encode_texts`]
+            refuses or that are not finite.
     """
-    points = 1 if isinstance(texts, str) else len(texts)
-    if not 1 <= num_components <= points:
-        raise ValueError(f"`num_components` is {num_components}; it must be from 1 to the number of texts, {points}.")
-    means = as_latents(model, processor, "texts", texts, batch_size)
+    # A text, or a mean, may come alone: one row, whatever its length.
+    rows = torch.atleast_2d(texts) if isinstance(texts, torch.Tensor) else as_list("texts", texts)
+    if len(rows) < 2:
+        raise ValueError(f"`texts` holds {len(rows)}; a mixture is fitted to two or more texts, or their posterior means.")
+    if not 1 <= num_components <= len(rows):
+        raise ValueError(f"`num_components` is {num_components}; it must be from 1 to the number of texts, {len(rows)}.")
+    means = as_latents(model, processor, "texts", rows, batch_size)
     mixture = GaussianMixture(num_components, covariance_type="diag", random_state=seed).fit(means.double().numpy())
     return GaussianMixturePrior.from_components(
         torch.from_numpy(mixture.weights_), torch.from_numpy(mixture.means_), torch.from_numpy(mixture.covariances_).log()

@@ -172,6 +172,8 @@ class DenoisingCallback(TrainerCallback):
     What is changed is what q reads: `posterior_input_ids` where the model is called with them, `input_ids` otherwise, with their
     attention mask and token types.
 
+    A training that an exception ends leaves the hook on the model; the next one with this callback removes it.
+
     Args:
         noise ([`TokenNoise`]): how much of which.
         tokenizer (`PreTrainedTokenizerBase`): the encoder's (`processor.encoder_tokenizer`).
@@ -185,10 +187,19 @@ class DenoisingCallback(TrainerCallback):
         self.vocabulary = NoiseVocabulary.from_tokenizer(tokenizer)
         noise.check(self.vocabulary)
         self._hook = None
+        self._state = None
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self._unhook()
-        self._hook = find_model(model).register_forward_pre_hook(self._add_noise, with_kwargs=True)
+        denoised = find_model(model)
+        # What an ended training left behind would noise the text once more. Every training has a state of its own, which tells
+        # that from a second callback of this one.
+        for hook in list(denoised._forward_pre_hooks.values()):
+            owner = getattr(hook, "__self__", None)
+            if isinstance(owner, DenoisingCallback) and owner._state is not state:
+                owner._unhook()
+        self._state = state
+        self._hook = denoised.register_forward_pre_hook(self._add_noise, with_kwargs=True)
 
     def on_train_end(self, args, state, control, **kwargs):
         self._unhook()
