@@ -44,7 +44,7 @@ class VAEOutput(ModelOutput):
         prior_kl (`torch.Tensor` of shape `(batch,)`): KL(p(z|x) ‖ N(0, I)), nats per sentence, not weighted; in training with
             `config.prior_regularization`.
         bow_loss (`torch.Tensor` of shape `(batch,)`): the bag-of-words loss, nats per sentence, not weighted; with
-            `config.bow_loss_weight`.
+            `config.bow_loss_weight`; absent in training where `latents` were given.
         act_loss (`torch.Tensor` of shape `(batch,)`): -log p(a|x,z) of the reply's act, nats per sentence, a part of
             `reconstruction_loss`; of dialogue models with acts.
         posterior_mean, posterior_logvar, prior_mean, prior_logvar (`torch.Tensor` of shape `(batch, latent_size)`).
@@ -406,7 +406,8 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
         self, labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict
     ) -> VAEOutput | tuple:
         """`forward` from q and p, or from given `latents`, on: the same for every model of the family."""
-        if latents is None:
+        given = latents is not None
+        if not given:
             latents = posterior.sample()
         else:
             expected = (labels.shape[0], self.config.latent_size)
@@ -421,7 +422,8 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             output.posterior_mean, output.posterior_logvar = posterior.mean, posterior.logvar
             output.prior_mean, output.prior_logvar = prior.mean, prior.logvar
             objective = objective + (self.kl_weight * self._charged(kl) if self.training else output.kl)
-        if self.config.bow_loss_weight:
+        # Where z is given nothing is asked of it but the text.
+        if self.config.bow_loss_weight and not (self.training and given):
             output.bow_loss = self.bow(latents, self._context_vector(conditioning), labels)
             if self.training:
                 objective = objective + self.config.bow_loss_weight * output.bow_loss
