@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 class CollapseReportCallback(TrainerCallback):
     """
     Measures at every evaluation whether z is used, on the same texts each time, and logs, beside what the Trainer measures and
-    with the prefix `eval_`: `mutual_information` with its ceiling, `kl_minus_mutual_information`, `marginal_kl`, active units,
-    `nll_posterior`, `nll_shuffled` and `shuffled_gap`, in nats. Where z is ignored it warns, with what was found and what to try.
+    with the prefix `eval_`: `kl`, `mutual_information` with its ceiling, `kl_minus_mutual_information`, `marginal_kl`, active
+    units, `nll_posterior`, `nll_shuffled` and `shuffled_gap`, in nats. What the evaluation itself has measured, of all its
+    examples, stays as it is. Where z is ignored it warns, with what was found and what to try.
 
     It draws its noise from its own seed, so training is the same with it and without. A call costs one pass of the encoder and two
     of the decoder over its texts.
@@ -77,6 +78,7 @@ class CollapseReportCallback(TrainerCallback):
         logs = {f"eval_{name}": value for name, value in figures.items()}
         logs["eval_shuffled_gap"] = self.report.figures["shuffled_gap"]
         if metrics is not None:
+            logs = {name: value for name, value in logs.items() if name not in metrics}
             metrics.update(logs)
         if state.log_history:
             state.log_history[-1].update(logs)
