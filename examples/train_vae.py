@@ -36,7 +36,14 @@ from hf_vae.hub import run_record, upload_model, write_metrics, write_model_card
 from hf_vae.latent_space import decode_latents, encode_texts, interpolate, sample_prior
 from hf_vae.latent_space.grammar_probe import grammar_metrics
 from hf_vae.latent_space.plots import plot_interpolation, plot_latents
-from hf_vae.training.arguments import ModelArguments, StreamingArguments, check_arguments, check_streaming, parse_arguments
+from hf_vae.training.arguments import (
+    ModelArguments,
+    StreamingArguments,
+    check_arguments,
+    check_least,
+    check_streaming,
+    parse_arguments,
+)
 from hf_vae.training.building import build_model, freeze_or_adapt
 from hf_vae.training.run import start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
 
@@ -79,12 +86,10 @@ def check_evaluation(data_args: DataArguments, evaluation_args: EvaluationArgume
     """What can be refused of these before anything is computed or written."""
     given = {**vars(data_args), **vars(evaluation_args)}
     least = {
-        "max_test_samples": 2, "importance_samples": 1, "refine_steps": 0, "collapse_report_samples": 0, "max_length": 2,
-        "max_new_tokens": 1, "grammar_sentences": 2,
+        "max_train_samples": 2, "max_test_samples": 2, "importance_samples": 1, "refine_steps": 0, "collapse_report_samples": 0,
+        "max_length": 2, "max_new_tokens": 1, "grammar_sentences": 2,
     }  # fmt: skip
-    for name, smallest in least.items():
-        if given[name] is not None and given[name] < smallest:
-            raise ValueError(f"`--{name}` is {given[name]}; it must be at least {smallest}.")
+    check_least(given, least)
     if evaluation_args.collapse_report_samples == 1:
         raise ValueError("`--collapse_report_samples` is 1; what z tells apart needs at least two, and 0 leaves the report out.")
     if data_args.train_file and not (data_args.validation_file or data_args.test_file):

@@ -52,8 +52,8 @@ class VAEConfig(PreTrainedConfig):
         fitted_prior_components (`int`, *optional*): components of a `fitted_prior`, a Gaussian mixture that was fitted to the
             encoder's codes after training (`hf_vae.latent_space.fit_prior`) and that `generate` can draw z from.
         word_dropout (`float`, defaults to 0.0): probability with which, in training, a target token that the decoder reads
-            is replaced (Bowman et al. 2015). Never the start token, the prompt or padding. 1.0 is the inputless decoder, which reads
-            no word outside training either: not in evaluation, and not those that it has generated itself.
+            is replaced (Bowman et al. 2015). Never the start token, the prompt or padding. 1.0 is the inputless decoder, which
+            reads no word outside training either: not in evaluation, and not those that it has generated itself.
         word_dropout_token_id (`int`, *optional*): what replaces a dropped word; required with `word_dropout`.
         pad_token_id, eos_token_id, decoder_start_token_id (`int`, *optional*): the decoder's. The start token marks where y
             begins; it defaults to the decoder's BOS, then its EOS. Settled when the configuration is made.

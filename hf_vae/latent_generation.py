@@ -69,6 +69,11 @@ class LatentGenerationMixin(GenerationMixin):
         return 1 if latents is None else latents.shape[0]
 
     def _generate(self, latents, batch, conditioning, options, model_kwargs):
+        if self.decoder.recurrent and options.config.cache_implementation is not None:
+            raise ValueError(
+                f"`cache_implementation` is {options.config.cache_implementation!r}; an LSTM has a state, of which there is one "
+                "kind: leave it unset."
+            )
         latents = latents.to(self.device)
         decoder_latents, context_ids, context_mask, states = self._before_the_first_word(latents, batch, conditioning)
         step = options.average_latents or 1
@@ -126,7 +131,9 @@ class LatentGenerationMixin(GenerationMixin):
                 "prompt. Train the model so, or generate with `generate`."
             )
         if self.config.inputless:
-            raise ValueError("`word_dropout` is 1: the decoder reads no words, and a server would have it read them. Use `generate`.")
+            raise ValueError(
+                "`word_dropout` is 1: the decoder reads no words, and a server would have it read them. Use `generate`."
+            )
         if latents.ndim != 2 or latents.shape[1] != self.config.latent_size:
             raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected (rows, {self.config.latent_size}).")
         conditioning = self.condition(**inputs)

@@ -317,8 +317,8 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         **kwargs,
     ):
         """
-        GenerationMixin's, for whom the cache has z's positions too. From the position `unread_from` on, `unread_token_id` is read in
-        the place of the words.
+        GenerationMixin's, for whom the cache has z's positions too. From the position `unread_from` on, `unread_token_id` is read
+        in the place of the words.
         """
         # `inputs_embeds` stands here by name because generation looks for it before it takes any.
         if unread_from is not None:

@@ -22,6 +22,7 @@ from hf_vae.evaluation import (
     elbo_metrics,
     information_metrics,
 )
+from hf_vae.training import EvaluateEveryExampleCallback
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat", "a cat ran", "the park the mat"]
 
@@ -261,6 +262,33 @@ def test_the_callback_is_silent_where_z_is_used_and_leaves_training_as_it_was(va
     assert callback.report.verdict == "used"
     assert not [record for record in caplog.records if record.name == "hf_vae.evaluation.callbacks" and "Step 60" in record.message]
     torch.testing.assert_close(finals[1], finals[0], atol=0, rtol=0)
+
+
+def test_what_the_evaluation_has_measured_of_all_examples_stays(vae, vae_processor, tmp_path):
+    callback = CollapseReportCallback(vae_processor, TEXTS[:2])
+    options = {"compute_metrics": elbo_metrics, "eval_strategy": "steps", "eval_steps": 2}
+    trainer = make_trainer(vae, vae_processor, tmp_path, callbacks=[callback], **options)
+    trainer.train()
+    logged = next(entry for entry in trainer.state.log_history if "eval_loss" in entry)
+    for figures in (trainer.evaluate(), logged):
+        assert figures["eval_elbo"] == pytest.approx(-(figures["eval_reconstruction"] + figures["eval_kl"]))
+        assert figures["eval_mutual_information_ceiling"] == pytest.approx(math.log(len(TEXTS)))
+        assert "eval_nll_shuffled" in figures and "eval_shuffled_gap" in figures
+
+
+@pytest.mark.parametrize("eval_batch", [2, 16])
+def test_every_example_is_evaluated_where_the_training_drops_its_last_batch(vae, vae_processor, tmp_path, eval_batch):
+    options = {
+        "dataloader_drop_last": True, "per_device_eval_batch_size": eval_batch, "eval_strategy": "steps", "eval_steps": 1,
+        "eval_on_start": True, "max_steps": -1, "num_train_epochs": 1,
+    }  # fmt: skip
+    callbacks = [EvaluateEveryExampleCallback()]
+    trainer = make_trainer(vae, vae_processor, tmp_path, callbacks=callbacks, compute_metrics=elbo_metrics, **options)
+    trainer.train()
+    ceilings = [entry["eval_mutual_information_ceiling"] for entry in trainer.state.log_history if "eval_elbo" in entry]
+    # Seven sentences make one batch of four.
+    assert trainer.state.global_step == 1 and ceilings == pytest.approx([math.log(len(TEXTS))] * 2)
+    assert trainer.args.dataloader_drop_last
 
 
 def test_a_callback_needs_texts(vae_processor):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import VOCAB, tiny_lstm_config
+from conftest import VOCAB, make_model, tiny_lstm_config
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
@@ -117,6 +117,12 @@ def test_dropout_is_on_embeddings_layers_and_outputs_in_training_alone():
 def test_bad_configurations_are_named(options, message):
     with pytest.raises(StrictDataclassError, match=message):
         tiny_lstm_config(**options)
+
+
+def test_a_cache_of_another_kind_is_refused():
+    model = make_model("vae-lstm")
+    with pytest.raises(ValueError, match="`cache_implementation` is 'static'; an LSTM has a state"):
+        model.generate(latents=torch.zeros(1, 4), cache_implementation="static", max_new_tokens=2)
 
 
 def test_bad_inputs_are_named(lm):

@@ -143,6 +143,7 @@ def test_a_script_trains_on_a_stream(name, tmp_path):
     [
         (["--max_steps", "-1"], "`--max_steps`"),
         (["--max_train_samples", "3"], "`--max_train_samples` counts rows"),
+        (["--aggressive_encoder", "--eval_strategy", "steps"], "`--aggressive_encoder` draws further examples"),
         (["--shuffle_buffer", "0"], "`--shuffle_buffer` is 0"),
         (["--first_rows", "1"], "`--first_rows` is 1"),
     ],

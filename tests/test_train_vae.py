@@ -13,7 +13,7 @@ import torch
 import yaml
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, HfArgumentParser, TrainingArguments
+from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, HfArgumentParser, Trainer, TrainingArguments
 
 from hf_vae import KLAnnealingCallback, VAEDataCollator, VAEModel, VAEProcessor
 from hf_vae.data import grammar
@@ -28,7 +28,7 @@ from hf_vae.training import (
     TokenNoise,
     run,
 )
-from hf_vae.training.arguments import ModelArguments, parse_arguments
+from hf_vae.training.arguments import ModelArguments, parse_arguments, run_steps
 from hf_vae.training.building import build_model, latent_callbacks
 from hf_vae.training.latent_free import train_without_latent
 from hf_vae.training.pretraining import pretrain_encoder
@@ -65,10 +65,8 @@ def built(*argv):
 
 
 def training_arguments(tmp_path, **options):
-    return TrainingArguments(
-        output_dir=str(tmp_path / "out"), per_device_train_batch_size=4, use_cpu=True, disable_tqdm=True, report_to="none",
-        **options,
-    )  # fmt: skip
+    settings = {"per_device_train_batch_size": 4, "use_cpu": True, "disable_tqdm": True, "report_to": "none"} | options
+    return TrainingArguments(output_dir=str(tmp_path / "out"), **settings)
 
 
 def write_lines(path, texts):
@@ -208,7 +206,7 @@ def test_own_sentences_in_files_after_pretraining_each_half(script, tmp_path, mo
     "options",
     [
         ["--decoder_reset_step", "2", "--token_noise", '{"drop": 0.3}', "--kl_schedule", "cyclical", "--kl_schedule_options",
-         '{"period": 2}'],
+         '{"period": 2}', "--latent_free_steps", "0"],
         ["--aggressive_encoder", "--eval_strategy", "steps", "--eval_steps", "2"],
         ["--decoder_type", "gpt2", "--latent_injection", "memory", "prefix", "--batch_norm_gamma", "0.7", "--bow_loss_weight", "1",
          "--train_sampling_strategy", "group_by_length", "--latent_free_steps", "2", "--with_baseline", "--dataloader_drop_last"],
@@ -341,6 +339,40 @@ def test_word_dropout_of_one_hides_every_word_from_the_decoder():
     assert (seen[0][:, 0] == start).all() and (seen[0][:, 1:][words] == unknown).all()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_train_epochs": 3, "per_device_train_batch_size": 5},
+        {"num_train_epochs": 1.5, "per_device_train_batch_size": 5, "gradient_accumulation_steps": 2},
+        {"num_train_epochs": 2, "per_device_train_batch_size": 5, "dataloader_drop_last": True},
+        {"num_train_epochs": 2, "per_device_train_batch_size": 64},
+        {"max_steps": 3},
+    ],
+)
+def test_the_steps_of_a_run_are_counted_as_the_trainer_counts_them(tmp_path, options):
+    _, model, processor = built()
+    train = Dataset.from_dict(dict(processor(TEXTS, TEXTS, return_tensors=None)))
+    settings = training_arguments(tmp_path, **options)
+    trainer = Trainer(model, settings, train_dataset=train, data_collator=VAEDataCollator(processor))
+    trainer.train()
+    assert run_steps(settings, len(TEXTS)) == trainer.state.global_step
+
+
+def test_the_baseline_has_as_many_steps_where_the_run_counts_epochs(script, tmp_path, monkeypatch):
+    steps = {}
+    train = Trainer.train
+
+    def counted(trainer, *args, **kwargs):
+        output = train(trainer, *args, **kwargs)
+        steps[Path(trainer.args.output_dir).name] = trainer.state.global_step
+        return output
+
+    monkeypatch.setattr(Trainer, "train", counted)
+    epochs = ["--max_steps", "-1", "--num_train_epochs", "1", "--per_device_train_batch_size", "20", "--with_baseline"]
+    script.main([*SMALL, *epochs, "--output_dir", str(tmp_path / "out")])
+    assert steps == {"latent_free": 2, "out": 3, "baseline": 5}
+
+
 def test_each_half_can_be_trained_by_itself(tmp_path):
     _, model, processor = built("--encoder_type", "bert", "--pooling", "mean", "--bow_loss_weight", "1")
     settings = training_arguments(tmp_path, learning_rate=1e-2, max_steps=100)
@@ -356,7 +388,7 @@ def test_each_half_can_be_trained_by_itself(tmp_path):
     assert all(name.startswith("encoder.") for name in moved)
     assert "encoder.embeddings.word_embeddings.weight" in moved and any(".layer.0." in name for name in moved)
     moved = changed(lambda: train_without_latent(model, processor, settings, "latent_free", 2, train))
-    assert moved and all(name.startswith(("decoder.", "bow.")) for name in moved)
+    assert moved and all(name.startswith("decoder.") for name in moved)
     # Nothing came through z = 0 to how z enters.
     assert "decoder.lm.model.embed_tokens.weight" in moved and "decoder.project.weight" not in moved
     batch = VAEDataCollator(processor)([train[row] for row in range(4)])
@@ -422,6 +454,7 @@ def test_without_arguments_the_embedded_recipe_is_read(script):
 
 
 CONSTANT = ["--kl_schedule", "constant", "--kl_schedule_options", "{}"]
+NO_STAGE = ["--latent_free_steps", "0"]
 
 
 @pytest.mark.parametrize(
@@ -436,7 +469,22 @@ CONSTANT = ["--kl_schedule", "constant", "--kl_schedule_options", "{}"]
         ),
         (["--minimum_rate", "0", "--free_bits", "0", *CONSTANT], "`rate` is 0"),
         (["--token_noise", '{"drop": 2}'], "`drop` is 2"),
-        (["--decoder_reset_step", "0"], "`step` is 0"),
+        (["--token_noise", '{"dorp": 0.1}'], "`--token_noise` has no option dorp; its options are drop"),
+        (["--token_noise", "drop"], "`--token_noise` is 'drop', which is no JSON"),
+        (["--kl_schedule_options", "[1]"], r"`--kl_schedule_options` is '\[1\]'; it is an object of options"),
+        (["--kl_schedule", "linear", "--kl_schedule_options", '{"steps": 5, "weight": -1}'], "`weight` is -1"),
+        (["--decoder_reset_step", "0"], "`--decoder_reset_step` is 0"),
+        (["--latent_free_steps", "-5"], "`--latent_free_steps` is -5"),
+        (["--encoder_pretraining_steps", "-1"], "`--encoder_pretraining_steps` is -1"),
+        (["--posterior_fit_steps", "-1"], "`--posterior_fit_steps` is -1"),
+        (["--encoder_pretraining_steps", "2", "--freeze_encoder"], "`--encoder_pretraining_steps` trains the encoder"),
+        (["--freeze_decoder"], "`--latent_free_steps` trains the decoder"),
+        (["--max_train_samples", "0"], "`--max_train_samples` is 0"),
+        (
+            ["--per_device_train_batch_size", "61", "--dataloader_drop_last"],
+            r"has 60 row\(s\), a batch 61",
+        ),
+        (["--decoder_reset_step", "15", "--max_steps", "-1", "--num_train_epochs", "1", *NO_STAGE], "training ends at step 15"),
         (["--capacity", "3", "--free_bits", "1"], "stands alone"),
         (["--word_dropout", "1.5"], "`word_dropout` is 1.5"),
         (["--latent_size", "0"], "`latent_size` is 0"),
@@ -449,7 +497,9 @@ CONSTANT = ["--kl_schedule", "constant", "--kl_schedule_options", "{}"]
         (["--minimum_rate", "5", *CONSTANT], r"`--free_bits` \(18.0\)"),
         (["--aggressive_encoder"], "set `--eval_strategy`"),
         (["--decoder_reset_step", "4"], "training ends at `--max_steps` 4"),
-        (["--decoder_reset_step", "2", "--lora", "{}"], "leave `--lora` out"),
+        (["--decoder_reset_step", "2", "--lora", '{"r": 2}'], "leave `--lora` out"),
+        (["--decoder_reset_step", "2"], "leave `--latent_free_steps` out"),
+        (["--decoder_reset_step", "2", "--freeze_decoder", *NO_STAGE], "leave `--freeze_decoder` out"),
         (["--max_length", "1"], "`--max_length` is 1"),
         (["--max_test_samples", "1"], "`--max_test_samples` is 1"),
         (["--importance_samples", "0"], "`--importance_samples` is 0"),

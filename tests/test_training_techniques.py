@@ -216,6 +216,34 @@ def test_only_q_reads_noise_and_only_in_training(variant, vae_processor, process
             assert sorted(batch[name].tolist()) == sorted(clean[name].tolist()), name
 
 
+def test_a_training_after_an_interrupted_one_noises_each_text_once(vae_processor, tmp_path, monkeypatch):
+    class Interrupt(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise RuntimeError("interrupted")
+
+    model = resized(make_model("vae"), vae_processor)
+    applied, add_noise = [], TokenNoise.__call__
+
+    def counted(noise, *text, **rows):
+        applied.append(noise.drop)
+        return add_noise(noise, *text, **rows)
+
+    monkeypatch.setattr(TokenNoise, "__call__", counted)
+
+    def trainer(*chances):
+        noises = [DenoisingCallback(TokenNoise(drop=chance), vae_processor.encoder_tokenizer) for chance in chances]
+        return trainer_for(vae_processor, tmp_path, noises, model)
+
+    interrupted = trainer(0.1)
+    interrupted.add_callback(Interrupt())
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="interrupted"):
+            interrupted.train()
+    # Two callbacks of one training are no leftovers of one another.
+    trainer(0.2, 0.3).train()
+    assert applied == [0.1, 0.1, 0.2, 0.3]
+
+
 # Aggressive encoder -------------------------------------------------------------------------------------------------------
 
 
@@ -392,6 +420,10 @@ def test_a_reset_that_cannot_be_is_refused(vae_processor, tmp_path):
         DecoderResetCallback(0)
     with pytest.raises(ValueError, match="training ends at step 1"):
         trainer_for(vae_processor, tmp_path, [DecoderResetCallback(1)]).train()
+    frozen = trainer_for(vae_processor, tmp_path, [DecoderResetCallback(1)], max_steps=2)
+    frozen.model.decoder.lm.requires_grad_(False)
+    with pytest.raises(ValueError, match="The decoder is frozen in whole or in part"):
+        frozen.train()
     with pytest.raises(ValueError, match="`model` is a Linear"):
         reset_decoder(torch.nn.Linear(1, 1), seed=0)
 

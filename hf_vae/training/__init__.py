@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .aggressive import AggressiveEncoderCallback
-from .callbacks import KLAnnealingCallback, KLWeightCallback
+from .callbacks import EvaluateEveryExampleCallback, KLAnnealingCallback, KLWeightCallback
 from .collator import VAEDataCollator
 from .decoder_reset import DecoderResetCallback, reset_decoder
 from .denoising import DenoisingCallback, NoiseVocabulary, TokenNoise
@@ -43,6 +43,7 @@ __all__ = [
     "CyclicalSchedule",
     "DecoderResetCallback",
     "DenoisingCallback",
+    "EvaluateEveryExampleCallback",
     "KLAnnealingCallback",
     "KLWeightCallback",
     "LinearSchedule",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from accelerate import PartialState
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from .denoising import TokenNoise
 from .schedules import make_schedule
 
 # Files that tell what else a directory holds, beside which a model of ours would be loaded wrongly.
@@ -26,9 +28,33 @@ _OTHER_MODELS = {
 RESUME_LAST = ("True", "true", "last")
 
 
-def parse_json(options: str | dict | None) -> dict:
-    """A command line's JSON, or what a file of arguments holds in its place."""
-    return json.loads(options) if isinstance(options, str) else options or {}
+def parse_json(name: str, options: str | dict | None) -> dict:
+    """
+    A command line's JSON, or what a file of arguments holds in its place.
+
+    Raises:
+        ValueError: the argument `name` is no JSON object.
+    """
+    try:
+        parsed = json.loads(options) if isinstance(options, str) else options or {}
+    except ValueError as error:
+        raise ValueError(f"`--{name}` is {options!r}, which is no JSON: {error}.") from error
+    if not isinstance(parsed, dict):
+        raise ValueError(f"`--{name}` is {options!r}; it is an object of options, such as '{{\"name\": 1}}'.")
+    return parsed
+
+
+def make_token_noise(model_args: ModelArguments) -> TokenNoise:
+    """
+    Raises:
+        ValueError: `--token_noise` names an option that noise does not have, or one out of range.
+    """
+    options = parse_json("token_noise", model_args.token_noise)
+    known = [each.name for each in fields(TokenNoise)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"`--token_noise` has no option {', '.join(unknown)}; its options are {', '.join(known)}.")
+    return TokenNoise(**options)
 
 
 @dataclass
@@ -194,9 +220,32 @@ def resume_checkpoint(training_args: TrainingArguments) -> str | None:
     return last_checkpoint(training_args) if named in RESUME_LAST else named
 
 
-def total_steps(model_args: ModelArguments, training_args: TrainingArguments) -> int:
-    """As many steps as the decoder trains with z and without; -1 where the run counts epochs."""
-    return training_args.max_steps + model_args.latent_free_steps if training_args.max_steps > 0 else -1
+def run_steps(training_args: TrainingArguments, num_rows: int) -> int:
+    """The optimiser steps of a run over `num_rows` rows, where it counts epochs too."""
+    if training_args.max_steps > 0:
+        return training_args.max_steps
+    batches = num_rows / (training_args.train_batch_size * training_args.world_size)
+    batches = math.floor(batches) if training_args.dataloader_drop_last else math.ceil(batches)
+    in_an_epoch = max(math.ceil(batches / training_args.gradient_accumulation_steps), 1)
+    return math.ceil(training_args.num_train_epochs * in_an_epoch)
+
+
+def check_rows(model_args: ModelArguments, training_args: TrainingArguments, num_rows: int) -> None:
+    """
+    Refuses what a training set of `num_rows` rows is too small for, before anything is trained.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    batch = training_args.train_batch_size * training_args.world_size
+    if training_args.dataloader_drop_last and num_rows < batch:
+        raise ValueError(
+            f"The training set has {num_rows} row(s), a batch {batch}, and `--dataloader_drop_last` drops what makes no batch: "
+            "lower `--per_device_train_batch_size`."
+        )
+    reset, steps = model_args.decoder_reset_step, run_steps(training_args, num_rows)
+    if reset is not None and steps <= reset:
+        raise ValueError(f"`--decoder_reset_step` is {reset}, and training ends at step {steps}.")
 
 
 def check_arguments(model_args: ModelArguments, training_args: TrainingArguments, has_data: bool, model_type: str) -> None:
@@ -219,7 +268,7 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
             raise ValueError("`--save_trained_only` needs a pretrained half that is frozen: add `--freeze_decoder`, for instance.")
         if model_args.lora:
             raise ValueError("`--save_trained_only` cannot leave out a half that adapters are merged into; leave `--lora` out.")
-    if "task_type" in parse_json(model_args.lora):
+    if "task_type" in parse_json("lora", model_args.lora):
         raise ValueError("`--lora` names a `task_type`; leave it out: peft's task types expect arguments of other models.")
     named = training_args.resume_from_checkpoint
     if named in RESUME_LAST and not last_checkpoint(training_args):
@@ -228,7 +277,15 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
         raise ValueError(f"`--resume_from_checkpoint`: there is no directory {named}.")
     if model_args.batch_norm_gamma is not None and not training_args.dataloader_drop_last:
         raise ValueError("`--batch_norm_gamma` needs `--dataloader_drop_last`: a last batch of one row has no spread to normalise.")
-    make_schedule(model_args.kl_schedule, **parse_json(model_args.kl_schedule_options))
+    make_schedule(model_args.kl_schedule, **parse_json("kl_schedule_options", model_args.kl_schedule_options))
+    if model_args.token_noise:
+        make_token_noise(model_args)
+    stages = {"latent_free_steps": 0, "encoder_pretraining_steps": 0, "posterior_fit_steps": 0, "decoder_reset_step": 1}
+    check_least(vars(model_args), stages)
+    if model_args.encoder_pretraining_steps and model_args.freeze_encoder:
+        raise ValueError("`--encoder_pretraining_steps` trains the encoder, which `--freeze_encoder` keeps as it is.")
+    if model_args.latent_free_steps and model_args.freeze_decoder and not hasattr(model_args, "source_conditioning"):
+        raise ValueError("`--latent_free_steps` trains the decoder, which `--freeze_decoder` keeps as it is.")
     if training_args.label_smoothing_factor:
         raise ValueError("`--label_smoothing_factor` must be 0: an ELBO has no label smoothing.")
     if model_args.minimum_rate is not None and (model_args.free_bits or model_args.capacity is not None):
@@ -243,8 +300,9 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
     reset = model_args.decoder_reset_step
     if reset is not None and 0 < training_args.max_steps <= reset:
         raise ValueError(f"`--decoder_reset_step` is {reset}, and training ends at `--max_steps` {training_args.max_steps}.")
-    if reset is not None and model_args.lora:
-        raise ValueError("`--decoder_reset_step` gives the whole decoder new weights; leave `--lora` out beside it.")
+    for name in ("lora", "freeze_decoder", "latent_free_steps"):
+        if reset is not None and getattr(model_args, name):
+            raise ValueError(f"`--decoder_reset_step` gives the whole decoder new weights; leave `--{name}` out beside it.")
     check_output_dir(cast(str, training_args.output_dir), model_type)
 
 
@@ -272,7 +330,8 @@ def check_streaming(data_args: Any, training_args: TrainingArguments) -> None:
 
 
 def check_held_out(data_args: PairArguments) -> None:
-    """Raises a `ValueError` for training data without any to measure on."""
+    """Raises a `ValueError` for training data that is none, or without any to measure on."""
+    check_least(vars(data_args), {"max_train_samples": 1})
     if data_args.train_file and not (data_args.validation_file or data_args.test_file):
         raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: figures are measured on held-out pairs.")
 

@@ -7,18 +7,18 @@ from typing import Any, cast
 
 from datasets import Dataset
 from torch import nn
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import TrainerCallback
 
 from ..configuration_vae import PARTS
 from ..encoders import longest_text, reserved_positions
 from ..modeling_conditional_vae import ConditionalVAEModel
 from ..modeling_vae import VAEModel
-from ..processing_vae import ConditionalVAEProcessor, VAEProcessor
+from ..processing_vae import ConditionalVAEProcessor, VAEProcessor, load_tokenizer
 from .aggressive import AggressiveEncoderCallback
-from .arguments import ConditionalArguments, ModelArguments, PairArguments, parse_json
+from .arguments import ConditionalArguments, ModelArguments, PairArguments, make_token_noise, parse_json
 from .callbacks import KLAnnealingCallback
 from .decoder_reset import DecoderResetCallback
-from .denoising import DenoisingCallback, TokenNoise
+from .denoising import DenoisingCallback
 from .from_scratch import small_configs, train_tokenizers
 from .minimum_rate import MinimumDesiredRateCallback
 from .schedules import make_schedule
@@ -62,8 +62,7 @@ def build_model(
     latent_options = {**config_options(config_class, model_args), **(config_of_data or {})}
     encoder_name, decoder_name = model_args.encoder_name_or_path, model_args.decoder_name_or_path
     if encoder_name and decoder_name:
-        tokenizer = AutoTokenizer.from_pretrained(decoder_name)
-        encoder_tokenizer = AutoTokenizer.from_pretrained(encoder_name)
+        tokenizer, encoder_tokenizer = load_tokenizer(decoder_name), load_tokenizer(encoder_name)
     else:
         tokenizer, encoder_tokenizer = train_tokenizers(texts, model_args.vocab_size, model_args.tokenizer_type)
     processor = processor_class(tokenizer, encoder_tokenizer, **processor_options)
@@ -152,7 +151,7 @@ def freeze_or_adapt(model: VAEModel, model_args: ModelArguments) -> nn.Module:
 
     present = {part for name, _ in model.named_parameters() for part in name.split(".")}
     new = [module for module in NEW_MODULES if module in present]
-    return get_peft_model(model, LoraConfig(**{"modules_to_save": new, **parse_json(model_args.lora)}))
+    return get_peft_model(model, LoraConfig(**{"modules_to_save": new, **parse_json("lora", model_args.lora)}))
 
 
 def latent_callbacks(model_args: ModelArguments, processor: VAEProcessor) -> list[TrainerCallback]:
@@ -164,7 +163,8 @@ def latent_callbacks(model_args: ModelArguments, processor: VAEProcessor) -> lis
     """
     callbacks: list[TrainerCallback] = []
     if model_args.minimum_rate is None:
-        callbacks.append(KLAnnealingCallback(make_schedule(model_args.kl_schedule, **parse_json(model_args.kl_schedule_options))))
+        schedule_options = parse_json("kl_schedule_options", model_args.kl_schedule_options)
+        callbacks.append(KLAnnealingCallback(make_schedule(model_args.kl_schedule, **schedule_options)))
     elif model_args.kl_schedule != "constant":
         raise ValueError(
             f"`--minimum_rate` sets the KL's weight by itself; leave `--kl_schedule` ({model_args.kl_schedule!r}) out beside it."
@@ -172,7 +172,7 @@ def latent_callbacks(model_args: ModelArguments, processor: VAEProcessor) -> lis
     else:
         callbacks.append(MinimumDesiredRateCallback(model_args.minimum_rate))
     if model_args.token_noise:
-        callbacks.append(DenoisingCallback(TokenNoise(**parse_json(model_args.token_noise)), processor.encoder_tokenizer))
+        callbacks.append(DenoisingCallback(make_token_noise(model_args), processor.encoder_tokenizer))
     if model_args.decoder_reset_step is not None:
         callbacks.append(DecoderResetCallback(model_args.decoder_reset_step))
     if model_args.aggressive_encoder:

@@ -55,7 +55,8 @@ class DecoderResetCallback(TrainerCallback):
         seed (`int`, *optional*): of the new weights; by default another than the run's, which may have made the first ones.
 
     Raises:
-        ValueError: a step below 1, or, as training begins, one that it does not reach, a wrapped model, or sharded weights.
+        ValueError: a step below 1, or, as training begins, one that it does not reach, a wrapped model, a frozen decoder, or
+            sharded weights.
     """
 
     def __init__(self, step: int, seed: int | None = None):
@@ -69,6 +70,8 @@ class DecoderResetCallback(TrainerCallback):
             raise ValueError(f"`step` is {self.step}, and training ends at step {state.max_steps}: the decoder would not be reset.")
         if not isinstance(model, VAEModel):
             raise ValueError(f"A decoder can be reset in a VAEModel that nothing wraps; this is a {type(model).__name__}.")
+        if not all(parameter.requires_grad for parameter in model.decoder.parameters()):
+            raise ValueError("The decoder is frozen in whole or in part: after a reset it would keep random weights.")
 
     def on_step_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
         if state.global_step != self.step:

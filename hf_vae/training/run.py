@@ -12,8 +12,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from ..evaluation.compute_metrics import elbo_metrics
 from ..hub import create_repository
 from ..processing_vae import VAEProcessor
-from .arguments import ModelArguments, resume_checkpoint, total_steps, use_all_cores
+from .arguments import ModelArguments, check_rows, resume_checkpoint, run_steps, use_all_cores
 from .building import latent_callbacks
+from .callbacks import EvaluateEveryExampleCallback
 from .collator import VAEDataCollator
 from .latent_free import train_without_latent
 from .posterior_fit import fit_posterior
@@ -98,12 +99,19 @@ def train_in_stages(
 
     Returns:
         The model as it is saved in the run's `output_dir`, adapters merged.
+
+    Raises:
+        ValueError: a training set that is too small for the arguments, or a stream that cannot serve them.
     """
+    # What cannot work is refused before a stage trains or a Trainer makes its directory.
     if isinstance(tokenized["train"], IterableDataset):
+        if model_args.aggressive_encoder:
+            raise ValueError("`--aggressive_encoder` draws further examples from the training set, and a stream has no others.")
         # Each process reads for itself: rows of unequal length cannot be handed on from one.
         cast(Any, training_args.accelerator_config).dispatch_batches = False
-    # What cannot work is refused before a stage trains or a Trainer makes its directory.
-    own = latent_callbacks(model_args, processor)
+    else:
+        check_rows(model_args, training_args, len(tokenized["train"]))
+    own = [*latent_callbacks(model_args, processor), EvaluateEveryExampleCallback()]
     checkpoint = resume_checkpoint(training_args)
     if checkpoint is None and model_args.encoder_pretraining_steps:
         steps = model_args.encoder_pretraining_steps
@@ -140,5 +148,7 @@ def train_baseline(
     """
     set_seed(training_args.seed)
     model, processor = build()
-    train_without_latent(model, processor, training_args, "baseline", total_steps(model_args, training_args), train)
+    # Epochs are counted as steps where there were others before them.
+    own = run_steps(training_args, len(train)) if model_args.latent_free_steps else training_args.max_steps
+    train_without_latent(model, processor, training_args, "baseline", model_args.latent_free_steps + own, train)
     return model.merge_and_unload() if model_args.lora else model

@@ -14,6 +14,12 @@ def _check_steps(name: str, steps: int | float) -> None:
         raise ValueError(f"`{name}` is {steps}; a schedule needs at least one step (for no annealing choose 'constant').")
 
 
+def _check_weights(**weights: float) -> None:
+    for name, weight in weights.items():
+        if weight < 0:
+            raise ValueError(f"`{name}` is {weight}; a KL weight cannot be negative.")
+
+
 @dataclass(frozen=True)
 class ConstantSchedule:
     """β at every step (Higgins et al. 2017); 1 is the ELBO."""
@@ -21,8 +27,7 @@ class ConstantSchedule:
     weight: float = 1.0
 
     def __post_init__(self):
-        if self.weight < 0:
-            raise ValueError(f"`weight` is {self.weight}; a KL weight cannot be negative.")
+        _check_weights(weight=self.weight)
 
     def __call__(self, step: int) -> float:
         return self.weight
@@ -38,6 +43,7 @@ class LinearSchedule:
 
     def __post_init__(self):
         _check_steps("steps", self.steps)
+        _check_weights(start=self.start, weight=self.weight)
 
     def __call__(self, step: int) -> float:
         return self.start + (self.weight - self.start) * min(step / self.steps, 1.0)
@@ -53,6 +59,7 @@ class SigmoidSchedule:
 
     def __post_init__(self):
         _check_steps("midpoint", self.midpoint)
+        _check_weights(weight=self.weight)
 
     def __call__(self, step: int) -> float:
         return self.weight * 0.5 * (1.0 + math.tanh(0.5 * self.slope * (step - self.midpoint)))
@@ -69,6 +76,7 @@ class TanhSchedule:
     def __post_init__(self):
         _check_steps("midpoint", self.midpoint)
         _check_steps("width", self.width)
+        _check_weights(weight=self.weight)
 
     def __call__(self, step: int) -> float:
         return self.weight * 0.5 * (1.0 + math.tanh((step - self.midpoint) / self.width))
@@ -91,6 +99,7 @@ class CyclicalSchedule:
         _check_steps("period", self.period)
         if self.zero < 0 or self.rise < 0 or self.zero + self.rise > 1:
             raise ValueError(f"`zero` {self.zero} and `rise` {self.rise} are parts of a cycle: neither negative, together ≤ 1.")
+        _check_weights(weight=self.weight)
 
     def __call__(self, step: int) -> float:
         if self.cycles is not None and step >= self.cycles * self.period:
