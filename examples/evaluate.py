@@ -14,11 +14,8 @@ Beside a language model of the same size, which a VAE must beat for its z to be 
         --compare_with outputs/beta-0.5/metrics.json outputs/beta-0.1/metrics.json --plot_file rate_distortion.png
 """
 
-import json
 import logging
-import math
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +35,7 @@ from hf_vae.evaluation import (
     rate_distortion_points,
     rate_distortion_table,
 )
+from hf_vae.evaluation.rate_distortion import load_figures
 from hf_vae.hub import write_metrics
 from hf_vae.processing_vae import load_tokenizer
 from hf_vae.training.arguments import use_all_cores
@@ -128,33 +126,6 @@ def check_arguments(
         kind, kinds = Path(evaluation_args.plot_file).suffix[1:].lower(), sorted(Figure().canvas.get_supported_filetypes())
         if kind and kind not in kinds:
             raise ValueError(f"`--plot_file` ends in .{kind}, which is no kind of picture; choose one of {', '.join(kinds)}.")
-
-
-def load_figures(names: Sequence[str]) -> dict[str, dict]:
-    """
-    Other models' figures by their files' names, with all that a point of rate and distortion needs.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: no JSON, or without a finite `kl` and `reconstruction`.
-    """
-    figures = {}
-    for name in names:
-        if not Path(name).is_file():
-            raise FileNotFoundError(f"`--compare_with`: there is no file {name}.")
-        try:
-            found = json.loads(Path(name).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"`--compare_with`: {name} is no JSON ({error}); give what `--output_file` has saved.") from error
-        for key in ("kl", "reconstruction"):
-            value = found.get(key) if isinstance(found, dict) else None
-            if type(value) not in (int, float) or not math.isfinite(value):
-                raise ValueError(
-                    f"`--compare_with`: {name} holds no finite number as {key!r} (found {value!r}); give what `--output_file` has "
-                    "saved of a model that was measured."
-                )
-        figures[name] = found
-    return figures
 
 
 def load_data(data_args: DataArguments, is_conditional: bool) -> tuple[list[str], list[str]]:
@@ -257,7 +228,7 @@ def main(argv: list[str]) -> dict:
         raise ValueError(f"{model_args.model_name_or_path} holds a model of type {config.model_type!r}, which is none of hf_vae.")
     is_conditional = isinstance(config, ConditionalVAEConfig)
     check_arguments(model_args, data_args, evaluation_args, is_conditional)
-    compared = load_figures(evaluation_args.compare_with)
+    compared = {name: load_figures(name) for name in evaluation_args.compare_with}
     # Without an accelerator several processes find each other only where they are told that there is none.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     use_all_cores(state)

@@ -156,7 +156,7 @@ def test_a_conditional_model_needs_pairs(script, processor, tmp_path):
         ("a\nb\n", ["--refine_steps", "-1"], "`--refine_steps` is -1"),
         ("a\nb\n", ["--language_model", "x", "--language_model_nll", "3"], "not both"),
         ("a\nb\n", ["--plot_file", "x.png"], "needs `--compare_with`"),
-        ("a\nb\n", ["--compare_with", "none.json"], "there is no file none.json"),
+        ("a\nb\n", ["--compare_with", "none.json"], "There is no file none.json"),
     ],
 )
 def test_bad_input_is_refused(script, saved, tmp_path, content, arguments, message):
@@ -169,11 +169,11 @@ def test_bad_input_is_refused(script, saved, tmp_path, content, arguments, messa
 @pytest.mark.parametrize(
     "content, message",
     [
-        ('{"nokl": 1}', "other.json holds no finite number as 'kl' .found None"),
-        ('{"kl": null, "reconstruction": 3.0}', "other.json holds no finite number as 'kl' .found None"),
-        ('{"kl": 1.0, "reconstruction": NaN}', "other.json holds no finite number as 'reconstruction' .found nan"),
-        ('{"kl": "1.0", "reconstruction": 3}', "other.json holds no finite number as 'kl' .found '1.0'"),
-        ("[1, 2]", "other.json holds no finite number as 'kl'"),
+        ('{"nokl": 1}', "other.json' hold no finite 'kl' .found None"),
+        ('{"kl": null, "reconstruction": 3.0}', "other.json' hold no finite 'kl' .found None"),
+        ('{"kl": 1.0, "reconstruction": NaN}', "other.json' hold no finite 'reconstruction' .found nan"),
+        ('{"kl": "1.0", "reconstruction": 3}', "other.json' hold no finite 'kl' .found '1.0'"),
+        ("[1, 2]", "other.json' hold no finite 'kl'"),
         ("kl: 1", "other.json is no JSON"),
         (b"\xff\xfe", "other.json is no JSON"),
     ],
@@ -184,7 +184,7 @@ def test_figures_that_cannot_be_compared_are_refused_before_any_is_measured(
     monkeypatch.setattr(script, "evaluate_vae", lambda *args, **kwargs: pytest.fail("measured first"))
     other = tmp_path / "other.json"
     other.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=f"`--compare_with`: .*{message}"):
+    with pytest.raises(ValueError, match=message):
         script.main([str(tmp_path / "model"), "--file", str(text_file), "--compare_with", str(other)])
 
 

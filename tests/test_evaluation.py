@@ -358,7 +358,7 @@ def test_rate_distortion_points(tmp_path):
     ]
     plot_rate_distortion(points, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
-    with pytest.raises(ValueError, match="hold no 'reconstruction'"):
+    with pytest.raises(ValueError, match="hold no finite 'reconstruction'"):
         rate_distortion_points({"x": {"kl": 1.0}})
 
 

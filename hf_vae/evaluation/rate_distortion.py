@@ -7,6 +7,7 @@ several weights of the KL, or thresholds of free bits.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,32 @@ class RateDistortionPoint:
     pareto: bool = False
 
 
+def load_figures(path: str | Path) -> dict[str, float]:
+    """
+    A model's figures, as `examples/evaluate.py --output_file` and the training scripts save them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no JSON, or no finite `kl` and `reconstruction` in it.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path} of figures to compare with.")
+    try:
+        figures = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); give the figures of a model that was measured.") from error
+    _rate_and_distortion(str(path), figures)
+    return figures
+
+
+def _rate_and_distortion(name: str, figures: Mapping[str, float]) -> tuple[float, float]:
+    for key in ("kl", "reconstruction"):
+        value = figures.get(key) if isinstance(figures, Mapping) else None
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValueError(f"The figures of {name!r} hold no finite {key!r} (found {value!r}); measure the model first.")
+    return figures["kl"], figures["reconstruction"]
+
+
 def rate_distortion_points(models: Mapping[str, Mapping[str, float] | str | Path]) -> list[RateDistortionPoint]:
     """
     One point for each model, by rising rate.
@@ -35,18 +62,14 @@ def rate_distortion_points(models: Mapping[str, Mapping[str, float] | str | Path
         models (`dict`): by name, figures with `kl` and `reconstruction`, or the JSON file that holds them.
 
     Raises:
-        ValueError: figures without those two, or no model.
+        FileNotFoundError: no such file.
+        ValueError: a file that is no JSON, figures without those two or with one that is not finite, or no model.
     """
     if not models:
         raise ValueError("`models` is empty; a point needs a model's figures.")
     pairs = {}
     for name, figures in models.items():
-        if isinstance(figures, (str, Path)):
-            figures = json.loads(Path(figures).read_text(encoding="utf-8"))
-        missing = [key for key in ("kl", "reconstruction") if key not in figures]
-        if missing:
-            raise ValueError(f"The figures of {name!r} hold no {' and no '.join(map(repr, missing))}; measure the model first.")
-        pairs[name] = (figures["kl"], figures["reconstruction"])
+        pairs[name] = _rate_and_distortion(name, load_figures(figures) if isinstance(figures, (str, Path)) else figures)
 
     def beaten(pair):
         return any(other != pair and other[0] <= pair[0] and other[1] <= pair[1] for other in pairs.values())

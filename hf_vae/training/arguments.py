@@ -284,7 +284,8 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
     check_least(vars(model_args), stages)
     if model_args.encoder_pretraining_steps and model_args.freeze_encoder:
         raise ValueError("`--encoder_pretraining_steps` trains the encoder, which `--freeze_encoder` keeps as it is.")
-    if model_args.latent_free_steps and model_args.freeze_decoder and not hasattr(model_args, "source_conditioning"):
+    trains_nothing = model_args.freeze_decoder and not model_args.lora and not isinstance(model_args, ConditionalArguments)
+    if model_args.latent_free_steps and trains_nothing:
         raise ValueError("`--latent_free_steps` trains the decoder, which `--freeze_decoder` keeps as it is.")
     if training_args.label_smoothing_factor:
         raise ValueError("`--label_smoothing_factor` must be 0: an ELBO has no label smoothing.")
