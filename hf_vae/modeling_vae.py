@@ -44,7 +44,7 @@ class VAEOutput(ModelOutput):
         prior_kl (`torch.Tensor` of shape `(batch,)`): KL(p(z|x) ‖ N(0, I)), nats per sentence, not weighted; in training with
             `config.prior_regularization`.
         bow_loss (`torch.Tensor` of shape `(batch,)`): the bag-of-words loss, nats per sentence, not weighted; with
-            `config.bow_loss_weight`; absent in training where `latents` were given.
+            `config.bow_loss_weight`.
         act_loss (`torch.Tensor` of shape `(batch,)`): -log p(a|x,z) of the reply's act, nats per sentence, a part of
             `reconstruction_loss`; of dialogue models with acts.
         posterior_mean, posterior_logvar, prior_mean, prior_logvar (`torch.Tensor` of shape `(batch, latent_size)`).
@@ -375,7 +375,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
                 shifted.
             prompt_input_ids, prompt_attention_mask (`(batch, prompt)`, *optional*): a prompt in the decoder's vocabulary.
             latents (`torch.Tensor` of shape `(batch, latent_size)`, *optional*): decode this z; the encoder is not run, there is
-                no KL, and the loss is the reconstruction's.
+                no KL, and the loss is the reconstruction's, in training with the bag of words' where the model has one.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): target tokens of the whole accumulated batch over all
                 processes, as the Trainer counts them; defaults to those of `labels`.
             output_logits (`bool`, *optional*): defaults to `True` in evaluation mode only.
@@ -406,8 +406,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
         self, labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict
     ) -> VAEOutput | tuple:
         """`forward` from q and p, or from given `latents`, on: the same for every model of the family."""
-        given = latents is not None
-        if not given:
+        if latents is None:
             latents = posterior.sample()
         else:
             expected = (labels.shape[0], self.config.latent_size)
@@ -422,8 +421,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             output.posterior_mean, output.posterior_logvar = posterior.mean, posterior.logvar
             output.prior_mean, output.prior_logvar = prior.mean, prior.logvar
             objective = objective + (self.kl_weight * self._charged(kl) if self.training else output.kl)
-        # Where z is given nothing is asked of it but the text.
-        if self.config.bow_loss_weight and not (self.training and given):
+        if self.config.bow_loss_weight:
             output.bow_loss = self.bow(latents, self._context_vector(conditioning), labels)
             if self.training:
                 objective = objective + self.config.bow_loss_weight * output.bow_loss

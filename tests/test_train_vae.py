@@ -358,19 +358,19 @@ def test_the_steps_of_a_run_are_counted_as_the_trainer_counts_them(tmp_path, opt
     assert run_steps(settings, len(TEXTS)) == trainer.state.global_step
 
 
-def test_the_baseline_has_as_many_steps_where_the_run_counts_epochs(script, tmp_path, monkeypatch):
+def test_the_baseline_has_as_many_steps_where_the_run_counts_epochs_and_no_bag_of_words(script, tmp_path, monkeypatch):
     steps = {}
     train = Trainer.train
 
     def counted(trainer, *args, **kwargs):
         output = train(trainer, *args, **kwargs)
-        steps[Path(trainer.args.output_dir).name] = trainer.state.global_step
+        steps[Path(trainer.args.output_dir).name] = (trainer.state.global_step, hasattr(trainer.model, "bow"))
         return output
 
     monkeypatch.setattr(Trainer, "train", counted)
     epochs = ["--max_steps", "-1", "--num_train_epochs", "1", "--per_device_train_batch_size", "20", "--with_baseline"]
     script.main([*SMALL, *epochs, "--output_dir", str(tmp_path / "out")])
-    assert steps == {"latent_free": 2, "out": 3, "baseline": 5}
+    assert steps == {"latent_free": (2, True), "out": (3, True), "baseline": (5, False)}
 
 
 def test_each_half_can_be_trained_by_itself(tmp_path):
@@ -388,7 +388,7 @@ def test_each_half_can_be_trained_by_itself(tmp_path):
     assert all(name.startswith("encoder.") for name in moved)
     assert "encoder.embeddings.word_embeddings.weight" in moved and any(".layer.0." in name for name in moved)
     moved = changed(lambda: train_without_latent(model, processor, settings, "latent_free", 2, train))
-    assert moved and all(name.startswith("decoder.") for name in moved)
+    assert moved and all(name.startswith(("decoder.", "bow.")) for name in moved)
     # Nothing came through z = 0 to how z enters.
     assert "decoder.lm.model.embed_tokens.weight" in moved and "decoder.project.weight" not in moved
     batch = VAEDataCollator(processor)([train[row] for row in range(4)])

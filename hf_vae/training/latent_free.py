@@ -44,7 +44,8 @@ def train_without_latent(
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """
-    Trains p(y|x, z = 0) and nothing else, by the run's other settings.
+    Trains p(y|x, z = 0) by the run's other settings, and the bag of words where the model has one: it then knows how frequent words
+    are when z comes. Nothing else.
 
     Args:
         model ([`VAEModel`]): of any of the family, or a PEFT model around one.
@@ -57,10 +58,9 @@ def train_without_latent(
     """
     settings = stage_arguments(training_args, name, max_steps)
     data = train.select_columns([column for column in train.column_names if column in _READ])
-    # What only q, the prior and the bag of words use gets no gradient, which distributed training would stumble over.
+    # What only q and the prior use gets no gradient, which distributed training would stumble over.
     vae: Any = find_model(model)
-    unused = [*vae.latent_modules, *([vae.bow] if vae.config.bow_loss_weight else [])]
-    idle = [parameter for module in unused for parameter in module.parameters() if parameter.requires_grad]
+    idle = [parameter for module in vae.latent_modules for parameter in module.parameters() if parameter.requires_grad]
     for parameter in idle:
         parameter.requires_grad_(False)
     Trainer(

@@ -17,6 +17,7 @@ from .building import latent_callbacks
 from .callbacks import EvaluateEveryExampleCallback
 from .collator import VAEDataCollator
 from .latent_free import train_without_latent
+from .loss_parts import find_model
 from .posterior_fit import fit_posterior
 from .pretraining import pretrain_encoder
 from .saving import save_trained
@@ -141,13 +142,17 @@ def train_baseline(
 ) -> Any:
     """
     Builds the model once more and trains it with z = 0, for as many steps as the model with z has had altogether, in a directory
-    of its own.
+    of its own. Its loss is the reconstruction's alone: the bag of words is there for z's sake.
 
     Returns:
         The model, adapters merged.
     """
     set_seed(training_args.seed)
     model, processor = build()
+    vae: Any = find_model(model)
+    if vae.config.bow_loss_weight:
+        vae.config.bow_loss_weight = 0.0
+        del vae.bow
     # Epochs are counted as steps where there were others before them.
     own = run_steps(training_args, len(train)) if model_args.latent_free_steps else training_args.max_steps
     train_without_latent(model, processor, training_args, "baseline", model_args.latent_free_steps + own, train)
