@@ -364,13 +364,13 @@ def test_the_baseline_has_as_many_steps_where_the_run_counts_epochs_and_no_bag_o
 
     def counted(trainer, *args, **kwargs):
         output = train(trainer, *args, **kwargs)
-        steps[Path(trainer.args.output_dir).name] = (trainer.state.global_step, hasattr(trainer.model, "bow"))
+        steps[Path(trainer.args.output_dir).name] = (trainer.state.global_step, trainer.model.config.bow_loss_weight)
         return output
 
     monkeypatch.setattr(Trainer, "train", counted)
     epochs = ["--max_steps", "-1", "--num_train_epochs", "1", "--per_device_train_batch_size", "20", "--with_baseline"]
     script.main([*SMALL, *epochs, "--output_dir", str(tmp_path / "out")])
-    assert steps == {"latent_free": (2, True), "out": (3, True), "baseline": (5, False)}
+    assert steps == {"latent_free": (2, 1.0), "out": (3, 1.0), "baseline": (5, 0.0)}
 
 
 def test_each_half_can_be_trained_by_itself(tmp_path):

@@ -152,7 +152,8 @@ def train_baseline(
     vae: Any = find_model(model)
     if vae.config.bow_loss_weight:
         vae.config.bow_loss_weight = 0.0
-        del vae.bow
+        # Distributed training would stumble over weights that get no gradient.
+        vae.bow.requires_grad_(False)
     # Epochs are counted as steps where there were others before them.
     own = run_steps(training_args, len(train)) if model_args.latent_free_steps else training_args.max_steps
     train_without_latent(model, processor, training_args, "baseline", model_args.latent_free_steps + own, train)
