@@ -38,7 +38,7 @@ from hf_vae.evaluation import (
 from hf_vae.evaluation.rate_distortion import load_figures
 from hf_vae.hub import write_metrics
 from hf_vae.processing_vae import load_tokenizer
-from hf_vae.training.arguments import use_all_cores
+from hf_vae.training.arguments import check_least, use_all_cores
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +99,7 @@ def check_arguments(
     """Everything that can be refused before the model's weights are loaded."""
     given = {**vars(data_args), **vars(evaluation_args)}
     least = {"importance_samples": 1, "refine_steps": 0, "batch_size": 1, "chunk": 1, "max_samples": 2, "max_target_length": 2}
-    for name, smallest in least.items():
-        if given[name] is not None and given[name] < smallest:
-            raise ValueError(f"`--{name}` is {given[name]}; it must be at least {smallest}.")
+    check_least(given, least)
     if model_args.language_model and model_args.language_model_nll is not None:
         raise ValueError("Give `--language_model` or `--language_model_nll`, not both.")
     if model_args.language_model and is_conditional:

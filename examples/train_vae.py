@@ -40,6 +40,7 @@ from hf_vae.training.arguments import (
     ModelArguments,
     StreamingArguments,
     check_arguments,
+    check_held_out,
     check_least,
     check_streaming,
     parse_arguments,
@@ -92,8 +93,7 @@ def check_evaluation(data_args: DataArguments, evaluation_args: EvaluationArgume
     check_least(given, least)
     if evaluation_args.collapse_report_samples == 1:
         raise ValueError("`--collapse_report_samples` is 1; what z tells apart needs at least two, and 0 leaves the report out.")
-    if data_args.train_file and not (data_args.validation_file or data_args.test_file):
-        raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: figures are measured on held-out text.")
+    check_held_out(data_args)
 
 
 def stream_train(data_args: DataArguments) -> IterableDataset:

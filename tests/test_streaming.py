@@ -130,7 +130,7 @@ def test_a_script_trains_on_a_stream(name, tmp_path):
     file = write_rows(tmp_path / "rows.jsonl", SCRIPTS[name][0])
     stages = ["--latent_free_steps", "1", "--posterior_fit_steps", "1", "--encoder_pretraining_steps", "1"]
     more = ["--streaming", "--shuffle_buffer", "4", "--first_rows", "6", *stages]
-    more += [] if name == "train_vae" else ["--max_source_length", "24"]
+    more += ["--with_baseline"] if name == "train_vae" else ["--max_source_length", "24"]
     metrics = script.main(arguments_for(name, file, tmp_path, *more))
     assert metrics["iw_nll"] > 0
     assert AutoModel.from_pretrained(tmp_path / "out").config.latent_size == 32

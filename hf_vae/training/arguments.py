@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -220,30 +220,30 @@ def resume_checkpoint(training_args: TrainingArguments) -> str | None:
     return last_checkpoint(training_args) if named in RESUME_LAST else named
 
 
-def run_steps(training_args: TrainingArguments, num_rows: int) -> int:
-    """The optimiser steps of a run over `num_rows` rows, where it counts epochs too."""
+def run_steps(training_args: TrainingArguments, train: Any) -> int:
+    """The optimiser steps of a run over the rows of `train`, whose number matters only where the run counts epochs."""
     if training_args.max_steps > 0:
         return training_args.max_steps
-    batches = num_rows / (training_args.train_batch_size * training_args.world_size)
+    batches = len(train) / (training_args.train_batch_size * training_args.world_size)
     batches = math.floor(batches) if training_args.dataloader_drop_last else math.ceil(batches)
     in_an_epoch = max(math.ceil(batches / training_args.gradient_accumulation_steps), 1)
     return math.ceil(training_args.num_train_epochs * in_an_epoch)
 
 
-def check_rows(model_args: ModelArguments, training_args: TrainingArguments, num_rows: int) -> None:
+def check_rows(model_args: ModelArguments, training_args: TrainingArguments, train: Sized) -> None:
     """
-    Refuses what a training set of `num_rows` rows is too small for, before anything is trained.
+    Refuses what the training set is too small for, before anything is trained.
 
     Raises:
         ValueError: names the argument.
     """
     batch = training_args.train_batch_size * training_args.world_size
-    if training_args.dataloader_drop_last and num_rows < batch:
+    if training_args.dataloader_drop_last and len(train) < batch:
         raise ValueError(
-            f"The training set has {num_rows} row(s), a batch {batch}, and `--dataloader_drop_last` drops what makes no batch: "
+            f"The training set has {len(train)} row(s), a batch {batch}, and `--dataloader_drop_last` drops what makes no batch: "
             "lower `--per_device_train_batch_size`."
         )
-    reset, steps = model_args.decoder_reset_step, run_steps(training_args, num_rows)
+    reset, steps = model_args.decoder_reset_step, run_steps(training_args, train)
     if reset is not None and steps <= reset:
         raise ValueError(f"`--decoder_reset_step` is {reset}, and training ends at step {steps}.")
 
@@ -330,11 +330,11 @@ def check_streaming(data_args: Any, training_args: TrainingArguments) -> None:
     check_least(vars(data_args), {"shuffle_buffer": 1, "first_rows": 2})
 
 
-def check_held_out(data_args: PairArguments) -> None:
+def check_held_out(data_args: Any) -> None:
     """Raises a `ValueError` for training data that is none, or without any to measure on."""
     check_least(vars(data_args), {"max_train_samples": 1})
     if data_args.train_file and not (data_args.validation_file or data_args.test_file):
-        raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: figures are measured on held-out pairs.")
+        raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: figures are measured on held-out text.")
 
 
 def check_output_dir(output_dir: str, model_type: str) -> None:

@@ -111,7 +111,7 @@ def train_in_stages(
         # Each process reads for itself: rows of unequal length cannot be handed on from one.
         cast(Any, training_args.accelerator_config).dispatch_batches = False
     else:
-        check_rows(model_args, training_args, len(tokenized["train"]))
+        check_rows(model_args, training_args, tokenized["train"])
     own = [*latent_callbacks(model_args, processor), EvaluateEveryExampleCallback()]
     checkpoint = resume_checkpoint(training_args)
     if checkpoint is None and model_args.encoder_pretraining_steps:
@@ -154,7 +154,6 @@ def train_baseline(
         vae.config.bow_loss_weight = 0.0
         # Distributed training would stumble over weights that get no gradient.
         vae.bow.requires_grad_(False)
-    # Epochs are counted as steps where there were others before them.
-    own = run_steps(training_args, len(train)) if model_args.latent_free_steps else training_args.max_steps
-    train_without_latent(model, processor, training_args, "baseline", model_args.latent_free_steps + own, train)
+    steps = model_args.latent_free_steps + run_steps(training_args, train)
+    train_without_latent(model, processor, training_args, "baseline", steps, train)
     return model.merge_and_unload() if model_args.lora else model
