@@ -19,6 +19,8 @@ class LSTMConfig(PreTrainedConfig):
         bidirectional (`bool`, defaults to `False`): read the text both ways; for encoders only.
         embedding_dropout (`float`, defaults to 0.0): rate at which components of an embedding are dropped in training.
         dropout (`float`, defaults to 0.0): rate at which components of every layer's output are dropped in training.
+        recurrent_dropout (`float`, defaults to 0.0): rate at which weights from one state to the next are dropped in training, the
+            same ones for all of a batch's steps (Merity et al. 2018, section 3.1).
         initializer_range (`float`, defaults to 0.1): fresh weights are uniform within plus and minus this.
         tie_word_embeddings (`bool`, defaults to `False`): the decoder predicts with the embeddings' own weights, which must then be
             as wide as its states.
@@ -39,6 +41,7 @@ class LSTMConfig(PreTrainedConfig):
     bidirectional: bool = False
     embedding_dropout: int | float = 0.0
     dropout: int | float = 0.0
+    recurrent_dropout: int | float = 0.0
     initializer_range: int | float = 0.1
     tie_word_embeddings: bool = False
     use_cache: bool = True
@@ -58,7 +61,7 @@ class LSTMConfig(PreTrainedConfig):
         for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
-        for name in ("embedding_dropout", "dropout"):
+        for name in ("embedding_dropout", "dropout", "recurrent_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it is a rate in [0, 1).")
         if self.bidirectional and self.hidden_size % 2:

@@ -14,6 +14,7 @@ from .fitted_prior import GaussianMixturePrior
 from .gaussian import DiagonalGaussian
 from .generation_options import AverageOverLatents, LatentGenerationOptions
 from .modeling_latent_decoder import LatentDecoder
+from .modeling_lstm import check_cache_implementation
 
 
 class LatentGenerationMixin(GenerationMixin):
@@ -69,11 +70,8 @@ class LatentGenerationMixin(GenerationMixin):
         return 1 if latents is None else latents.shape[0]
 
     def _generate(self, latents, batch, conditioning, options, model_kwargs):
-        if self.decoder.recurrent and options.config.cache_implementation is not None:
-            raise ValueError(
-                f"`cache_implementation` is {options.config.cache_implementation!r}; an LSTM has a state, of which there is one "
-                "kind: leave it unset."
-            )
+        if self.decoder.recurrent:
+            check_cache_implementation(options.config.cache_implementation)
         latents = latents.to(self.device)
         decoder_latents, context_ids, context_mask, states = self._before_the_first_word(latents, batch, conditioning)
         step = options.average_latents or 1

@@ -87,6 +87,29 @@ class LSTMPreTrainedModel(PreTrainedModel):
                 initialization.uniform_(parameter, -self.config.initializer_range, self.config.initializer_range)
 
 
+class LSTM(nn.LSTM):
+    """
+    torch's LSTM, with a rate at which weights from one state to the next are dropped in training (Merity et al. 2018, section 3.1).
+
+    The dropped ones take the weights' place inside `forward` only, behind the hooks by which others (FSDP) bring the weights there.
+    """
+
+    def __init__(self, recurrent_dropout: float, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.recurrent_dropout = recurrent_dropout
+
+    def forward(self, input, hx=None):
+        if not self.training or not self.recurrent_dropout:
+            return super().forward(input, hx)
+        whole = {name: weight for name, weight in self._parameters.items() if name.startswith("weight_hh")}
+        try:
+            for name, weight in whole.items():
+                self._parameters[name] = nn.functional.dropout(weight, self.recurrent_dropout)
+            return super().forward(input, hx)
+        finally:
+            self._parameters.update(whole)
+
+
 class LSTMModel(LSTMPreTrainedModel):
     """An LSTM over tokens. Padding, wherever it stands, is never read."""
 
@@ -94,7 +117,8 @@ class LSTMModel(LSTMPreTrainedModel):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
-        self.lstm = nn.LSTM(
+        self.lstm = LSTM(
+            config.recurrent_dropout,
             config.embedding_size,
             config.hidden_size // (2 if config.bidirectional else 1),
             num_layers=config.num_hidden_layers,
@@ -181,6 +205,12 @@ class LSTMModel(LSTMPreTrainedModel):
         return hidden_states, last * (lengths > 0).unsqueeze(-1), after
 
 
+def check_cache_implementation(name: str | None) -> None:
+    """Raises a `ValueError` where generation is asked for a cache of a certain kind."""
+    if name is not None:
+        raise ValueError(f"`cache_implementation` is {name!r}; an LSTM has a state, of which there is one kind: leave it unset.")
+
+
 class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin):
     """An LSTM that predicts the next token."""
 
@@ -230,6 +260,17 @@ class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin):
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
+
+    def generate(self, inputs=None, generation_config=None, **kwargs):
+        """
+        GenerationMixin's.
+
+        Raises:
+            ValueError: `cache_implementation` is set.
+        """
+        config = self.generation_config if generation_config is None else generation_config
+        check_cache_implementation(kwargs.get("cache_implementation", config.cache_implementation))
+        return super().generate(inputs, generation_config=generation_config, **kwargs)
 
 
 def register_lstm(config_class: type[PreTrainedConfig]) -> None:

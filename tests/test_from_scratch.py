@@ -85,7 +85,7 @@ def test_every_pair_of_small_parts_runs(encoder_type, decoder_type):
     processor = VAEProcessor(*tokenizers)
     encoder, decoder = small_configs(
         tokenizers[0], encoder_type, decoder_type, hidden_size=16, embedding_size=12, encoder_layers=1, decoder_layers=2,
-        num_attention_heads=2, dropout=0.25, tie_word_embeddings=False, max_position_embeddings=40,
+        num_attention_heads=2, dropout=0.25, recurrent_dropout=0.5, tie_word_embeddings=False, max_position_embeddings=40,
     )  # fmt: skip
     assert encoder.hidden_size == decoder.hidden_size == 16 and (encoder.num_hidden_layers, decoder.num_hidden_layers) == (1, 2)
     for config in (encoder, decoder):
@@ -93,6 +93,7 @@ def test_every_pair_of_small_parts_runs(encoder_type, decoder_type):
         assert (config.pad_token_id, config.bos_token_id, config.eos_token_id) == (0, 2, 3)
         if isinstance(config, LSTMConfig):
             assert (config.embedding_size, config.dropout, config.embedding_dropout) == (12, 0.25, 0.25)
+            assert config.recurrent_dropout == 0.5
         else:
             assert config.max_position_embeddings == 40
     torch.manual_seed(0)

@@ -4,6 +4,9 @@ import pytest
 import torch
 from conftest import VOCAB, make_model, tiny_lstm_config
 from huggingface_hub.errors import StrictDataclassError
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from hf_vae import LSTMConfig, LSTMForCausalLM, LSTMModel
@@ -96,7 +99,18 @@ def test_saved_and_loaded_through_the_auto_classes(lm, tmp_path):
     assert encoder(tokens).last_hidden_state.shape == (2, 6, 16)
 
 
-def test_dropout_is_on_embeddings_layers_and_outputs_in_training_alone():
+def test_dropout_is_on_embeddings_in_training():
+    torch.manual_seed(0)
+    model = LSTMModel(tiny_lstm_config(embedding_dropout=0.5))
+    read = []
+    model.lstm.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+    tokens = torch.randint(4, VOCAB, (4, 20))
+    model.train()(tokens)
+    model.eval()(tokens)
+    assert (read[0] == 0).float().mean() == pytest.approx(0.5, abs=0.1) and not (read[1] == 0).any()
+
+
+def test_dropout_is_on_layers_and_outputs_in_training_alone():
     torch.manual_seed(0)
     model = LSTMModel(tiny_lstm_config(num_hidden_layers=2, embedding_dropout=0.5, dropout=0.5))
     tokens = torch.randint(4, VOCAB, (2, 6))
@@ -105,12 +119,77 @@ def test_dropout_is_on_embeddings_layers_and_outputs_in_training_alone():
     assert model.lstm.dropout == 0.5
 
 
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_recurrent_dropout_drops_weights_from_state_to_state_in_training_alone(bidirectional, padded):
+    rate = 0.5
+    config = tiny_lstm_config(bidirectional=bidirectional, num_hidden_layers=2, recurrent_dropout=rate)
+    torch.manual_seed(0)
+    model = LSTMModel(config)
+    weights = {name: parameter.detach().clone() for name, parameter in model.lstm.named_parameters()}
+    tokens, mask = ragged("left")
+    mask = mask if padded else torch.ones_like(mask)
+
+    torch.manual_seed(1)
+    output = model.train()(tokens, mask)
+    output.pooler_output.sum().backward()
+    assert all(torch.equal(parameter, weights[name]) for name, parameter in model.lstm.named_parameters())
+    assert all(parameter.grad.any() for parameter in model.lstm.parameters())
+    assert not torch.equal(model(tokens, mask).last_hidden_state, output.last_hidden_state)
+
+    # The same as an LSTM whose recurrent weights are half zeros and half doubled, and whose others are whole.
+    plain = LSTMModel(config).eval()
+    plain.load_state_dict(model.state_dict())
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in plain.lstm.named_parameters():
+            if name.startswith("weight_hh"):
+                parameter.copy_(torch.nn.functional.dropout(parameter, rate))
+                dropped = (parameter == 0).float().mean()
+                assert dropped == pytest.approx(rate, abs=0.1)
+    torch.testing.assert_close(plain(tokens, mask).last_hidden_state, output.last_hidden_state)
+
+    evaluated = model.eval()(tokens, mask).last_hidden_state
+    assert torch.equal(evaluated, model(tokens, mask).last_hidden_state)
+    without = LSTMModel(tiny_lstm_config(bidirectional=bidirectional, num_hidden_layers=2)).eval()
+    without.load_state_dict(model.state_dict())
+    assert torch.equal(evaluated, without(tokens, mask).last_hidden_state)
+
+
+def test_recurrent_dropout_works_behind_hooks_checkpointing_and_adapters():
+    """Where others bring the weights there when the LSTM is called, or stand in its place, they are dropped all the same."""
+    torch.manual_seed(0)
+    model = LSTMModel(tiny_lstm_config(recurrent_dropout=0.9)).train()
+    tokens = torch.randint(4, VOCAB, (2, 6))
+
+    def passes(run):
+        return [run(tokens).last_hidden_state for _ in range(2)]
+
+    weight = model.lstm.weight_hh_l0
+    # As FSDP does: until it is called the module has other weights.
+    model.lstm.weight_hh_l0 = nn.Parameter(torch.zeros_like(weight))
+    model.lstm.register_forward_pre_hook(lambda module, inputs: setattr(module, "weight_hh_l0", weight))
+    first, second = passes(model)
+    assert not torch.equal(first, second)
+    model.lstm = checkpoint_wrapper(LSTMModel(model.config).lstm.train())
+    first, second = passes(model)
+    assert not torch.equal(first, second)
+    first.sum().backward()
+    assert all(parameter.grad.any() for parameter in model.lstm.parameters())
+    adapted = get_peft_model(
+        LSTMForCausalLM(model.config), LoraConfig(target_modules=["lm_head"], modules_to_save=["lstm"])
+    ).train()
+    first, second = (adapted(tokens).logits for _ in range(2))
+    assert not torch.equal(first, second)
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"hidden_size": 0}, "`hidden_size` is 0"),
         ({"bidirectional": True, "hidden_size": 15}, "must be even"),
         ({"dropout": 1.0}, "`dropout` is 1.0"),
+        ({"recurrent_dropout": -0.1}, "`recurrent_dropout` is -0.1"),
         ({"tie_word_embeddings": True}, r"`embedding_size` \(12\) equal to `hidden_size` \(16\)"),
     ],
 )
@@ -126,6 +205,8 @@ def test_a_cache_of_another_kind_is_refused():
 
 
 def test_bad_inputs_are_named(lm):
+    with pytest.raises(ValueError, match="`cache_implementation` is 'static'; an LSTM has a state"):
+        lm.generate(torch.ones(1, 2, dtype=torch.long), cache_implementation="static", max_new_tokens=2)
     with pytest.raises(ValueError, match="cannot be `bidirectional`"):
         LSTMForCausalLM(tiny_lstm_config(bidirectional=True))
     with pytest.raises(ValueError, match="either `input_ids` or `inputs_embeds`"):

@@ -318,7 +318,8 @@ def test_every_technique_reaches_the_model_or_a_callback(argv, shows):
 def test_no_technique_is_left_out_of_that_test():
     parts_and_sizes = {
         "encoder_name_or_path", "decoder_name_or_path", "encoder_type", "decoder_type", "hidden_size", "embedding_size",
-        "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "dropout", "tie_word_embeddings",
+        "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "dropout", "recurrent_dropout",
+        "tie_word_embeddings", "prefix_length", "posterior_bias",
         "tokenizer_type", "vocab_size", "latent_size", "latent_injection", "pooling", "freeze_encoder", "freeze_decoder", "lora",
         "save_trained_only",
     }  # fmt: skip
@@ -468,6 +469,17 @@ NO_STAGE = ["--latent_free_steps", "0"]
             "leave `--kl_schedule`",
         ),
         (["--minimum_rate", "0", "--free_bits", "0", *CONSTANT], "`rate` is 0"),
+        (
+            ["--minimum_rate", "3", "--free_bits", "0", "--kl_schedule", "constant", "--kl_schedule_options", '{"weight": 0.5}'],
+            "leave `--kl_schedule_options` out",
+        ),
+        (
+            ["--decoder_reset_step", "2", "--free_bits", "0", *CONSTANT, *NO_STAGE],
+            r"up to there the KL's weight is 1: .*'{\"period\": 4, \"cycles\": 1}'",
+        ),
+        (["--batch_norm_gamma", "1", "--dataloader_drop_last", "--per_device_train_batch_size", "1"], "of at least 2"),
+        (["--recurrent_dropout", "0.5"], "no half is an LSTM that starts from nothing"),
+        (["--prefix_length", "0"], "`prefix_length` is 0"),
         (["--token_noise", '{"drop": 2}'], "`drop` is 2"),
         (["--token_noise", '{"dorp": 0.1}'], "`--token_noise` has no option dorp; its options are drop"),
         (["--token_noise", "drop"], "`--token_noise` is 'drop', which is no JSON"),
@@ -533,3 +545,19 @@ def test_an_output_directory_with_a_model_of_another_kind_is_refused(script, tmp
     with pytest.raises(ValueError, match="holds a model of type 'paraphrase-vae'"):
         script.main([*SMALL, "--output_dir", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_sizes_and_rates_of_parts_reach_them():
+    _, model, _ = built("--decoder_type", "lstm", "--encoder_type", "lstm", "--recurrent_dropout", "0.25")
+    assert model.encoder.lstm.recurrent_dropout == model.decoder.lm.model.lstm.recurrent_dropout == 0.25
+    _, model, _ = built("--latent_injection", "prefix", "--prefix_length", "7", "--posterior_bias", "false")
+    assert model.decoder.num_slots == 7 and model.posterior.linear.bias is None
+
+
+def test_an_encoder_that_adapters_keep_as_it_is_is_not_pre_trained(tmp_path):
+    _, model, processor = built("--encoder_type", "bert")
+    model.encoder.requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing of it would be pre-trained"):
+        pretrain_encoder(
+            model.encoder, processor.encoder_tokenizer, TrainingArguments(str(tmp_path / "out")), 1, Dataset.from_list([])
+        )

@@ -74,6 +74,9 @@ class ModelArguments:
     num_attention_heads: int = field(default=4, metadata={"help": "From nothing: heads of both halves."})
     initializer_range: float = field(default=0.1, metadata={"help": "From nothing: scale of the first weights."})
     dropout: float = field(default=0.0, metadata={"help": "From nothing: dropout of both halves."})
+    recurrent_dropout: float = field(
+        default=0.0, metadata={"help": "From nothing: dropout of an LSTM's weights from state to state."}
+    )
     tie_word_embeddings: bool = field(
         default=True, metadata={"help": "From nothing: the decoder predicts with its embeddings' own weights."}
     )
@@ -83,6 +86,8 @@ class ModelArguments:
     latent_injection: list[str] = field(
         default_factory=lambda: ["embedding"], metadata={"help": "Ways of z into the decoder: embedding, memory, prefix."}
     )
+    prefix_length: int = field(default=4, metadata={"help": "Embeddings that z becomes, with `prefix`."})
+    posterior_bias: bool = field(default=True, metadata={"help": "Whether the posterior's head has a bias; Optimus' has none."})
     pooling: str = field(default="mean", metadata={"help": "What the posterior reads of the encoder: mean, first or pooler."})
     free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
     free_bits_per: str = field(default="sentence", metadata={"help": "sentence, dimension or batch."})
@@ -277,7 +282,16 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
         raise ValueError(f"`--resume_from_checkpoint`: there is no directory {named}.")
     if model_args.batch_norm_gamma is not None and not training_args.dataloader_drop_last:
         raise ValueError("`--batch_norm_gamma` needs `--dataloader_drop_last`: a last batch of one row has no spread to normalise.")
-    make_schedule(model_args.kl_schedule, **parse_json("kl_schedule_options", model_args.kl_schedule_options))
+    if model_args.batch_norm_gamma is not None and training_args.per_device_train_batch_size < 2:
+        raise ValueError("`--batch_norm_gamma` needs a `--per_device_train_batch_size` of at least 2: one row has no spread.")
+    of_nothing = not model_args.encoder_name_or_path and "lstm" in (model_args.encoder_type, model_args.decoder_type)
+    if model_args.recurrent_dropout and not of_nothing:
+        raise ValueError(
+            f"`--recurrent_dropout` is {model_args.recurrent_dropout}, and no half is an LSTM that starts from nothing: leave it "
+            "out, or set `recurrent_dropout` in the configuration of the LSTM that you load."
+        )
+    scheduled = parse_json("kl_schedule_options", model_args.kl_schedule_options)
+    schedule = make_schedule(model_args.kl_schedule, **scheduled)
     if model_args.token_noise:
         make_token_noise(model_args)
     stages = {"latent_free_steps": 0, "encoder_pretraining_steps": 0, "posterior_fit_steps": 0, "decoder_reset_step": 1}
@@ -289,6 +303,8 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
         raise ValueError("`--latent_free_steps` trains the decoder, which `--freeze_decoder` keeps as it is.")
     if training_args.label_smoothing_factor:
         raise ValueError("`--label_smoothing_factor` must be 0: an ELBO has no label smoothing.")
+    if model_args.minimum_rate is not None and model_args.kl_schedule == "constant" and scheduled:
+        raise ValueError("`--minimum_rate` sets the KL's weight by itself; leave `--kl_schedule_options` out beside it.")
     if model_args.minimum_rate is not None and (model_args.free_bits or model_args.capacity is not None):
         raise ValueError(
             f"`--minimum_rate` weighs the KL itself, which `--free_bits` ({model_args.free_bits}) and `--capacity` "
@@ -301,6 +317,13 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
     reset = model_args.decoder_reset_step
     if reset is not None and 0 < training_args.max_steps <= reset:
         raise ValueError(f"`--decoder_reset_step` is {reset}, and training ends at `--max_steps` {training_args.max_steps}.")
+    free = model_args.free_bits or model_args.capacity is not None
+    if reset is not None and not free and min(schedule(step) for step in range(reset)) == 1:
+        raise ValueError(
+            f"`--decoder_reset_step` is {reset}, and up to there the KL's weight is 1: what trains is no autoencoder. Begin "
+            "with a weight of 0, for instance `--kl_schedule cyclical --kl_schedule_options "
+            f'\'{{"period": {2 * reset}, "cycles": 1}}\'`, or grant free bits.'
+        )
     for name in ("lora", "freeze_decoder", "latent_free_steps"):
         if reset is not None and getattr(model_args, name):
             raise ValueError(f"`--decoder_reset_step` gives the whole decoder new weights; leave `--{name}` out beside it.")

@@ -30,7 +30,7 @@ NEW_MODULES = (
 )  # fmt: skip
 _SIZES = (
     "encoder_type", "decoder_type", "hidden_size", "embedding_size", "encoder_layers", "decoder_layers", "num_attention_heads",
-    "initializer_range", "dropout", "tie_word_embeddings",
+    "initializer_range", "dropout", "recurrent_dropout", "tie_word_embeddings",
 )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def build_model(
     else:
         sizes = {name: getattr(model_args, name) for name in _SIZES}
         # z may stand on some positions too.
-        longest = max(256, encoder_tokens, decoder_tokens + 1 + config_class().prefix_length)
+        longest = max(256, encoder_tokens, decoder_tokens + 1 + model_args.prefix_length)
         encoder, decoder = small_configs(tokenizer, max_position_embeddings=longest, **sizes)
         model = model_class(config_class(encoder=encoder, decoder=decoder, **latent_options))
     check_lengths(model, encoder_tokens, decoder_tokens)

@@ -92,6 +92,7 @@ def small_configs(
     num_attention_heads: int = 4,
     initializer_range: float = 0.1,
     dropout: float = 0.0,
+    recurrent_dropout: float = 0.0,
     tie_word_embeddings: bool = True,
     max_position_embeddings: int = 128,
 ) -> tuple[PreTrainedConfig, PreTrainedConfig]:
@@ -108,6 +109,7 @@ def small_configs(
         hidden_size, encoder_layers, decoder_layers, num_attention_heads, initializer_range (`int` or `float`): as their names say.
         embedding_size (`int`, *optional*): of the LSTMs' embeddings; `hidden_size` by default.
         dropout (`float`, defaults to 0.0): of everything that has it.
+        recurrent_dropout (`float`, defaults to 0.0): of the LSTMs' weights from state to state.
         tie_word_embeddings (`bool`, defaults to `True`): the decoder predicts with its embeddings' own weights.
         max_position_embeddings (`int`, defaults to 128): longest text; an LSTM has no such limit.
 
@@ -128,6 +130,7 @@ def small_configs(
         "initializer_range": initializer_range,
         "embedding_dropout": dropout,
         "dropout": dropout,
+        "recurrent_dropout": recurrent_dropout,
         **vocabulary,
     }
     size: dict[str, Any] = {

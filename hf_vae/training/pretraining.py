@@ -35,8 +35,13 @@ def pretrain_encoder(
         mlm_probability (`float`, defaults to 0.15): share of the tokens to predict.
 
     Raises:
-        ValueError: no masked-language model exists for the encoder, or its tokenizer has no mask token.
+        ValueError: no masked-language model exists for the encoder, its tokenizer has no mask token, or it is frozen.
     """
+    if not any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise ValueError(
+            "The encoder is frozen, so nothing of it would be pre-trained: adapters (`--lora`) keep it as it is. Leave "
+            "`--encoder_pretraining_steps` out."
+        )
     if tokenizer.mask_token is None:
         raise ValueError("The encoder's tokenizer has no mask token, so there is nothing to hide words with.")
     try:
