@@ -97,7 +97,18 @@ def convert(
         found = decoder_weights[name].shape[1]
         if found != latent_size:
             raise ValueError(f"The encoder's latent has {latent_size} dimensions and the decoder's {found} ({name}): no pair.")
-    vocab_size = decoder_weights["transformer.wte.weight"].shape[0]
+    embeddings = decoder_weights["transformer.wte.weight"]
+    vocab_size = len(embeddings)
+    if vocab_size < len(SPECIAL_TOKENS):
+        raise ValueError(
+            f"`--decoder_dir` {decoder_dir} has a vocabulary of {vocab_size}, of which the last {len(SPECIAL_TOKENS)} would be "
+            "Optimus' PAD, BOS and EOS; give a checkpoint of Optimus."
+        )
+    if not torch.equal(decoder_weights.get("lm_head.weight", embeddings), embeddings):
+        raise ValueError(
+            f"`--decoder_dir` {decoder_dir}: lm_head.weight differs from transformer.wte.weight, and in GPT-2, Optimus' too, "
+            "they are one; give a checkpoint of Optimus."
+        )
     pad, bos, eos = range(vocab_size - 3, vocab_size)
     weights = {f"encoder.{name}": tensor for name, tensor in encoder_weights.items() if name != "linear.weight"}
     weights["posterior.linear.weight"] = encoder_weights["linear.weight"]
@@ -132,7 +143,7 @@ def convert(
         )
         wrong = model.load_state_dict(weights, strict=False)
     # A value of config.json that means nothing, or that does not go with the weights' shapes.
-    except (KeyError, RuntimeError, StrictDataclassFieldValidationError) as error:
+    except (KeyError, RuntimeError, ValueError, StrictDataclassFieldValidationError) as error:
         raise ValueError(
             f"{given} are of another layout ({type(error).__name__}: {error}); give each config.json with the weights that it was "
             "saved with."

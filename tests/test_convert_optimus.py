@@ -152,6 +152,7 @@ def test_a_decoder_without_what_is_read_of_it_is_refused(checkpoint, name):
         (b"[1]", "`--decoder_dir` .*decoder: config.json holds no settings by name .a list"),
         (b'{"n_embd": "wide"}', "`--decoder_dir` .*decoder are of another layout (?s:.*)'n_embd' expected int, got str"),
         (b'{"activation_function": "none"}', "`--decoder_dir` .*decoder are of another layout .KeyError: 'none'"),
+        (b'{"n_head": 5, "n_embd": 16}', "`--decoder_dir` .*decoder are of another layout .ValueError: "),
     ],
 )
 def test_a_configuration_that_says_nothing_is_refused(checkpoint, content, message):
@@ -167,6 +168,13 @@ def test_other_layouts_are_refused_and_nothing_is_written(checkpoint):
             main(arguments(checkpoint, *more))
         assert not (checkpoint / "out").exists()
 
+    decoder = torch.load(checkpoint / "decoder" / "pytorch_model.bin", weights_only=True)
+    torch.save({**decoder, "lm_head.weight": decoder["lm_head.weight"] + 1}, checkpoint / "decoder" / "pytorch_model.bin")
+    refuses("decoder: lm_head.weight differs from transformer.wte.weight")
+    few = {"lm_head.weight": torch.ones(2, 16), "transformer.wte.weight": torch.ones(2, 16)}
+    torch.save({**decoder, **few}, checkpoint / "decoder" / "pytorch_model.bin")
+    refuses("decoder has a vocabulary of 2")
+    torch.save(decoder, checkpoint / "decoder" / "pytorch_model.bin")
     weights = torch.load(checkpoint / "encoder" / "pytorch_model.bin", weights_only=True)
     torch.save(
         {name: tensor for name, tensor in weights.items() if name != "linear.weight"}, checkpoint / "encoder" / "pytorch_model.bin"
