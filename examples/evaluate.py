@@ -8,6 +8,8 @@ A text file holds one sentence a line; JSON lines and CSV are read by column. A 
     accelerate launch examples/evaluate.py outputs/paraphrase --file test.jsonl \
         --source_column source --target_column targets --importance_samples 500
 
+and a dialogue model rows of `turns`, as examples/train_dialog.py reads them.
+
 Beside a language model of the same size, which a VAE must beat for its z to be worth anything, and other models' figures:
 
     accelerate launch examples/evaluate.py outputs/vae --file test.txt --language_model outputs/language_model \
@@ -15,6 +17,7 @@ Beside a language model of the same size, which a VAE must beat for its z to be 
 """
 
 import logging
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +27,8 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor, HfArgumentParser
 
-from hf_vae import ConditionalVAEConfig, VAEConfig, VAEModel
-from hf_vae.data import load_pairs, load_texts
+from hf_vae import ConditionalVAEConfig, DialogCVAEProcessor, VAEConfig, VAEModel, VAEProcessor
+from hf_vae.data import load_dialogs, load_pairs, load_texts
 from hf_vae.evaluation import (
     LikelihoodEvaluator,
     collapse_report,
@@ -37,7 +40,7 @@ from hf_vae.evaluation import (
 )
 from hf_vae.evaluation.rate_distortion import load_figures
 from hf_vae.hub import write_metrics
-from hf_vae.processing_vae import load_tokenizer
+from hf_vae.processing_vae import ConditionalVAEProcessor, load_tokenizer
 from hf_vae.training.arguments import check_least, use_all_cores
 
 logger = logging.getLogger(__name__)
@@ -57,7 +60,10 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    file: str = field(metadata={"help": "Text file of one sentence a line, or JSON lines, CSV or TSV with columns."})
+    file: str = field(
+        metadata={"help": "Text file of one sentence a line, JSON lines, CSV or TSV with columns, or a dataset's name."}
+    )
+    split: str = field(default="test", metadata={"help": "Split of a named dataset; a file is read whole."})
     text_column: str = field(default="text", metadata={"help": "VAE: column of the sentences, where the file has columns."})
     source_column: str = field(default="source", metadata={"help": "Conditional models: column of the sources."})
     target_column: str = field(
@@ -102,6 +108,8 @@ def check_arguments(
     check_least(given, least)
     if model_args.language_model and model_args.language_model_nll is not None:
         raise ValueError("Give `--language_model` or `--language_model_nll`, not both.")
+    if model_args.language_model_nll is not None and not math.isfinite(model_args.language_model_nll):
+        raise ValueError(f"`--language_model_nll` is {model_args.language_model_nll}; it is a number of nats per sentence.")
     if model_args.language_model and is_conditional:
         raise ValueError(
             "`--language_model` measures p(y), which does not see the source: for a conditional model give the figure of a model "
@@ -126,18 +134,23 @@ def check_arguments(
             raise ValueError(f"`--plot_file` ends in .{kind}, which is no kind of picture; choose one of {', '.join(kinds)}.")
 
 
-def load_data(data_args: DataArguments, is_conditional: bool) -> tuple[list[str], list[str]]:
-    """What the processor takes as texts and targets: the same sentences for the VAE, pairs for a conditional model."""
-    if is_conditional:
+def load_data(data_args: DataArguments, processor: VAEProcessor) -> tuple[list, list[str]]:
+    """What the processor takes as texts and targets: the same sentences for the VAE, pairs or dialogues for conditional models."""
+    if isinstance(processor, DialogCVAEProcessor):
+        meta = [*processor.meta_categories, *processor.meta_values]
+        pairs = load_dialogs(data_args.file, data_args.split, processor.max_turns, meta, data_args.max_samples)
+        texts, targets = list(pairs["source"]), [targets[0] for targets in pairs["targets"]]
+    elif isinstance(processor, ConditionalVAEProcessor):
         pairs = load_pairs(
             data_args.file,
+            data_args.split,
             source_column=data_args.source_column,
             target_column=data_args.target_column,
             max_rows=data_args.max_samples,
         )
         texts, targets = list(pairs["source"]), [targets[0] for targets in pairs["targets"]]
     else:
-        texts = targets = load_texts(data_args.file, text_column=data_args.text_column, max_rows=data_args.max_samples)
+        texts = targets = load_texts(data_args.file, data_args.split, data_args.text_column, data_args.max_samples)
     if len(texts) < 2:
         raise ValueError(f"{data_args.file} has {len(texts)} sentence(s); what z tells apart needs at least two.")
     return texts, targets
@@ -155,7 +168,7 @@ def load_language_model(name_or_path: str, model: VAEModel, evaluator: Likelihoo
     try:
         tokenizer = load_tokenizer(name_or_path)
     except (OSError, ValueError):
-        logger.info("%s has no tokenizer of its own; the VAE's decoder's is used.", name_or_path)
+        logger.warning("%s has no tokenizer of its own; the tokens of the VAE's decoder are taken to be its.", name_or_path)
         return language_model, labels, start
     ours = evaluator.processor.tokenizer
     if tokenizer.get_vocab() == ours.get_vocab():
@@ -189,7 +202,7 @@ DESCRIPTIONS = {
     "ppl_per_word_elbo": "perplexity per word (and sentence end), ELBO",
     "ppl_per_word_iw": "perplexity per word (and sentence end), importance-weighted",
     "mutual_information": "mutual information I(x; z), nats",
-    "mutual_information_ceiling": "  which cannot exceed ln N",
+    "mutual_information_ceiling": "  which cannot exceed the entropy of the examples, ln N where all differ",
     "kl_minus_mutual_information": "KL(q(z) ‖ p(z)) as KL - I, nats",
     "marginal_kl": "KL(q(z) ‖ p(z)) by Monte Carlo, nats",
     "active_units_0.01": "active units, Var(mean) > 0.01",
@@ -199,7 +212,7 @@ DESCRIPTIONS = {
     "nll_prior": "NLL with z from the prior, nats per sentence",
     "nll_zero": "NLL with z = 0, nats per sentence",
     "reconstruction_at_mean_exact_match": "exact matches, greedy from the posterior's mean",
-    "reconstruction_at_mean_bleu": "BLEU, greedy from the posterior's mean",
+    "reconstruction_at_mean_bleu": "BLEU (lower-cased), greedy from the posterior's mean",
     "refinement_elbo_before": "ELBO before refinement, nats per sentence",
     "refinement_elbo_after": "ELBO after refinement, nats per sentence",
     "refinement_gap": "  gained",
@@ -231,13 +244,20 @@ def main(argv: list[str]) -> dict:
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     use_all_cores(state)
 
-    # 2. Texts, model and processor.
+    # 2. Processor, texts and model.
+    processor = AutoProcessor.from_pretrained(model_args.model_name_or_path)
+    special = processor.encoder_tokenizer.num_special_tokens_to_add()
+    if data_args.max_length is not None and data_args.max_length <= special:
+        raise ValueError(
+            f"`--max_length` is {data_args.max_length}; the encoder's tokenizer adds {special} tokens of its own to a text, so "
+            f"that it must be at least {special + 1}."
+        )
     with state.main_process_first():
-        texts, targets = load_data(data_args, is_conditional)
+        texts, targets = load_data(data_args, processor)
     model = AutoModel.from_pretrained(model_args.model_name_or_path).to(state.device)
     evaluator = LikelihoodEvaluator(
         model,
-        AutoProcessor.from_pretrained(model_args.model_name_or_path),
+        processor,
         texts,
         targets,
         evaluation_args.batch_size,

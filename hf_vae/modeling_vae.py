@@ -429,6 +429,8 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             objective = self._training_objective(objective, output, labels, prior, conditioning)
         tokens = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         output.loss = objective.sum() / tokens
+        # In the order of the fields, by which the Trainer hands outputs on, and not in the order in which they were computed.
+        output = VAEOutput(**output)
         return output.to_tuple() if return_dict is False else output
 
     def _generation_nats(self, latents, labels, conditioning, output: VAEOutput, with_logits: bool = False) -> torch.Tensor:

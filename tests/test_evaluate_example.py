@@ -13,7 +13,8 @@ from conftest import make_model, tiny_gpt2_config, tiny_llama_config
 from test_training import resized
 from transformers import AutoModelForCausalLM
 
-from hf_vae.data import load_texts
+from hf_vae import DialogCVAEProcessor
+from hf_vae.data import load_dialogs, load_texts
 from hf_vae.evaluation import LikelihoodEvaluator, evaluate_vae, language_model_nll
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "evaluate.py"
@@ -146,9 +147,36 @@ def test_a_conditional_model_needs_pairs(script, processor, tmp_path):
     assert figures["elbo"] == pytest.approx(expected["elbo"], abs=1e-4)
 
 
+def test_a_dialogue_model_is_measured_on_turns(script, tokenizers, tmp_path):
+    processor = DialogCVAEProcessor(*tokenizers, acts=["x", "y", "z"], max_turns=2)
+    model = resized(make_model("dialog-acts"), processor)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    turns = [{"speaker": speaker, "text": text, "act": act} for speaker, text, act in zip("abab", TEXTS, "xyzx")]
+    path = tmp_path / "test.jsonl"
+    path.write_text(json.dumps({"turns": turns}) + "\n", encoding="utf-8")
+    figures = script.main([str(tmp_path / "model"), "--file", str(path), "--importance_samples", "2"])
+    pairs = load_dialogs(str(path))
+    targets = [targets[0] for targets in pairs["targets"]]
+    expected = evaluate_vae(LikelihoodEvaluator(model, processor, list(pairs["source"]), targets), 2)
+    assert figures["num_examples"] == 3 and figures["elbo"] == pytest.approx(expected["elbo"], abs=1e-4)
+
+
+def test_a_file_of_an_unknown_kind_is_named(tmp_path):
+    (tmp_path / "texts.dat").write_text("a\nb\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"texts.dat is a file of an unknown kind: its name must end in .json, .jsonl"):
+        load_texts(str(tmp_path / "texts.dat"))
+    (tmp_path / "texts.TXT").write_text("a\nb\n", encoding="utf-8")
+    assert load_texts(str(tmp_path / "texts.TXT")) == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     "content, arguments, message",
     [
+        ("a\nb\n", ["--max_length", "2"], "`--max_length` is 2; the encoder's tokenizer adds 2 tokens"),
+        ("a\nb\n", ["--max_length", "-1"], "`--max_length` is -1"),
+        ("a\nb\n", ["--language_model_nll", "nan"], "`--language_model_nll` is nan"),
+        ("a\nb\n" + "the cat " * 60, [], "1 of 3 examples make more tokens than the encoder holds"),
         ("a\n\nthe mat\n  \n", [], r"no text in 2 row\(s\), counted from 1: 2, 4"),
         ("the mat\n", [], r"has 1 sentence\(s\)"),
         ("a\nb\n", ["--importance_samples", "0"], "`--importance_samples` is 0"),

@@ -378,6 +378,56 @@ def test_everything_at_once_encodes_once_and_agrees_with_its_parts(evaluated):
     assert json.loads(json.dumps(figures)) == figures
 
 
+def test_refinement_keeps_q_where_a_step_leads_to_no_number(evaluated, monkeypatch):
+    def broken(batch, start, *rest):
+        return DiagonalGaussian(torch.full_like(start.mean, math.nan), start.logvar)
+
+    monkeypatch.setattr("hf_vae.evaluation.refinement._ascend", broken)
+    refined = refine(evaluated, num_steps=1, num_held_samples=2)
+    assert refined.elbo_after.isfinite().all() and torch.equal(refined.elbo_after, refined.elbo_before)
+    torch.testing.assert_close(refined.posterior.mean, evaluated.posterior().mean)
+
+
+def test_another_example_is_one_with_another_target(vae_processor):
+    model = make_model("vae")
+    for texts, others in (
+        (["a", "a", "b", "c", "a"], [2, 2, 3, 4, 2]),
+        (["a", "b", "a"], [1, 2, 1]),
+        (["a", "a", "a"], [1, 2, 0]),
+    ):
+        assert LikelihoodEvaluator(model, vae_processor, texts, texts).others() == others
+
+
+def test_what_the_model_does_not_hold_is_refused_before_anything_is_read(vae_processor, processor, monkeypatch):
+    long = " ".join(["the cat"] * 40)
+    model = make_model("vae")
+    for part in (model.encoder, model.decoder):
+        monkeypatch.setattr(part, "forward", None)
+    message = r"2 of 3 examples make more tokens than the encoder holds \(48\), up to \d+: example\(s\) 0, 2"
+    with pytest.raises(ValueError, match=message):
+        LikelihoodEvaluator(model, vae_processor, [long, "a", long], [long, "a", long])
+    with pytest.raises(ValueError, match=r"1 of 2 examples make more tokens than the decoder holds \(48\)"):
+        LikelihoodEvaluator(model, vae_processor, ["a", "a"], [long, "a"])
+    LikelihoodEvaluator(model, vae_processor, ["a", long], ["a", long], max_length=48, max_target_length=48)
+    model = make_model("paraphrase-prompt")
+    with pytest.raises(ValueError, match=r"1 of 2 examples make more tokens than the encoder holds"):
+        LikelihoodEvaluator(model, processor, [long, "a"], ["a", "a"])
+
+
+def test_a_reconstruction_stays_within_the_positions(processor):
+    """A long prompt beside a long target in one batch: each has room for its own target, and not for the other's."""
+    texts, targets = [" ".join(["the cat"] * 14), "a"], ["a", " ".join(["the cat"] * 14)]
+    model = resized(make_model("paraphrase-prompt"), processor)
+    evaluator = LikelihoodEvaluator(model, processor, texts, targets)
+    longest = max(map(len, evaluator.label_ids()))
+    prompt = processor(texts)["prompt_input_ids"].shape[1]
+    assert prompt + longest > 48 and evaluator.rooms(longest) == [48 - prompt, longest]
+    together = reconstruction_at_mean(evaluator).texts
+    alone = [reconstruction_at_mean(LikelihoodEvaluator(model, processor, [x], [y]), max_new_tokens=longest).texts
+             for x, y in zip(texts, targets)]  # fmt: skip
+    assert [together[:1], together[1:]] == alone
+
+
 def test_bad_evaluations_are_named(evaluated, processor):
     with pytest.raises(ValueError, match="`num_samples` is 0"):
         evaluate_vae(evaluated, importance_samples=0)
@@ -400,6 +450,21 @@ def test_bleu_of_one_and_of_several_references():
     assert bleu(["the cat sat on the mat"], [["The cat sat on the mat"]]) == pytest.approx(100)
     # Rows with different numbers of references: the second row's single reference is right, the first row's second one.
     assert bleu(["a b c d e", "f g h i j"], [["x", "a b c d e"], ["f g h i j"]]) == pytest.approx(100)
+
+
+def test_bleu_of_short_texts_is_by_the_n_grams_that_they_have():
+    short = ["a park", "the mat"]
+    assert bleu(short, [[text] for text in short]) == pytest.approx(100)
+    assert 0 < bleu(short, [["a park"], ["the dog"]]) < 100
+
+
+def test_unknown_words_that_are_tokens_stay_in_what_is_generated(vae_processor):
+    model = resized(make_model("vae"), vae_processor)
+    unknown = vae_processor.tokenizer.unk_token_id
+    only = {"bad_words_ids": [[token] for token in range(model.config.decoder.vocab_size) if token != unknown]}
+    assert generate_texts(model, vae_processor, ["a"], 1, min_new_tokens=2, max_new_tokens=2, do_sample=False, **only) == [
+        ["[UNK][UNK]"]
+    ]
 
 
 def test_distinct_counts_by_hand():

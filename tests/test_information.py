@@ -1,5 +1,6 @@
 """What z says: estimators against closed forms, the verdict on models that are known, and both in the plain Trainer."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -11,9 +12,9 @@ from conftest import BOS, make_model
 from datasets import Dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training import resized
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 
-from hf_vae import DiagonalGaussian, VAEDataCollator
+from hf_vae import DiagonalGaussian, KLAnnealingCallback, VAEDataCollator
 from hf_vae.evaluation import (
     CollapseReportCallback,
     active_units,
@@ -165,6 +166,56 @@ def test_verdicts_follow_information_and_the_shuffled_gap(changes, verdict):
     assert bool(report.advice) == (verdict != "used")
 
 
+def test_a_z_that_says_no_more_than_the_source_is_ignored():
+    """A conditional model whose q is its prior: all that z says is about x, and another example's z is another x's."""
+    figures = {
+        "kl": 0.0, "mutual_information": 1.95, "mutual_information_ceiling": math.log(20), "prior_depends_on_source": True,
+        "nll_posterior": 0.02, "nll_prior": 0.02, "nll_shuffled": 14.31,
+    }  # fmt: skip
+    report = collapse_report(figures)
+    assert report.ignored and "one from the prior" in report.summary
+    assert "KL - I" not in str(report) and "kl_minus_mutual_information" not in report.figures
+    assert report.figures["prior_gap"] == pytest.approx(0.0) and report.figures["shuffled_gap"] == pytest.approx(14.29)
+    said = collapse_report({**figures, "kl": 1.9, "nll_prior": 4.0})
+    assert said.verdict == "used"
+    assert collapse_report({**figures, "kl": 5.0, "mutual_information": 2.9, "nll_prior": 1.2}).verdict == "partly used"
+    # KL alone does not make it: nobody listens.
+    assert collapse_report({**figures, "kl": 5.0}).ignored
+    with pytest.raises(ValueError, match="lacks nll_prior"):
+        collapse_report({name: value for name, value in figures.items() if name != "nll_prior"})
+
+
+@pytest.mark.parametrize(
+    "changes, language_model, expected",
+    [
+        ({"iw_nll_error": 0.1}, 28.5, "0.60 nats better than the language model's 28.50: z pays for itself"),
+        ({"iw_nll_error": 0.1}, 27.5, "0.40 nats worse than the language model's 27.50: z costs more than it brings, unless more"),
+        ({"iw_nll_error": 0.4}, 28.5, "27.90 ± 0.40, the language model's 28.50: from these draws of z it cannot be told"),
+        ({"iw_nll_error": math.inf}, 99.0, "it cannot be told"),
+        ({"iw_nll": math.nan}, 28.5, "it cannot be told"),
+    ],
+)
+def test_a_language_model_is_compared_within_the_error(changes, language_model, expected):
+    assert expected in str(collapse_report({**HEALTHY, **changes}, language_model))
+
+
+def test_equal_examples_lower_the_ceiling():
+    q = DiagonalGaussian(torch.arange(5.0).repeat(4).unsqueeze(1) * 100, torch.zeros(20, 1))
+    figures = information_metrics(q, examples=[0, 1, 2, 3, 4] * 4)
+    assert figures["mutual_information_ceiling"] == pytest.approx(math.log(5))
+    assert figures["mutual_information"] == pytest.approx(math.log(5), abs=1e-3)
+    uneven = information_metrics(q, examples=[0] * 15 + [1] * 5)["mutual_information_ceiling"]
+    assert uneven == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+
+
+def test_there_is_no_marginal_kl_to_a_prior_that_depends_on_the_example():
+    q = mixture()
+    one = DiagonalGaussian.standard(len(q.mean), q.mean.shape[1])
+    assert "marginal_kl" in information_metrics(q, one) and "prior_depends_on_source" not in information_metrics(q, one)
+    figures = information_metrics(q, DiagonalGaussian(q.mean + 1, q.logvar))
+    assert figures["prior_depends_on_source"] and not {"marginal_kl", "kl_minus_mutual_information"} & set(figures)
+
+
 def test_a_report_needs_its_figures():
     with pytest.raises(ValueError, match="lacks mutual_information, nll_shuffled"):
         collapse_report({key: value for key, value in HEALTHY.items() if key not in ("mutual_information", "nll_shuffled")})
@@ -214,6 +265,43 @@ def test_compute_metrics_gives_the_corpus_s_own_elbo(vae, vae_processor, tmp_pat
     information = information_metrics(DiagonalGaussian(torch.cat(means), torch.cat(logvars)))
     for name in ("mutual_information", "mutual_information_ceiling", "active_units_0.01", "kl_minus_mutual_information"):
         assert metrics[f"eval_{name}"] == pytest.approx(information[name], abs=1e-4)
+
+
+def test_outputs_are_in_the_order_of_their_fields(model, batch):
+    """The Trainer hands them on by their order, and `elbo_metrics` finds them by it."""
+    with torch.no_grad():
+        output = model(**batch)
+    fields = [field.name for field in dataclasses.fields(output)]
+    assert list(output) == [name for name in fields if name in output]
+    kept = [output[name].numpy() for name in output if name not in ("loss", *model.config.keys_to_ignore_at_inference)]
+    labels = tuple(batch[name].numpy() for name in ("labels", "act_labels") if name in batch)
+    metrics = elbo_metrics(EvalPrediction(predictions=tuple(kept), label_ids=labels if len(labels) > 1 else labels[0]))
+    nats = (output.reconstruction_loss + output.kl).sum().item()
+    assert metrics["kl"] == pytest.approx(output.kl.mean().item(), rel=1e-5)
+    assert metrics["elbo"] == pytest.approx(-nats / 3, rel=1e-5)
+    assert metrics["ppl_per_token_elbo"] == pytest.approx(math.exp(nats / (batch["labels"] != -100).sum().item()), rel=1e-5)
+    own = information_metrics(DiagonalGaussian(output.posterior_mean, output.posterior_logvar))
+    assert metrics["mutual_information"] == pytest.approx(own["mutual_information"], rel=1e-5)
+
+
+def test_a_process_with_several_gpus_is_refused(vae, vae_processor, tmp_path):
+    trainer = make_trainer(vae, vae_processor, tmp_path, callbacks=[KLAnnealingCallback()])
+    trainer.args._n_gpu = 2
+    with pytest.raises(ValueError, match="One process has 2 GPUs"):
+        KLAnnealingCallback().on_train_begin(trainer.args, trainer.state, trainer.control, model=vae)
+
+
+def test_arguments_are_as_they_were_after_a_training_that_broke_off(vae, vae_processor, tmp_path):
+    class Breaks(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise KeyboardInterrupt
+
+    options = {"dataloader_drop_last": True, "eval_strategy": "steps", "eval_steps": 2}
+    callbacks = [EvaluateEveryExampleCallback(), Breaks()]
+    trainer = make_trainer(vae, vae_processor, tmp_path, callbacks=callbacks, **options)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert trainer.args.dataloader_drop_last
 
 
 def test_outputs_that_are_no_vae_s_are_refused():

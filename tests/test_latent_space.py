@@ -8,15 +8,25 @@ from itertools import pairwise, permutations
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_encoder_config, tiny_gpt2_config, tiny_llama_config
+from conftest import make_model, tiny_encoder_config, tiny_gpt2_config, tiny_llama_config
 from sacrebleu.metrics.lib_ter import BeamEditDistance
 from safetensors.torch import save_file
 from sklearn.mixture import GaussianMixture
+from test_training import resized
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import BertConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from hf_vae import DiagonalGaussian, ParaphraseVAEConfig, ParaphraseVAEModel, VAEConfig, VAEModel, VAEProcessor
+from hf_vae import (
+    CVAEProcessor,
+    DiagonalGaussian,
+    DialogCVAEProcessor,
+    ParaphraseVAEConfig,
+    ParaphraseVAEModel,
+    VAEConfig,
+    VAEModel,
+    VAEProcessor,
+)
 from hf_vae.fitted_prior import GaussianMixturePrior
 from hf_vae.latent_space import (
     Interpolation,
@@ -178,6 +188,29 @@ def test_a_conditional_model_is_given_its_sources(conditional, processor):
         reconstruct(conditional, processor, texts, sources=sources[:2], **SHORT)
     with pytest.raises(ValueError, match="has 2 rows"):
         decode_latents(conditional, processor, latents, **processor(sources[:2]))
+
+
+def test_a_prior_network_is_given_the_source(processor):
+    model = resized(make_model("cvae"), processor).train()
+    cvae_processor = CVAEProcessor(processor.tokenizer, processor.encoder_tokenizer)
+    source = cvae_processor(TEXTS[0])
+    output = sample_prior(model, cvae_processor, 500, batch_size=500, **source, max_new_tokens=1)
+    assert model.training
+    prior = model.eval().prior(1, source["input_ids"], source["attention_mask"]).latent_dist
+    assert not output.latents.requires_grad
+    torch.testing.assert_close(output.latents.mean(0), prior.mean[0], atol=0.2, rtol=0)
+    torch.testing.assert_close(sample_prior(model, cvae_processor, 1, 0.0, **source, **SHORT).latents, prior.mean.detach())
+
+
+def test_a_dialogue_is_a_source(tokenizers):
+    processor = DialogCVAEProcessor(*tokenizers)
+    model = resized(make_model("dialog-acts", num_acts=None), processor)
+    talk = [{"role": "ann", "content": "the cat"}, {"role": "bob", "content": "a dog"}]
+    both = encode_texts(model, processor, ["the mat", "a park"], sources=[talk, talk[:1]])
+    alone = encode_texts(model, processor, "a park", sources=talk[:1])
+    torch.testing.assert_close(both.mean[1:], alone.mean)
+    assert len(reconstruct(model, processor, ["the mat", "a park"], sources=[talk, talk[:1]], **SHORT).texts) == 2
+    assert len(reconstruct(model, processor, "the mat", sources=talk, **SHORT).texts) == 1
 
 
 # Interpolation ------------------------------------------------------------------------------------------------------------

@@ -19,13 +19,16 @@ _LOADERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".t
 def _read(path_or_name: str, split: str, max_rows: int | None = None, streaming: bool = False) -> Any:
     """A `Dataset`, or with `streaming` an `IterableDataset`, of a file's or a named dataset's rows as they stand there."""
     path = Path(path_or_name)
-    if path.suffix in _LOADERS:
+    ending = path.suffix.lower()
+    if path.is_file() and ending not in _LOADERS:
+        raise ValueError(f"{path_or_name} is a file of an unknown kind: its name must end in {', '.join(_LOADERS)}.")
+    if ending in _LOADERS:
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path_or_name}.")
-        loader = _LOADERS[path.suffix]
+        loader = _LOADERS[ending]
         # "NA" and "null" are words too.
         options: dict[str, Any] = {"keep_default_na": False} if loader == "csv" else {}
-        if path.suffix == ".tsv":
+        if ending == ".tsv":
             options["delimiter"] = "\t"
         try:
             data = load_dataset(loader, data_files=str(path), split="train", streaming=streaming, **options)

@@ -25,11 +25,11 @@ class CollapseReportCallback(TrainerCallback):
     """
     Measures at every evaluation whether z is used, on the same texts each time, and logs, beside what the Trainer measures and
     with the prefix `eval_`: `kl`, `mutual_information` with its ceiling, `kl_minus_mutual_information`, `marginal_kl`, active
-    units, `nll_posterior`, `nll_shuffled` and `shuffled_gap`, in nats. What the evaluation itself has measured, of all its
-    examples, stays as it is. Where z is ignored it warns, with what was found and what to try.
+    units, `nll_posterior`, `nll_shuffled`, `nll_prior`, `shuffled_gap` and `prior_gap`, in nats. What the evaluation itself has
+    measured, of all its examples, stays as it is. Where z is ignored it warns, with what was found and what to try.
 
-    It draws its noise from its own seed, so training is the same with it and without. A call costs one pass of the encoder and two
-    of the decoder over its texts.
+    It draws its noise from its own seed, so training is the same with it and without. A call costs one pass of the encoder and
+    three of the decoder over its texts.
 
     Args:
         processor ([`VAEProcessor`]): the model's.
@@ -76,7 +76,7 @@ class CollapseReportCallback(TrainerCallback):
         model.train(training)
         self.report = collapse_report(figures)
         logs = {f"eval_{name}": value for name, value in figures.items()}
-        logs["eval_shuffled_gap"] = self.report.figures["shuffled_gap"]
+        logs.update((f"eval_{name}", self.report.figures[name]) for name in ("shuffled_gap", "prior_gap"))
         if metrics is not None:
             logs = {name: value for name, value in logs.items() if name not in metrics}
             metrics.update(logs)
@@ -94,10 +94,13 @@ class CollapseReportCallback(TrainerCallback):
         evaluator = LikelihoodEvaluator(model, self.processor, self.texts, self.targets, **self.options)
         posterior, prior = evaluator.posterior(), evaluator.prior()
         latents = posterior.mean + posterior.std * example_noise(len(evaluator), 1, posterior.mean.shape[-1], self.seed)[:, 0]
-        own, shuffled = evaluator.nll(torch.stack([latents, latents.roll(-1, dims=0)], dim=1)).mean(0).tolist()
+        # As in `likelihood_metrics`: another stream than the posterior's.
+        from_prior = prior.mean + prior.std * example_noise(len(evaluator), 1, posterior.mean.shape[-1], self.seed + 1)[:, 0]
+        exchanged = torch.stack([latents, latents[evaluator.others()], from_prior], dim=1)
+        names = ("nll_posterior", "nll_shuffled", "nll_prior")
+        nlls = dict(zip(names, evaluator.nll(exchanged).mean(0).tolist()))
         kl = posterior.kl(prior).sum(-1).mean().item()
-        information = information_metrics(posterior, prior, seed=self.seed)
-        return {"kl": kl, **information, "nll_posterior": own, "nll_shuffled": shuffled}
+        return {"kl": kl, **information_metrics(posterior, prior, seed=self.seed, examples=evaluator.examples()), **nlls}
 
 
 def _find_vae(model: nn.Module) -> VAEModel:

@@ -40,9 +40,10 @@ def elbo_metrics(prediction: EvalPrediction) -> dict[str, float]:
         )
     reconstruction, kl = (float(output.astype(np.float64).mean()) for output in per_example[:2])
     metrics = {"elbo": -(reconstruction + kl), "reconstruction": reconstruction, "kl": kl}
-    labels = prediction.label_ids
-    if isinstance(labels, np.ndarray):
-        metrics["ppl_per_token_elbo"] = perplexity(-metrics["elbo"] * len(labels) / int((labels != -100).sum()))
+    given = prediction.label_ids if isinstance(prediction.label_ids, tuple) else (prediction.label_ids,)
+    # Beside the targets' tokens, a dialogue has one act.
+    for labels in (each for each in given if each is not None and each.ndim == 2):
+        metrics["ppl_per_token_elbo"] = perplexity(-metrics["elbo"] * len(labels) / int(np.sum(labels != -100)))
     posterior = [torch.from_numpy(output) for output in outputs if output.ndim == 2][:2]
     if len(posterior) == 2 and len(posterior[0]) > 1:
         information = information_metrics(DiagonalGaussian(*posterior))

@@ -41,15 +41,15 @@ def evaluate_vae(
     check_several(len(evaluator))
     if refine_steps < 0:
         raise ValueError(f"`refine_steps` is {refine_steps}; it cannot be negative.")
-    posterior = evaluator.posterior()
-    metrics: dict[str, Any] = likelihood_metrics(evaluator, importance_samples, seed, posterior)
+    posterior, prior = evaluator.posterior(), evaluator.prior()
+    metrics: dict[str, Any] = likelihood_metrics(evaluator, importance_samples, seed, posterior, prior)
     metrics["importance_samples"] = importance_samples
     counts = count_tokens_and_words(evaluator)
     metrics.update(counts, **perplexities(metrics, len(evaluator), **counts))
-    metrics.update(information_metrics(posterior, evaluator.prior(), seed=seed))
+    metrics.update(information_metrics(posterior, prior, seed=seed, examples=evaluator.examples()))
     metrics.update(reconstruction_at_mean(evaluator, posterior).metrics())
     if refine_steps:
-        metrics.update(refine(evaluator, refine_steps, seed=seed, posterior=posterior).metrics())
+        metrics.update(refine(evaluator, refine_steps, seed=seed, posterior=posterior, prior=prior).metrics())
     if language_model_nll is not None:
         metrics["language_model_nll"] = language_model_nll
     metrics["collapse_report"] = collapse_report(metrics, language_model_nll).to_dict()

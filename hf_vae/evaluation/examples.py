@@ -60,6 +60,11 @@ def own_batches(lengths: Sequence[int], batch_size: int, description: str) -> It
     yield from tqdm(own, desc=description, leave=False, disable=not state.is_main_process)
 
 
+def copied_rows(values: torch.Tensor) -> list[torch.Tensor]:
+    """The rows of `values`, each with memory of its own: a view would be sent to other processes with all of its batch."""
+    return [row.clone() for row in values]
+
+
 def gather_in_order(numbers: Sequence[int], values: Sequence) -> list:
     """The values of all examples from all processes, in the examples' order."""
     pairs = gather_object(list(zip(numbers, values)))

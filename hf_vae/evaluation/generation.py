@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from transformers import BatchEncoding
@@ -11,6 +12,15 @@ from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
 from .examples import gather_in_order, own_batches, sample_noise
 from .likelihood import call_with
+
+
+def spell(processor: VAEProcessor, tokens: torch.Tensor) -> str:
+    """The text of one row of the decoder's tokens; UNK, where it is a token of its own, stands for a word and stays."""
+    tokenizer = processor.tokenizer
+    special = set(tokenizer.all_special_ids)
+    if tokenizer.unk_token_id not in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+        special.discard(tokenizer.unk_token_id)
+    return cast(str, tokenizer.decode([token for token in tokens.tolist() if token not in special])).strip()
 
 
 @torch.no_grad()
@@ -73,7 +83,8 @@ def generate_texts(
             num_return_sequences=num_return_sequences,
             **generation_options,
         )
-        decoded = [text.strip() for text in processor.batch_decode(sequences, skip_special_tokens=True)]
+        # The first is the start token.
+        decoded = [spell(processor, row) for row in sequences[:, 1:]]
         numbers += batch
         outputs += [decoded[row : row + num_return_sequences] for row in range(0, len(decoded), num_return_sequences)]
     return gather_in_order(numbers, outputs)

@@ -9,6 +9,8 @@ conditional models read (x, y) for x.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Hashable, Sequence
 
 import torch
 
@@ -62,7 +64,11 @@ def aggregate_log_prob(latents: torch.Tensor, posterior: DiagonalGaussian, chunk
 
 
 def information_metrics(
-    posterior: DiagonalGaussian, prior: DiagonalGaussian | None = None, num_samples: int | None = None, seed: int = 0
+    posterior: DiagonalGaussian,
+    prior: DiagonalGaussian | None = None,
+    num_samples: int | None = None,
+    seed: int = 0,
+    examples: Sequence[Hashable] | None = None,
 ) -> dict[str, float]:
     """
     Mutual information and its relatives (Hoffman & Johnson 2016: KL = I(x; z) + KL(q(z) ‖ p(z))).
@@ -72,14 +78,15 @@ def information_metrics(
         prior ([`DiagonalGaussian`], *optional*): p, one row an example; N(0, I) by default.
         num_samples (`int`, *optional*): samples of z of each example; by default as many as make 10,000 of all.
         seed (`int`, defaults to 0): of their noise.
+        examples (`list`, *optional*): what each example is, where some may be equal, which no z tells apart.
 
     Returns:
         `num_examples`: N; `latent_size`. `mutual_information`: I(x; z), the mean of log q(z|x) - log q(z) over z from q(z|x);
-        `mutual_information_ceiling`: ln N, which it cannot exceed, so a value close to it says only that N is too small.
-        Two estimates of KL(q(z) ‖ p(z)), which agree to Monte Carlo error: `marginal_kl`, the mean of log q(z) - log p(z);
-        and `kl_minus_mutual_information`, with the KL in closed form. With a prior that depends on the example, both are the
-        mean of log q(z) - log p(z|x). `active_units_0.01`: dimensions with Var_x(μ_i) > 0.01, and `active_units_0.01_fraction`
-        of all.
+        `mutual_information_ceiling`: the entropy of the examples, ln N where all differ, which it cannot exceed, so a value close
+        to it says only that N is too small. Two estimates of KL(q(z) ‖ p(z)), which agree to Monte Carlo error: `marginal_kl`,
+        the mean of log q(z) - log p(z); and `kl_minus_mutual_information`, with the KL in closed form. There is no such thing
+        where the prior differs from example to example; `prior_depends_on_source` says so in their place.
+        `active_units_0.01`: dimensions with Var_x(μ_i) > 0.01, and `active_units_0.01_fraction` of all.
 
     Raises:
         ValueError: fewer than two examples, or no samples.
@@ -100,18 +107,29 @@ def information_metrics(
         marginal.append(aggregate - _log_prob(latents, prior).flatten())
     mutual_information = torch.cat(information).mean().item()
     kl = posterior.kl(prior).sum(-1).double().mean().item()
+    marginals = {"kl_minus_mutual_information": kl - mutual_information, "marginal_kl": torch.cat(marginal).mean().item()}
     active = active_units(posterior.mean)
     name = f"active_units_{ACTIVE_UNITS_THRESHOLD}"
     return {
         "num_examples": count,
         "latent_size": latent_size,
         "mutual_information": mutual_information,
-        "mutual_information_ceiling": math.log(count),
-        "kl_minus_mutual_information": kl - mutual_information,
-        "marginal_kl": torch.cat(marginal).mean().item(),
+        "mutual_information_ceiling": math.log(count) if examples is None else _entropy(examples),
+        **({"prior_depends_on_source": True} if depends(prior) else marginals),
         name: active,
         f"{name}_fraction": active / latent_size,
     }
+
+
+def depends(prior: DiagonalGaussian) -> bool:
+    """Whether the examples' priors differ."""
+    return not all(torch.equal(rows, rows[:1].expand_as(rows)) for rows in (prior.mean, prior.logvar))
+
+
+def _entropy(examples: Sequence[Hashable]) -> float:
+    """Of one drawn from `examples`, in nats."""
+    counts = torch.tensor(list(Counter(examples).values()), dtype=torch.float64)
+    return math.log(len(examples)) - (counts * counts.log()).sum().item() / len(examples)
 
 
 def _log_prob(latents: torch.Tensor, distribution: DiagonalGaussian) -> torch.Tensor:

@@ -18,11 +18,12 @@ from typing import NamedTuple
 import torch
 from transformers import BatchEncoding
 
+from ..encoders import longest_text, reserved_positions
 from ..gaussian import DiagonalGaussian
 from ..modeling_conditional_vae import ConditionalVAEModel
 from ..modeling_vae import LatentOutput, VAEModel
 from ..processing_vae import VAEProcessor
-from .examples import NOISE_BLOCK, example_noise, gather_in_order, own_batches, sample_noise
+from .examples import NOISE_BLOCK, copied_rows, example_noise, gather_in_order, own_batches, sample_noise
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ class LikelihoodEvaluator:
         processor_options: passed to the processor, such as `max_length`.
 
     Raises:
-        ValueError: texts and targets differ in number, or there are none; a size below 1.
+        ValueError: texts and targets differ in number, or there are none; a size below 1; or texts that make more tokens than the
+            model holds, all of them before the first is read.
     """
 
     def __init__(
@@ -114,6 +116,36 @@ class LikelihoodEvaluator:
         self.texts, self.targets = list(texts), list(targets)
         self.batch_size, self.chunk = batch_size, chunk
         self.processor_options = processor_options
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        features = self.processor(self.texts, self.targets, return_tensors=None, **self.processor_options)
+        model, decoder = self.model, self.model.decoder
+        reads_pairs = "posterior_input_ids" in features and getattr(model.config, "objective", None) != "gsnn"
+        encoded = features["posterior_input_ids" if reads_pairs else "input_ids"]
+        prompts = features.get("prompt_input_ids", [[]] * len(self))
+        self._room = longest_text(decoder.config, decoder.num_slots + decoder.first_position)
+        self._prompt_lengths = list(map(len, prompts))
+        read = {
+            # Turn by turn, where they are encoded so.
+            "encoder": [max(map(len, row)) if isinstance(row[0], list) else len(row) for row in encoded],
+            "decoder": [length + len(labels) for length, labels in zip(self._prompt_lengths, features["labels"])],
+        }
+        longest = {"encoder": longest_text(model.config.encoder, reserved_positions(model.encoder)), "decoder": self._room}
+        for part, most in longest.items():
+            over = [number for number, tokens in enumerate(read[part]) if most is not None and tokens > most]
+            if over:
+                shown = ", ".join(map(str, over[:10])) + (", …" if len(over) > 10 else "")
+                raise ValueError(
+                    f"{len(over)} of {len(self)} examples make more tokens than the {part} holds ({most}), up to "
+                    f"{max(read[part])}: example(s) {shown}, counted from 0. Cut them with `max_length` and `max_target_length`."
+                )
+
+    def rooms(self, most: int) -> list[int]:
+        """The most tokens that can be generated for each example, up to `most`, by the decoder's positions."""
+        if self._room is None:
+            return [most] * len(self)
+        return [min(most, self._room - length) for length in self._prompt_lengths]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -126,6 +158,20 @@ class LikelihoodEvaluator:
             inputs = self.processor(texts, targets, **self.processor_options).to(self.model.device)
             # A last or only batch of few examples takes more samples of each, so that as many rows are decoded at once.
             yield ExampleBatch(self.model, numbers, inputs, self.chunk * self.batch_size // len(numbers))
+
+    def examples(self) -> list[tuple[str, str]]:
+        """What tells the examples apart: text and target, a dialogue as it is written out."""
+        return [(str(text), target) for text, target in zip(self.texts, self.targets)]
+
+    def others(self) -> list[int]:
+        """For each example the number of the next one, round in a circle, whose target is another; the next one where none is."""
+        targets = self.targets
+        numbers = [0] * len(targets)
+        # Backwards and twice round: whoever follows an equal target has the same next one.
+        for step in reversed(range(2 * len(targets))):
+            number, following = step % len(targets), (step + 1) % len(targets)
+            numbers[number] = numbers[following] if targets[number] == targets[following] else following
+        return [(number + 1) % len(targets) if targets[other] == targets[number] else other for number, other in enumerate(numbers)]
 
     def label_ids(self) -> list[list[int]]:
         """Every target's tokens as the model is scored on them: EOS is one, the start token is none."""
@@ -158,7 +204,7 @@ class LikelihoodEvaluator:
         for batch in self.batches(description):
             latent_dist = distribution_of(batch).latent_dist
             numbers += batch.numbers
-            rows += torch.stack([latent_dist.mean, latent_dist.logvar], dim=1).cpu().unbind()
+            rows += copied_rows(torch.stack([latent_dist.mean, latent_dist.logvar], dim=1).cpu())
         return DiagonalGaussian(*torch.stack(gather_in_order(numbers, rows)).unbind(1))
 
     @torch.no_grad()
@@ -176,7 +222,7 @@ class LikelihoodEvaluator:
         rows: list[torch.Tensor] = []
         for batch in self.batches("decoding"):
             numbers += batch.numbers
-            rows += batch.nll(latents[batch.numbers]).cpu().unbind()
+            rows += copied_rows(batch.nll(latents[batch.numbers]).cpu())
         return torch.stack(gather_in_order(numbers, rows))
 
     @torch.no_grad()
@@ -212,7 +258,7 @@ class LikelihoodEvaluator:
             weights = torch.cat(log_weights, dim=1)
             bound, error = importance_weighted_nll(weights), standard_error(weights)
             numbers += batch.numbers
-            rows += torch.stack([bound, error, nlls[0][:, 0]], dim=1).unbind()
+            rows += copied_rows(torch.stack([bound, error, nlls[0][:, 0]], dim=1))
         return ImportanceWeighted(*torch.stack(gather_in_order(numbers, rows)).unbind(1))
 
 
@@ -279,7 +325,11 @@ def standard_error(log_weights: torch.Tensor) -> torch.Tensor:
 
 
 def likelihood_metrics(
-    evaluator: LikelihoodEvaluator, num_samples: int = 100, seed: int = 0, posterior: DiagonalGaussian | None = None
+    evaluator: LikelihoodEvaluator,
+    num_samples: int = 100,
+    seed: int = 0,
+    posterior: DiagonalGaussian | None = None,
+    prior: DiagonalGaussian | None = None,
 ) -> dict[str, float]:
     """
     Bounds on the log-likelihood, and the ablations that show whether z matters.
@@ -288,15 +338,15 @@ def likelihood_metrics(
         evaluator ([`LikelihoodEvaluator`]): the examples.
         num_samples (`int`, defaults to 100): K of the importance-weighted bound.
         seed (`int`, defaults to 0): of all noise.
-        posterior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()`, where it is there already.
+        posterior, prior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()` and `.prior()`, where they are there already.
 
     Returns:
         Means over examples, nats per sentence: `reconstruction` (-log p(y|x,z), z from q, one sample), `kl` (closed form, to the
         prior), `elbo` (minus their sum), `iw_nll`; `nll_posterior` (the same as `reconstruction`), `nll_prior` (z from the prior),
-        `nll_shuffled` (z from the posterior of the next example), `nll_zero` (z = 0). Of conditional models also `mc_nll`,
-        -log 1/K Σ_k p(y|x,z_k) with z_k from the prior (Sohn et al. 2015, equation 6): an upper bound like `iw_nll`, the better one
-        where the decoder is good with any z. `iw_nll_error` and `mc_nll_error` are standard errors over draws of z, on these very
-        examples.
+        `nll_shuffled` (z from the posterior of the next example with another target), `nll_zero` (z = 0). Of conditional models
+        also `mc_nll`, -log 1/K Σ_k p(y|x,z_k) with z_k from the prior (Sohn et al. 2015, equation 6): an upper bound like `iw_nll`,
+        the better one where the decoder is good with any z. `iw_nll_error` and `mc_nll_error` are standard errors over draws of z,
+        on these very examples.
 
     Raises:
         ValueError: `num_samples` below 1, or a single example, which has no other to take a z from.
@@ -304,7 +354,7 @@ def likelihood_metrics(
     check_num_samples(num_samples)
     check_several(len(evaluator))
     posterior = evaluator.posterior() if posterior is None else posterior
-    prior = evaluator.prior()
+    prior = evaluator.prior() if prior is None else prior
     bound = evaluator.importance_weighted(posterior, prior, num_samples, seed)
     reconstruction = bound.reconstruction
     kl = posterior.kl(prior).sum(-1)
@@ -312,7 +362,7 @@ def likelihood_metrics(
     first = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * example_noise(*size, seed)
     # Another stream than the posterior's noise: a prior sample must know nothing of y.
     from_prior = prior.mean.unsqueeze(1) + prior.std.unsqueeze(1) * example_noise(*size, seed + 1)
-    exchanged = evaluator.nll(torch.cat([from_prior, first.roll(-1, dims=0), torch.zeros_like(first)], dim=1))
+    exchanged = evaluator.nll(torch.cat([from_prior, first[evaluator.others()], torch.zeros_like(first)], dim=1))
     metrics = {
         "elbo": -(reconstruction + kl).mean().item(),
         "kl": kl.mean().item(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from transformers import BatchEncoding
 
 from ..gaussian import DiagonalGaussian
 from .examples import gather_in_order
@@ -53,19 +54,24 @@ def reconstruction_at_mean(
     limit = max(map(len, labels)) if max_new_tokens is None else max_new_tokens
     numbers: list[int] = []
     texts: list[str] = []
+    rooms = evaluator.rooms(limit)
     for batch in evaluator.batches("reconstructing"):
-        sequences = call_with(
-            evaluator.model.generate,
-            batch.inputs,
-            latents=posterior.mean[batch.numbers].to(evaluator.model.device),
-            num_return_sequences=1,
-            num_beams=1,
-            do_sample=False,
-            max_new_tokens=limit,
-        )
-        for row in sequences[:, 1:].tolist():
-            texts.append(_spell(evaluator, row[: row.index(eos)] if eos in row else row))
-        numbers += batch.numbers
+        # A long prompt may leave less room than the longest target of all takes, but never less than its own target does.
+        for room in sorted({rooms[number] for number in batch.numbers}):
+            rows = [row for row, number in enumerate(batch.numbers) if rooms[number] == room]
+            some = [batch.numbers[row] for row in rows]
+            sequences = call_with(
+                evaluator.model.generate,
+                BatchEncoding({name: tensor[rows] for name, tensor in batch.inputs.items()}),
+                latents=posterior.mean[some].to(evaluator.model.device),
+                num_return_sequences=1,
+                num_beams=1,
+                do_sample=False,
+                max_new_tokens=room,
+            )
+            for tokens in sequences[:, 1:].tolist():
+                texts.append(_spell(evaluator, tokens[: tokens.index(eos)] if eos in tokens else tokens))
+            numbers += some
     return Reconstruction(gather_in_order(numbers, texts), [_spell(evaluator, row[:-1]) for row in labels])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from ..gaussian import DiagonalGaussian
-from .examples import gather_in_order, sample_noise
+from .examples import copied_rows, gather_in_order, sample_noise
 from .likelihood import ExampleBatch, LikelihoodEvaluator, rows_of
 
 
@@ -47,6 +47,7 @@ def refine(
     num_held_samples: int = 32,
     seed: int = 0,
     posterior: DiagonalGaussian | None = None,
+    prior: DiagonalGaussian | None = None,
 ) -> Refinement:
     r"""
     Stochastic variational inference for each example: Adam on its own \((\mu, \log\sigma^2)\), which ascends the ELBO.
@@ -60,7 +61,7 @@ def refine(
             none that a step has seen. An example keeps the better of its two q, so the gap is never negative; that choice
             favours `elbo_after` by less than the measure's own error, which more samples make smaller.
         seed (`int`, defaults to 0): of all noise.
-        posterior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()`, where it is there already.
+        posterior, prior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()` and `.prior()`, where they are there already.
 
     Raises:
         ValueError: a number below 1, or a learning rate that is not positive.
@@ -71,7 +72,7 @@ def refine(
     if learning_rate <= 0:
         raise ValueError(f"`learning_rate` is {learning_rate}; it must be positive.")
     posterior = evaluator.posterior() if posterior is None else posterior
-    prior = evaluator.prior()
+    prior = evaluator.prior() if prior is None else prior
     numbers: list[int] = []
     rows: list[tuple[torch.Tensor, ...]] = []
     # The steps' noise is another stream than the measure's.
@@ -82,8 +83,10 @@ def refine(
             before, after = (_elbo(batch, q, p, range(num_held_samples), seed) for q in (start, end))
             better = (after > before).view(-1, 1, 1)
             mean, logvar = torch.where(better, end.mean, start.mean), torch.where(better, end.logvar, start.logvar)
+            # Not the maximum, which is no number where a step led to none.
+            kept = torch.where(after > before, after, before)
         numbers += batch.numbers
-        rows += zip(mean[:, 0], logvar[:, 0], before, torch.maximum(before, after))
+        rows += zip(*map(copied_rows, (mean[:, 0], logvar[:, 0], before, kept)))
     mean, logvar, before, after = (torch.stack(column) for column in zip(*gather_in_order(numbers, rows)))
     return Refinement(DiagonalGaussian(mean, logvar), before, after, num_steps)
 

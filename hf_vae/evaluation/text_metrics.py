@@ -23,9 +23,9 @@ def _corpus_score(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Se
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus BLEU-4 of one hypothesis a row, 0 to 100."""
+    """Corpus BLEU-4 of one hypothesis a row, 0 to 100; where no hypothesis has four words, by the n-grams that they have."""
     # `force` only keeps sacrebleu from warning of corpora that are published tokenised.
-    return _corpus_score(BLEU(lowercase=True, force=True), hypotheses, references)
+    return _corpus_score(BLEU(lowercase=True, force=True, effective_order=True), hypotheses, references)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
+from ..evaluation.generation import spell
 from ..evaluation.likelihood import LikelihoodEvaluator
 from ..gaussian import DiagonalGaussian
 from ..modeling_vae import VAEModel
@@ -49,7 +50,7 @@ def encode_texts(
     model: VAEModel,
     processor: VAEProcessor,
     texts: Texts,
-    sources: Texts | None = None,
+    sources: Any = None,
     batch_size: int = 64,
     max_length: int | None = None,
 ) -> DiagonalGaussian:
@@ -60,7 +61,7 @@ def encode_texts(
         model ([`VAEModel`]): any model of the family; its training flags come back as they were.
         processor ([`VAEProcessor`]): its processor.
         texts (`str` or `list[str]`): y.
-        sources (`str` or `list[str]`, *optional*): x of each text, which q(z|x,y) of a conditional model reads too.
+        sources (*optional*): x of each text, as the processor takes it, which q(z|x,y) of a conditional model reads too.
         batch_size (`int`, defaults to 64): texts at once.
         max_length (`int`, *optional*): truncates texts to as many tokens.
 
@@ -73,13 +74,13 @@ def encode_texts(
     """
     texts = as_list("texts", texts)
     check_batch_size(batch_size)
-    given = check_sources(model, texts, sources) or texts
+    given = check_sources(model, processor, texts, sources) or texts
     lengths = {} if max_length is None else {"max_length": max_length, "max_target_length": max_length}
     with evaluation_mode(model):
         return LikelihoodEvaluator(model, processor, given, texts, batch_size, **lengths).posterior()
 
 
-def check_sources(model: VAEModel, texts: list[str], sources: Texts | None) -> list[str] | None:
+def check_sources(model: VAEModel, processor: VAEProcessor, texts: list[str], sources: Any) -> list | None:
     """`sources` as a list, one for each text, or `None` for a model without; a `ValueError` where they do not suit the model."""
     reads_pairs = "posterior_input_ids" in signature(model.encode).parameters
     if sources is None:
@@ -91,7 +92,8 @@ def check_sources(model: VAEModel, texts: list[str], sources: Texts | None) -> l
         return None
     if not reads_pairs:
         raise ValueError(f"`sources` are given, but q(z|y) of {type(model).__name__} reads the text alone; leave them out.")
-    given = as_list("sources", sources)
+    # Dialogues are lists themselves; the processor knows a single one from several.
+    given = [sources] if processor.batch(sources)[1] else list(sources)
     if len(given) != len(texts):
         raise ValueError(f"{len(given)} `sources` for {len(texts)} `texts`; each text needs one.")
     return given
@@ -171,15 +173,6 @@ def decode_latents(
             # The first is the start token.
             texts += [spell(processor, row) for row in sequences[:, 1:]]
     return texts
-
-
-def spell(processor: VAEProcessor, tokens: torch.Tensor) -> str:
-    """The text of one row of the decoder's tokens; UNK, where it is a token of its own, stands for a word and stays."""
-    tokenizer = processor.tokenizer
-    special = set(tokenizer.all_special_ids)
-    if tokenizer.unk_token_id not in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
-        special.discard(tokenizer.unk_token_id)
-    return cast(str, tokenizer.decode([token for token in tokens.tolist() if token not in special])).strip()
 
 
 def check_batch_size(batch_size: int) -> None:

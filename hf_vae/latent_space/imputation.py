@@ -10,10 +10,11 @@ import torch
 from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList
 
 from ..encoders import check_length
+from ..evaluation.generation import spell
 from ..evaluation.likelihood import call_with
 from ..modeling_vae import VAEModel, sentence_nats
 from ..processing_vae import Texts, VAEProcessor, as_list
-from .codes import LatentTexts, check_batch_size, check_sources, encode_texts, evaluation_mode, spell
+from .codes import LatentTexts, check_batch_size, check_sources, encode_texts, evaluation_mode
 
 # In a template: any token but a special one.
 UNKNOWN = -1
@@ -43,7 +44,7 @@ def impute(
     tokens_per_blank: int = 1,
     max_rounds: int = 3,
     num_beams: int = 5,
-    sources: Texts | None = None,
+    sources: Any = None,
     batch_size: int = 32,
 ) -> Imputation:
     r"""
@@ -79,7 +80,7 @@ def impute(
         if value < 1:
             raise ValueError(f"`{name}` is {value}; it must be at least 1.")
     check_batch_size(batch_size)
-    given = check_sources(model, opened, sources)
+    given = check_sources(model, processor, opened, sources)
     conditioning = {} if given is None else dict(processor(given))
     mask = (~_after_eos(templates, processor)).long()
     if "prompt_attention_mask" in conditioning:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from transformers import BatchEncoding
 
 from ..evaluation.examples import example_noise
+from ..evaluation.likelihood import call_with
 from ..fitted_prior import GaussianMixturePrior
 from ..modeling_vae import VAEModel
-from ..processing_vae import Texts, VAEProcessor, as_list
-from .codes import LatentTexts, decode_latents, encode_texts
+from ..processing_vae import Texts, VAEProcessor
+from .codes import LatentTexts, decode_latents, encode_texts, evaluation_mode
 
 
 def reconstruct(
@@ -17,7 +21,7 @@ def reconstruct(
     texts: Texts,
     latent_temperature: float = 0.0,
     num_return_sequences: int = 1,
-    sources: Texts | None = None,
+    sources: Any = None,
     seed: int = 0,
     batch_size: int = 64,
     **generation_options,
@@ -33,7 +37,8 @@ def reconstruct(
         latent_temperature (`float`, defaults to 0.0): factor on the posterior's standard deviation; 0 is its mean, 1 a sample.
         num_return_sequences (`int`, defaults to 1): z for each text; at temperature 0 they are equal, and only `do_sample` makes
             their texts differ.
-        sources (`str` or `list[str]`, *optional*): x of each text, for a conditional model: q reads the pair, the decoder sees x.
+        sources (*optional*): x of each text, as the processor takes it, for a conditional model: q reads the pair, the decoder
+            sees x.
         seed (`int`, defaults to 0): of the noise in z, drawn for each text by its number, whatever the batches.
         batch_size (`int`, defaults to 64): rows at once.
         generation_options: passed to `generate`; greedy where they do not say otherwise.
@@ -52,7 +57,7 @@ def reconstruct(
     latents = posterior.mean + latent_temperature * posterior.std * noise.flatten(0, 1)
     conditioning = {}
     if sources is not None:
-        features = processor(as_list("sources", sources))
+        features = processor(sources)
         conditioning = {name: tensor.repeat_interleave(num_return_sequences, 0) for name, tensor in features.items()}
     decoded = decode_latents(model, processor, latents, batch_size, **conditioning, **generation_options)
     return LatentTexts(texts=decoded, latents=latents)
@@ -98,7 +103,12 @@ def sample_prior(
         generator = torch.Generator().manual_seed(seed)
         latents = fitted_prior.sample(num_samples, generator, latent_temperature).cpu()
     else:
-        prior = model.prior(num_samples).latent_dist
+        given = {name: value for name, value in generation_options.items() if isinstance(value, torch.Tensor)}
+        rows = {name: tensor.to(model.device) for name, tensor in given.items()}
+        with evaluation_mode(model):
+            # Of one source all draws are for that.
+            count = max((len(tensor) for tensor in rows.values()), default=1)
+            prior = call_with(model.prior, BatchEncoding(rows), batch_size=count).latent_dist
         noise = example_noise(num_samples, 1, size, seed).squeeze(1)
         latents = prior.mean.cpu() + latent_temperature * prior.std.cpu() * noise
     return LatentTexts(texts=decode_latents(model, processor, latents, batch_size, **generation_options), latents=latents)

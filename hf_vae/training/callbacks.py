@@ -31,7 +31,8 @@ class KLWeightCallback(TrainerCallback):
     `bow_loss` and `act_loss` where the model has them; and `kl_weight`. A subclass says what the weight is.
 
     Raises:
-        ValueError: the model trained is none of ours, `label_smoothing_factor` is set, or two callbacks set the weight.
+        ValueError: the model trained is none of ours, `label_smoothing_factor` is set, two callbacks set the weight, or one process
+            has several GPUs.
     """
 
     PARTS = {
@@ -53,6 +54,12 @@ class KLWeightCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self._model = find_model(model)
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"One process has {args.n_gpu} GPUs, which the Trainer would share out with `nn.DataParallel`: its copies of a "
+                "model have no parameters of their own. Start one process for each with `accelerate launch`, or show it one GPU "
+                "only (`CUDA_VISIBLE_DEVICES`)."
+            )
         if args.label_smoothing_factor:
             raise ValueError(
                 f"`label_smoothing_factor` is {args.label_smoothing_factor}; an ELBO has no label smoothing, set it to 0."
@@ -119,11 +126,32 @@ class EvaluateEveryExampleCallback(TrainerCallback):
     """
 
     def __init__(self):
-        self._drop_last = False
+        self._given: bool | None = None
+
+    def _begin(self, args) -> None:
+        if self._given is None:
+            self._given, args.dataloader_drop_last = args.dataloader_drop_last, False
+
+    def _end(self, args) -> None:
+        if self._given is not None:
+            self._given, args.dataloader_drop_last = None, self._given
+
+    # Around evaluations alone, of which there may be several at once: a training that breaks off leaves its arguments as they were.
 
     def on_train_begin(self, args, state, control, **kwargs):
-        # The training's loader is made by now, those of evaluations are not.
-        self._drop_last, args.dataloader_drop_last = args.dataloader_drop_last, False
+        if args.eval_on_start:
+            self._begin(args)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._end(args)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if control.should_evaluate:
+            self._begin(args)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if control.should_evaluate:
+            self._begin(args)
 
     def on_train_end(self, args, state, control, **kwargs):
-        args.dataloader_drop_last = self._drop_last
+        self._end(args)

@@ -113,6 +113,9 @@ def train_in_stages(
     else:
         check_rows(model_args, training_args, tokenized["train"])
     own = [*latent_callbacks(model_args, processor), EvaluateEveryExampleCallback()]
+    if training_args.label_names is None:
+        # A dialogue's `act_labels` are labels too by their name, and where there are none the Trainer would measure nothing.
+        training_args.label_names = ["labels"]
     checkpoint = resume_checkpoint(training_args)
     if checkpoint is None and model_args.encoder_pretraining_steps:
         steps = model_args.encoder_pretraining_steps
