@@ -48,14 +48,16 @@ from hf_vae.latent_space.plots import plot_latents
 from hf_vae.training.arguments import (
     ConditionalArguments,
     PairArguments,
+    ReportArguments,
     check_arguments,
     check_held_out,
     check_least,
+    check_report,
     check_streaming,
     parse_arguments,
 )
 from hf_vae.training.building import build_conditional_model, config_options
-from hf_vae.training.run import start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
+from hf_vae.training.run import report_callbacks, start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
 
 EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "cvae_embedded.yaml"
 
@@ -76,7 +78,7 @@ class DataArguments(PairArguments):
 
 
 @dataclass
-class EvaluationArguments:
+class EvaluationArguments(ReportArguments):
     max_test_samples: int = field(default=500, metadata={"help": "Test sources to measure on."})
     num_outputs: int = field(default=10, metadata={"help": "Outputs for each test source."})
     importance_samples: int = field(default=100, metadata={"help": "Samples of z in the bounds on the likelihood."})
@@ -98,6 +100,7 @@ def check_evaluation(model_args: CVAEArguments, data_args: DataArguments, evalua
     }  # fmt: skip
     check_least({**vars(data_args), **vars(evaluation_args)}, least)
     check_held_out(data_args)
+    check_report(evaluation_args)
     if data_args.given is None:
         return
     if not 0 < data_args.given < 1:
@@ -197,7 +200,9 @@ def main(argv: list[str]) -> dict:
         tokenized["train"] = tokenize_stream(processor, stream, data_args.shuffle_buffer, training_args.seed, **lengths)
 
     # 4. Train with the plain Trainer; a callback anneals the KL and logs the loss's parts.
-    model = train_in_stages(model, processor, model_args, training_args, tokenized)
+    watched = (list(validation["source"]), [targets[0] for targets in validation["targets"]])
+    callbacks = report_callbacks(evaluation_args, training_args, processor, *watched, **lengths)
+    model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks)
 
     # 5. Measure on held-out sources: likelihood bounds on the first target of each, ten greedy outputs that differ by z.
     held_out = HeldOutPairs(

@@ -44,15 +44,17 @@ from hf_vae.hub import report_run, run_record, upload_model
 from hf_vae.latent_space.plots import plot_latents
 from hf_vae.training.arguments import (
     ConditionalArguments,
+    ReportArguments,
     StreamingArguments,
     check_arguments,
     check_held_out,
     check_least,
+    check_report,
     check_streaming,
     parse_arguments,
 )
 from hf_vae.training.building import build_model, config_options, freeze_or_adapt
-from hf_vae.training.run import start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
+from hf_vae.training.run import report_callbacks, start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
 
 EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "dialog_embedded.yaml"
 
@@ -93,7 +95,7 @@ class DataArguments(StreamingArguments):
 
 
 @dataclass
-class EvaluationArguments:
+class EvaluationArguments(ReportArguments):
     max_test_samples: int = field(default=500, metadata={"help": "Test contexts to measure on."})
     num_outputs: int = field(default=10, metadata={"help": "Replies to each test context."})
     importance_samples: int = field(default=100, metadata={"help": "Samples of z in the bounds on the likelihood."})
@@ -116,6 +118,7 @@ def check_evaluation(model_args: DialogArguments, data_args: DataArguments, eval
     }  # fmt: skip
     check_least({**vars(data_args), **vars(evaluation_args)}, least)
     check_held_out(data_args)
+    check_report(evaluation_args)
     if data_args.meta_columns and data_args.train_file is None:
         raise ValueError("`--meta_columns` names columns of your own data: add a `--train_file`. The embedded dialogues have none.")
     if evaluation_args.word_vectors and not Path(evaluation_args.word_vectors).is_file():
@@ -264,7 +267,9 @@ def main(argv: list[str]) -> dict:
         tokenized["train"] = tokenize_stream(processor, stream, data_args.shuffle_buffer, training_args.seed, **lengths)
 
     # 4. Train with the plain Trainer; a callback anneals the KL and logs the loss's parts.
-    model = train_in_stages(model, processor, model_args, training_args, tokenized)
+    watched = (list(validation["source"]), [targets[0] for targets in validation["targets"]])
+    callbacks = report_callbacks(evaluation_args, training_args, processor, *watched, **lengths)
+    model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks)
 
     # 5. Measure on held-out contexts: likelihood bounds on the first reply to each, ten greedy replies that differ by z.
     classify = None

@@ -36,14 +36,16 @@ from hf_vae.latent_space.plots import plot_latents
 from hf_vae.training.arguments import (
     ConditionalArguments,
     PairArguments,
+    ReportArguments,
     check_arguments,
     check_held_out,
     check_least,
+    check_report,
     check_streaming,
     parse_arguments,
 )
 from hf_vae.training.building import build_conditional_model
-from hf_vae.training.run import start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
+from hf_vae.training.run import report_callbacks, start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
 
 EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "paraphrase_embedded.yaml"
 
@@ -58,7 +60,7 @@ class DataArguments(PairArguments):
 
 
 @dataclass
-class EvaluationArguments:
+class EvaluationArguments(ReportArguments):
     max_test_samples: int = field(default=500, metadata={"help": "Test sources to measure on."})
     num_paraphrases: int = field(default=10, metadata={"help": "Paraphrases of each test source."})
     importance_samples: int = field(default=100, metadata={"help": "Samples of z in the importance-weighted bound."})
@@ -77,6 +79,7 @@ def check_evaluation(data_args: DataArguments, evaluation_args: EvaluationArgume
     least = {"num_paraphrases": 2, "importance_samples": 1, "max_test_samples": 2, "max_new_tokens": 1}
     check_least(vars(evaluation_args), least)
     check_held_out(data_args)
+    check_report(evaluation_args)
 
 
 def stream_train(data_args: DataArguments) -> IterableDataset:
@@ -146,7 +149,9 @@ def main(argv: list[str]) -> dict:
         tokenized["train"] = tokenize_stream(processor, stream, data_args.shuffle_buffer, training_args.seed, **lengths)
 
     # 4. Train with the plain Trainer; a callback anneals the KL and logs the loss's parts.
-    model = train_in_stages(model, processor, model_args, training_args, tokenized)
+    watched = (list(validation["source"]), [targets[0] for targets in validation["targets"]])
+    callbacks = report_callbacks(evaluation_args, training_args, processor, *watched, **lengths)
+    model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks)
 
     # 5. Measure on held-out sources: likelihood bounds on the first reference of each, ten greedy paraphrases that differ by z.
     held_out = HeldOutPairs(

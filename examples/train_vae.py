@@ -31,22 +31,24 @@ from datasets import Dataset, IterableDataset
 
 from hf_vae import VAEConfig, VAEModel, VAEProcessor
 from hf_vae.data import first_pairs, grammar, held_out_files, load_texts, stream_pairs, texts_of
-from hf_vae.evaluation import CollapseReportCallback, LikelihoodEvaluator, collapse_report, evaluate_vae
+from hf_vae.evaluation import LikelihoodEvaluator, collapse_report, evaluate_vae
 from hf_vae.hub import run_record, upload_model, write_metrics, write_model_card
 from hf_vae.latent_space import decode_latents, encode_texts, interpolate, sample_prior
 from hf_vae.latent_space.grammar_probe import grammar_metrics
 from hf_vae.latent_space.plots import plot_interpolation, plot_latents
 from hf_vae.training.arguments import (
     ModelArguments,
+    ReportArguments,
     StreamingArguments,
     check_arguments,
     check_held_out,
     check_least,
+    check_report,
     check_streaming,
     parse_arguments,
 )
 from hf_vae.training.building import build_model, freeze_or_adapt
-from hf_vae.training.run import start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
+from hf_vae.training.run import report_callbacks, start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
 
 EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "vae_embedded.yaml"
 
@@ -68,14 +70,11 @@ class DataArguments(StreamingArguments):
 
 
 @dataclass
-class EvaluationArguments:
+class EvaluationArguments(ReportArguments):
     max_test_samples: int | None = field(default=None, metadata={"help": "Test sentences to measure on; all by default."})
     importance_samples: int = field(default=100, metadata={"help": "Samples of z in the importance-weighted bound."})
     refine_steps: int = field(
         default=0, metadata={"help": "Gradient steps on each test sentence's own posterior; 0 leaves it out."}
-    )
-    collapse_report_samples: int = field(
-        default=200, metadata={"help": "Validation sentences for the collapse report at every evaluation; 0 leaves it out."}
     )
     max_new_tokens: int = field(default=40, metadata={"help": "Longest sentence to generate."})
     with_baseline: bool = field(
@@ -87,12 +86,11 @@ def check_evaluation(data_args: DataArguments, evaluation_args: EvaluationArgume
     """What can be refused of these before anything is computed or written."""
     given = {**vars(data_args), **vars(evaluation_args)}
     least = {
-        "max_train_samples": 2, "max_test_samples": 2, "importance_samples": 1, "refine_steps": 0, "collapse_report_samples": 0,
+        "max_train_samples": 2, "max_test_samples": 2, "importance_samples": 1, "refine_steps": 0,
         "max_length": 2, "max_new_tokens": 1, "grammar_sentences": 2,
     }  # fmt: skip
     check_least(given, least)
-    if evaluation_args.collapse_report_samples == 1:
-        raise ValueError("`--collapse_report_samples` is 1; what z tells apart needs at least two, and 0 leaves the report out.")
+    check_report(evaluation_args)
     check_held_out(data_args)
 
 
@@ -168,10 +166,8 @@ def main(argv: list[str]) -> dict:
         tokenized["train"] = tokenize_stream(processor, stream, data_args.shuffle_buffer, training_args.seed, **lengths)
 
     # 4. Train with the plain Trainer: first, where the recipe says so, each half by itself.
-    callbacks = []
-    if training_args.do_eval and evaluation_args.collapse_report_samples:
-        watched = texts["validation"][: evaluation_args.collapse_report_samples]
-        callbacks.append(CollapseReportCallback(processor, watched, seed=training_args.seed, **lengths))
+    validation = texts["validation"]
+    callbacks = report_callbacks(evaluation_args, training_args, processor, validation, validation, **lengths)
     model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks)
 
     # 5. The same model trained without z, for as many steps: the language model that z must pay for itself against.

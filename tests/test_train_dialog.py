@@ -148,11 +148,14 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, monk
          "lstm", "--pooling", "pooler", "--bow_loss_weight", "1", "--max_turn_length", "6"],
     ],
 )  # fmt: skip
-def test_own_dialogues(script, tmp_path, options):
+def test_own_dialogues(script, tmp_path, options, capsys):
     rows = [{"turns": TALK, "topic": topic, "age": 0.3} for topic in ("health", "sports")]
     file = write_rows(tmp_path / "d.jsonl", rows)
     arguments = [*SMALL, "--train_file", file, "--test_file", file, "--output_dir", str(tmp_path / "out"), *options]
+    arguments += ["--eval_strategy", "steps", "--eval_steps", "3"]
     metrics = script.main([*arguments, *(["--knowledge_guided", "false"] if "hierarchical" in options else [])])
+    printed = capsys.readouterr().out
+    assert all(f"'eval_{name}'" in printed for name in ("loss", "elbo", "ppl_per_token_elbo", "shuffled_gap", "prior_gap"))
     names = {f"bleu_{order}_{side}" for order in range(1, 5) for side in ("precision", "recall")}
     assert names <= metrics.keys() and metrics["dialogwae_bleu_recall"] >= 0
     # Replies are judged by their acts, whether or not the model knows of any.

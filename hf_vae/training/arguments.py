@@ -154,6 +154,16 @@ class ConditionalArguments(ModelArguments):
 
 
 @dataclass
+class ReportArguments:
+    """Whether z is used, looked at while training."""
+
+    collapse_report_samples: int = field(
+        default=200,
+        metadata={"help": "With --eval_strategy: validation examples of the collapse report at every evaluation; 0: none."},
+    )
+
+
+@dataclass
 class StreamingArguments:
     """Training data that is read while it is trained on."""
 
@@ -338,6 +348,13 @@ def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
     for name, smallest in least.items():
         if given[name] is not None and given[name] < smallest:
             raise ValueError(f"`--{name}` is {given[name]}; it must be at least {smallest}.")
+
+
+def check_report(report_args: ReportArguments) -> None:
+    """Raises a `ValueError` for a report on nothing to tell apart."""
+    check_least(vars(report_args), {"collapse_report_samples": 0})
+    if report_args.collapse_report_samples == 1:
+        raise ValueError("`--collapse_report_samples` is 1; what z tells apart needs at least two, and 0 leaves the report out.")
 
 
 def check_streaming(data_args: Any, training_args: TrainingArguments) -> None:

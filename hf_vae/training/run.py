@@ -9,10 +9,11 @@ from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from ..evaluation.callbacks import CollapseReportCallback
 from ..evaluation.compute_metrics import elbo_metrics
 from ..hub import create_repository
 from ..processing_vae import VAEProcessor
-from .arguments import ModelArguments, check_rows, resume_checkpoint, run_steps, use_all_cores
+from .arguments import ModelArguments, ReportArguments, check_rows, resume_checkpoint, run_steps, use_all_cores
 from .building import latent_callbacks
 from .callbacks import EvaluateEveryExampleCallback
 from .collator import VAEDataCollator
@@ -76,6 +77,21 @@ def tokenize_stream(
     if shuffle_buffer > 1:
         pairs = pairs.shuffle(seed=seed, buffer_size=shuffle_buffer)
     return pairs.map(tokenize, batched=True, batch_size=100, remove_columns=["source", "target"], features=features)
+
+
+def report_callbacks(
+    report_args: ReportArguments,
+    training_args: TrainingArguments,
+    processor: VAEProcessor,
+    texts: Sequence[Any],
+    targets: Sequence[str],
+    **lengths: int,
+) -> list[TrainerCallback]:
+    """The collapse report on the first validation `texts` and their `targets`, where the run evaluates while it trains."""
+    watched = report_args.collapse_report_samples
+    if not training_args.do_eval or not watched:
+        return []
+    return [CollapseReportCallback(processor, texts[:watched], targets[:watched], seed=training_args.seed, **lengths)]
 
 
 def train_in_stages(
