@@ -265,6 +265,7 @@ def main(argv: list[str]) -> dict:
         max_length=data_args.max_length,
         max_target_length=data_args.max_target_length,
     )
+    evaluator.check_lengths()
 
     # 3. The language model that it must beat.
     language_model_figure = model_args.language_model_nll

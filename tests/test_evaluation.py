@@ -401,17 +401,18 @@ def test_another_example_is_one_with_another_target(vae_processor):
 def test_what_the_model_does_not_hold_is_refused_before_anything_is_read(vae_processor, processor, monkeypatch):
     long = " ".join(["the cat"] * 40)
     model = make_model("vae")
+    evaluator = LikelihoodEvaluator(resized(model, vae_processor), vae_processor, ["a", long], ["a", "a"])
     for part in (model.encoder, model.decoder):
         monkeypatch.setattr(part, "forward", None)
-    message = r"2 of 3 examples make more tokens than the encoder holds \(48\), up to \d+: example\(s\) 0, 2"
-    with pytest.raises(ValueError, match=message):
-        LikelihoodEvaluator(model, vae_processor, [long, "a", long], [long, "a", long])
-    with pytest.raises(ValueError, match=r"1 of 2 examples make more tokens than the decoder holds \(48\)"):
-        LikelihoodEvaluator(model, vae_processor, ["a", "a"], [long, "a"])
-    LikelihoodEvaluator(model, vae_processor, ["a", long], ["a", long], max_length=48, max_target_length=48)
-    model = make_model("paraphrase-prompt")
+    message = r"1 of 2 examples make more tokens than the encoder holds \(48\), up to \d+: example\(s\) 1, counted from 0"
+    for measure in (likelihood_metrics, evaluate_vae):
+        with pytest.raises(ValueError, match=message):
+            measure(evaluator)
+    with pytest.raises(ValueError, match=r"2 of 3 examples make more tokens than the decoder holds \(48\)"):
+        LikelihoodEvaluator(model, vae_processor, ["a", "a", "a"], [long, "a", long]).check_lengths()
+    LikelihoodEvaluator(model, vae_processor, ["a", long], ["a", long], max_length=48, max_target_length=48).check_lengths()
     with pytest.raises(ValueError, match=r"1 of 2 examples make more tokens than the encoder holds"):
-        LikelihoodEvaluator(model, processor, [long, "a"], ["a", "a"])
+        LikelihoodEvaluator(make_model("paraphrase-prompt"), processor, [long, "a"], ["a", "a"]).check_lengths()
 
 
 def test_a_reconstruction_stays_within_the_positions(processor):

@@ -35,12 +35,14 @@ def evaluate_vae(
         `language_model_nll`, where given; `collapse_report`, of [`collapse_report`] as a dictionary.
 
     Raises:
-        ValueError: fewer than two examples, no importance samples, or a negative number of steps.
+        ValueError: fewer than two examples, examples of more tokens than the model holds, no importance samples, or a negative
+            number of steps.
     """
     check_num_samples(importance_samples)
     check_several(len(evaluator))
     if refine_steps < 0:
         raise ValueError(f"`refine_steps` is {refine_steps}; it cannot be negative.")
+    evaluator.check_lengths()
     posterior, prior = evaluator.posterior(), evaluator.prior()
     metrics: dict[str, Any] = likelihood_metrics(evaluator, importance_samples, seed, posterior, prior)
     metrics["importance_samples"] = importance_samples

@@ -90,8 +90,7 @@ class LikelihoodEvaluator:
         processor_options: passed to the processor, such as `max_length`.
 
     Raises:
-        ValueError: texts and targets differ in number, or there are none; a size below 1; or texts that make more tokens than the
-            model holds, all of them before the first is read.
+        ValueError: texts and targets differ in number, or there are none; a size below 1.
     """
 
     def __init__(
@@ -116,36 +115,47 @@ class LikelihoodEvaluator:
         self.texts, self.targets = list(texts), list(targets)
         self.batch_size, self.chunk = batch_size, chunk
         self.processor_options = processor_options
-        self._check_lengths()
 
-    def _check_lengths(self) -> None:
+    @cached_property
+    def _tokens(self) -> dict[str, list[int]]:
+        """Of each example what the encoder and the decoder read, and its prompt, in tokens."""
         features = self.processor(self.texts, self.targets, return_tensors=None, **self.processor_options)
-        model, decoder = self.model, self.model.decoder
-        reads_pairs = "posterior_input_ids" in features and getattr(model.config, "objective", None) != "gsnn"
+        reads_pairs = "posterior_input_ids" in features and getattr(self.model.config, "objective", None) != "gsnn"
         encoded = features["posterior_input_ids" if reads_pairs else "input_ids"]
-        prompts = features.get("prompt_input_ids", [[]] * len(self))
-        self._room = longest_text(decoder.config, decoder.num_slots + decoder.first_position)
-        self._prompt_lengths = list(map(len, prompts))
-        read = {
+        prompts = list(map(len, features.get("prompt_input_ids", [[]] * len(self))))
+        return {
             # Turn by turn, where they are encoded so.
             "encoder": [max(map(len, row)) if isinstance(row[0], list) else len(row) for row in encoded],
-            "decoder": [length + len(labels) for length, labels in zip(self._prompt_lengths, features["labels"])],
+            "decoder": [length + len(labels) for length, labels in zip(prompts, features["labels"])],
+            "prompt": prompts,
         }
-        longest = {"encoder": longest_text(model.config.encoder, reserved_positions(model.encoder)), "decoder": self._room}
+
+    @property
+    def _decoder_positions(self) -> int | None:
+        decoder = self.model.decoder
+        return longest_text(decoder.config, decoder.num_slots + decoder.first_position)
+
+    def check_lengths(self) -> None:
+        """
+        Raises a `ValueError` that names the examples which make more tokens than the model holds. What measures for long asks
+        this first.
+        """
+        encoder = self.model.encoder
+        longest = {"encoder": longest_text(encoder.config, reserved_positions(encoder)), "decoder": self._decoder_positions}
         for part, most in longest.items():
-            over = [number for number, tokens in enumerate(read[part]) if most is not None and tokens > most]
+            over = [number for number, tokens in enumerate(self._tokens[part]) if most is not None and tokens > most]
             if over:
                 shown = ", ".join(map(str, over[:10])) + (", …" if len(over) > 10 else "")
                 raise ValueError(
                     f"{len(over)} of {len(self)} examples make more tokens than the {part} holds ({most}), up to "
-                    f"{max(read[part])}: example(s) {shown}, counted from 0. Cut them with `max_length` and `max_target_length`."
+                    f"{max(self._tokens[part])}: example(s) {shown}, counted from 0. Cut them with `max_length` and "
+                    "`max_target_length`."
                 )
 
     def rooms(self, most: int) -> list[int]:
         """The most tokens that can be generated for each example, up to `most`, by the decoder's positions."""
-        if self._room is None:
-            return [most] * len(self)
-        return [min(most, self._room - length) for length in self._prompt_lengths]
+        positions = self._decoder_positions
+        return [most if positions is None else min(most, positions - length) for length in self._tokens["prompt"]]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -349,10 +359,12 @@ def likelihood_metrics(
         on these very examples.
 
     Raises:
-        ValueError: `num_samples` below 1, or a single example, which has no other to take a z from.
+        ValueError: `num_samples` below 1, a single example, which has no other to take a z from, or examples of more tokens than
+            the model holds.
     """
     check_num_samples(num_samples)
     check_several(len(evaluator))
+    evaluator.check_lengths()
     posterior = evaluator.posterior() if posterior is None else posterior
     prior = evaluator.prior() if prior is None else prior
     bound = evaluator.importance_weighted(posterior, prior, num_samples, seed)
