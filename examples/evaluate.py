@@ -140,6 +140,9 @@ def load_data(data_args: DataArguments, processor: VAEProcessor) -> tuple[list, 
         meta = [*processor.meta_categories, *processor.meta_values]
         pairs = load_dialogs(data_args.file, data_args.split, processor.max_turns, meta, data_args.max_samples)
         texts, targets = list(pairs["source"]), [targets[0] for targets in pairs["targets"]]
+        if processor.acts is None:
+            # The file may know of acts that the model was not told.
+            texts = [{**dialogue, "act": None} for dialogue in texts]
     elif isinstance(processor, ConditionalVAEProcessor):
         pairs = load_pairs(
             data_args.file,
@@ -290,7 +293,9 @@ def main(argv: list[str]) -> dict:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_metrics(metrics, path)
             print(f"\nSaved to {path}")
-        print(f"\n{table(metrics)}\n\n{collapse_report(metrics, language_model_figure)}")
+        print(f"\n{table(metrics)}")
+        if "collapse_report" in metrics:
+            print(f"\n{collapse_report(metrics, language_model_figure)}")
         if compared:
             points = rate_distortion_points({model_args.model_name_or_path: metrics, **compared})
             print(f"\n{rate_distortion_table(points)}")

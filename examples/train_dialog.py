@@ -245,7 +245,7 @@ def main(argv: list[str]) -> dict:
     check_streaming(data_args, training_args)
     output_dir = Path(training_args.output_dir)
     on_grammar = data_args.train_file is None
-    state, repository = start_run(model_args, training_args, evaluation_args.with_baseline)
+    state, repository = start_run(model_args, training_args, evaluation_args)
 
     # 2. Data: one row a pair to train on, one row a context with all its replies to measure on.
     with state.main_process_first():
@@ -268,7 +268,7 @@ def main(argv: list[str]) -> dict:
 
     # 4. Train with the plain Trainer; a callback anneals the KL and logs the loss's parts.
     watched = (list(validation["source"]), [targets[0] for targets in validation["targets"]])
-    callbacks = report_callbacks(evaluation_args, training_args, processor, *watched, **lengths)
+    callbacks = report_callbacks(model_args, evaluation_args, training_args, processor, *watched, **lengths)
     model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks)
 
     # 5. Measure on held-out contexts: likelihood bounds on the first reply to each, ten greedy replies that differ by z.

@@ -143,7 +143,7 @@ def main(argv: list[str]) -> dict:
     check_streaming(data_args, training_args)
     output_dir = Path(training_args.output_dir)
     on_grammar = data_args.train_file is None
-    state, repository = start_run(model_args, training_args, evaluation_args.with_baseline)
+    state, repository = start_run(model_args, training_args, evaluation_args)
 
     # 2. Data: sentences.
     with state.main_process_first():
@@ -167,7 +167,7 @@ def main(argv: list[str]) -> dict:
 
     # 4. Train with the plain Trainer: first, where the recipe says so, each half by itself.
     validation = texts["validation"]
-    callbacks = report_callbacks(evaluation_args, training_args, processor, validation, validation, **lengths)
+    callbacks = report_callbacks(model_args, evaluation_args, training_args, processor, validation, validation, **lengths)
     model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks)
 
     # 5. The same model trained without z, for as many steps: the language model that z must pay for itself against.

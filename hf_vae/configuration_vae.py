@@ -73,7 +73,7 @@ class VAEConfig(PreTrainedConfig):
         "decoder": SubConfigSpec(config_class=AutoConfig, model_type="gpt2"),
     }
     # What `Trainer.predict` and `compute_metrics` need not collect.
-    keys_to_ignore_at_inference = ["logits", "prior_mean", "prior_logvar"]
+    keys_to_ignore_at_inference = ["logits"]
 
     # A dictionary or nothing becomes a configuration as this one is made.
     encoder: Any = None

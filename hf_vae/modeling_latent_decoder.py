@@ -22,7 +22,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_vae import LATENT_INJECTIONS, check_choice
-from .encoders import check_length, reserved_positions
+from .encoders import check_length, longest_text, reserved_positions
 from .modeling_lstm import LSTMStateLayer
 
 # What a cache keeps for a layer that forgets nothing.
@@ -141,6 +141,11 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
                 f"`latent_injection` names 'memory', but {type(self.lm).__name__} caches keys and values in a compressed form "
                 "that a latent cannot take. Choose 'embedding' or 'prefix'."
             )
+
+    @property
+    def longest_text(self) -> int | None:
+        """Most tokens that the LM was built for, beside what z fills; `None`: any number."""
+        return longest_text(self.config, self.num_slots + self.first_position)
 
     @property
     def state_shapes(self) -> list[tuple[int, ...]]:

@@ -95,8 +95,13 @@ class LSTM(nn.LSTM):
     """
 
     def __init__(self, recurrent_dropout: float, *args, **kwargs):
-        super().__init__(*args, **kwargs)
         self.recurrent_dropout = recurrent_dropout
+        super().__init__(*args, **kwargs)
+
+    def flatten_parameters(self) -> None:
+        # cuDNN's one block of memory would be made anew, around the weights that are whole, whenever some are dropped.
+        if not self.recurrent_dropout:
+            super().flatten_parameters()
 
     def forward(self, input, hx=None):
         if not self.training or not self.recurrent_dropout:
@@ -261,16 +266,17 @@ class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin):
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
 
-    def generate(self, inputs=None, generation_config=None, **kwargs):
+    def generate(self, inputs=None, generation_config=None, *args, **kwargs):
         """
         GenerationMixin's.
 
         Raises:
-            ValueError: `cache_implementation` is set.
+            ValueError: `cache_implementation` is set, here or in a generation configuration.
         """
-        config = self.generation_config if generation_config is None else generation_config
-        check_cache_implementation(kwargs.get("cache_implementation", config.cache_implementation))
-        return super().generate(inputs, generation_config=generation_config, **kwargs)
+        # A configuration that leaves it open takes the model's.
+        for asked in (kwargs.get("cache_implementation"), generation_config, self.generation_config):
+            check_cache_implementation(asked if isinstance(asked, str) else getattr(asked, "cache_implementation", None))
+        return super().generate(inputs, generation_config, *args, **kwargs)
 
 
 def register_lstm(config_class: type[PreTrainedConfig]) -> None:

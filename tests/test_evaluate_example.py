@@ -160,6 +160,11 @@ def test_a_dialogue_model_is_measured_on_turns(script, tokenizers, tmp_path):
     targets = [targets[0] for targets in pairs["targets"]]
     expected = evaluate_vae(LikelihoodEvaluator(model, processor, list(pairs["source"]), targets), 2)
     assert figures["num_examples"] == 3 and figures["elbo"] == pytest.approx(expected["elbo"], abs=1e-4)
+    # The acts of the file are nothing to a model without.
+    model = resized(make_model("dialog", meta_categories=None, num_meta_values=0), processor)
+    model.save_pretrained(tmp_path / "plain")
+    DialogCVAEProcessor(*tokenizers, max_turns=2).save_pretrained(tmp_path / "plain")
+    assert script.main([str(tmp_path / "plain"), "--file", str(path), "--importance_samples", "2"])["num_examples"] == 3
 
 
 def test_a_file_of_an_unknown_kind_is_named(tmp_path):

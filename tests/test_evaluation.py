@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaForCausalLM
 
-from hf_vae import CVAEModel, CVAEProcessor, DiagonalGaussian, ParaphraseVAEModel
+from hf_vae import CVAEModel, CVAEProcessor, DiagonalGaussian, DialogCVAEProcessor, ParaphraseVAEModel
 from hf_vae.evaluation import (
     LikelihoodEvaluator,
     bleu,
@@ -35,6 +35,7 @@ from hf_vae.evaluation import (
 )
 from hf_vae.evaluation.evaluate_metric import ParaphraseMetric
 from hf_vae.evaluation.examples import NOISE_BLOCK, example_noise, sample_noise
+from hf_vae.evaluation.generation import spell
 from hf_vae.evaluation.likelihood import error_of_mean
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
@@ -415,6 +416,16 @@ def test_what_the_model_does_not_hold_is_refused_before_anything_is_read(vae_pro
         LikelihoodEvaluator(make_model("paraphrase-prompt"), processor, [long, "a"], ["a", "a"]).check_lengths()
 
 
+def test_long_turns_are_refused_before_they_are_read(tokenizers):
+    processor = DialogCVAEProcessor(*tokenizers, source_conditioning="cross_attention", context_encoding="hierarchical")
+    model = make_model("dialog", context_encoding="hierarchical", source_conditioning="cross_attention", meta_categories=None,
+                       num_meta_values=0)  # fmt: skip
+    talk = [{"role": "ann", "content": "a"}, {"role": "bob", "content": " ".join(["the cat"] * 40)}]
+    evaluator = LikelihoodEvaluator(model, processor, [talk[:1], talk], ["a", "a"])
+    with pytest.raises(ValueError, match=r"1 of 2 examples make more tokens than the encoder holds .*`max_turn_length`"):
+        likelihood_metrics(evaluator)
+
+
 def test_a_reconstruction_stays_within_the_positions(processor):
     """A long prompt beside a long target in one batch: each has room for its own target, and not for the other's."""
     texts, targets = [" ".join(["the cat"] * 14), "a"], ["a", " ".join(["the cat"] * 14)]
@@ -463,6 +474,9 @@ def test_unknown_words_that_are_tokens_stay_in_what_is_generated(vae_processor):
     model = resized(make_model("vae"), vae_processor)
     unknown = vae_processor.tokenizer.unk_token_id
     only = {"bad_words_ids": [[token] for token in range(model.config.decoder.vocab_size) if token != unknown]}
+    separator = vae_processor.tokenizer.convert_tokens_to_ids("[SEP]")
+    assert separator not in vae_processor.tokenizer.all_special_ids
+    assert spell(vae_processor, torch.tensor([separator, unknown, separator])) == "[UNK]"
     assert generate_texts(model, vae_processor, ["a"], 1, min_new_tokens=2, max_new_tokens=2, do_sample=False, **only) == [
         ["[UNK][UNK]"]
     ]

@@ -12,15 +12,17 @@ from conftest import BOS, make_model
 from datasets import Dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training import resized
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers import EvalPrediction, Trainer, TrainingArguments
 
 from hf_vae import DiagonalGaussian, KLAnnealingCallback, VAEDataCollator
 from hf_vae.evaluation import (
     CollapseReportCallback,
+    LikelihoodEvaluator,
     active_units,
     aggregate_log_prob,
     collapse_report,
     elbo_metrics,
+    evaluate_vae,
     information_metrics,
 )
 from hf_vae.training import EvaluateEveryExampleCallback
@@ -181,6 +183,8 @@ def test_a_z_that_says_no_more_than_the_source_is_ignored():
     assert collapse_report({**figures, "kl": 5.0, "mutual_information": 2.9, "nll_prior": 1.2}).verdict == "partly used"
     # KL alone does not make it: nobody listens.
     assert collapse_report({**figures, "kl": 5.0}).ignored
+    broken = collapse_report({**figures, "kl": 1.9, "nll_prior": 4.0, "mutual_information": math.nan})
+    assert broken.ignored
     with pytest.raises(ValueError, match="lacks nll_prior"):
         collapse_report({name: value for name, value in figures.items() if name != "nll_prior"})
 
@@ -205,6 +209,8 @@ def test_equal_examples_lower_the_ceiling():
     assert figures["mutual_information_ceiling"] == pytest.approx(math.log(5))
     assert figures["mutual_information"] == pytest.approx(math.log(5), abs=1e-3)
     uneven = information_metrics(q, examples=[0] * 15 + [1] * 5)["mutual_information_ceiling"]
+    with pytest.raises(ValueError, match="`examples` has 1 and `posterior` 20 rows"):
+        information_metrics(q, examples=[0])
     assert uneven == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
 
 
@@ -280,8 +286,12 @@ def test_outputs_are_in_the_order_of_their_fields(model, batch):
     assert metrics["kl"] == pytest.approx(output.kl.mean().item(), rel=1e-5)
     assert metrics["elbo"] == pytest.approx(-nats / 3, rel=1e-5)
     assert metrics["ppl_per_token_elbo"] == pytest.approx(math.exp(nats / (batch["labels"] != -100).sum().item()), rel=1e-5)
-    own = information_metrics(DiagonalGaussian(output.posterior_mean, output.posterior_logvar))
+    prior = DiagonalGaussian(output.prior_mean, output.prior_logvar)
+    own = information_metrics(DiagonalGaussian(output.posterior_mean, output.posterior_logvar), prior)
     assert metrics["mutual_information"] == pytest.approx(own["mutual_information"], rel=1e-5)
+    assert "marginal_kl" not in metrics
+    has_network = getattr(model.config, "prior_type", "standard") == "conditional"
+    assert metrics.get("prior_depends_on_source", False) == has_network == ("kl_minus_mutual_information" not in metrics)
 
 
 def test_a_process_with_several_gpus_is_refused(vae, vae_processor, tmp_path):
@@ -289,19 +299,6 @@ def test_a_process_with_several_gpus_is_refused(vae, vae_processor, tmp_path):
     trainer.args._n_gpu = 2
     with pytest.raises(ValueError, match="One process has 2 GPUs"):
         KLAnnealingCallback().on_train_begin(trainer.args, trainer.state, trainer.control, model=vae)
-
-
-def test_arguments_are_as_they_were_after_a_training_that_broke_off(vae, vae_processor, tmp_path):
-    class Breaks(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            raise KeyboardInterrupt
-
-    options = {"dataloader_drop_last": True, "eval_strategy": "steps", "eval_steps": 2}
-    callbacks = [EvaluateEveryExampleCallback(), Breaks()]
-    trainer = make_trainer(vae, vae_processor, tmp_path, callbacks=callbacks, **options)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
-    assert trainer.args.dataloader_drop_last
 
 
 def test_outputs_that_are_no_vae_s_are_refused():
@@ -377,6 +374,14 @@ def test_every_example_is_evaluated_where_the_training_drops_its_last_batch(vae,
     # Seven sentences make one batch of four.
     assert trainer.state.global_step == 1 and ceilings == pytest.approx([math.log(len(TEXTS))] * 2)
     assert trainer.args.dataloader_drop_last
+
+
+def test_a_gsnn_has_no_q_to_judge(processor, tmp_path):
+    model = resized(make_model("cvae", objective="gsnn"), processor)
+    trainer = make_trainer(model, processor, tmp_path, callbacks=[CollapseReportCallback(processor, TEXTS, TEXTS)])
+    with pytest.raises(ValueError, match="has no q that could be ignored"):
+        trainer.train()
+    assert "collapse_report" not in evaluate_vae(LikelihoodEvaluator(model, processor, TEXTS[:2], TEXTS[:2]), 2)
 
 
 def test_a_callback_needs_texts(vae_processor):

@@ -200,6 +200,11 @@ def test_a_prior_network_is_given_the_source(processor):
     assert not output.latents.requires_grad
     torch.testing.assert_close(output.latents.mean(0), prior.mean[0], atol=0.2, rtol=0)
     torch.testing.assert_close(sample_prior(model, cvae_processor, 1, 0.0, **source, **SHORT).latents, prior.mean.detach())
+    several = cvae_processor(TEXTS[:3])
+    means = sample_prior(model, cvae_processor, 3, 0.0, **several, **SHORT).latents
+    torch.testing.assert_close(means, model.prior(3, several["input_ids"], several["attention_mask"]).latent_dist.mean.detach())
+    with pytest.raises(ValueError, match="`input_ids` has 3 rows; expected 1, or one for each of 2 samples"):
+        sample_prior(model, cvae_processor, 2, **several, **SHORT)
 
 
 def test_a_dialogue_is_a_source(tokenizers):
@@ -211,6 +216,10 @@ def test_a_dialogue_is_a_source(tokenizers):
     torch.testing.assert_close(both.mean[1:], alone.mean)
     assert len(reconstruct(model, processor, ["the mat", "a park"], sources=[talk, talk[:1]], **SHORT).texts) == 2
     assert len(reconstruct(model, processor, "the mat", sources=talk, **SHORT).texts) == 1
+    again = encode_texts(model, processor, ["the mat", "a park"], sources=iter([talk, talk[:1]]))
+    torch.testing.assert_close(again.mean, both.mean)
+    with pytest.raises(ValueError, match="`sources`: Dialogue 1 has no turns"):
+        encode_texts(model, processor, ["the mat", "a park"], sources=[talk, {"messages": []}])
 
 
 # Interpolation ------------------------------------------------------------------------------------------------------------

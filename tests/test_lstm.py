@@ -7,7 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, LogitsProcessorList
 
 from hf_vae import LSTMConfig, LSTMForCausalLM, LSTMModel
 
@@ -207,6 +207,11 @@ def test_a_cache_of_another_kind_is_refused():
 def test_bad_inputs_are_named(lm):
     with pytest.raises(ValueError, match="`cache_implementation` is 'static'; an LSTM has a state"):
         lm.generate(torch.ones(1, 2, dtype=torch.long), cache_implementation="static", max_new_tokens=2)
+    lm.generation_config.cache_implementation = "static"
+    with pytest.raises(ValueError, match="`cache_implementation` is 'static'; an LSTM has a state"):
+        lm.generate(torch.ones(1, 2, dtype=torch.long), GenerationConfig(max_new_tokens=2))
+    lm.generation_config.cache_implementation = None
+    lm.generate(torch.ones(1, 2, dtype=torch.long), GenerationConfig(max_new_tokens=2), LogitsProcessorList())
     with pytest.raises(ValueError, match="cannot be `bidirectional`"):
         LSTMForCausalLM(tiny_lstm_config(bidirectional=True))
     with pytest.raises(ValueError, match="either `input_ids` or `inputs_embeds`"):

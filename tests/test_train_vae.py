@@ -13,7 +13,15 @@ import torch
 import yaml
 from datasets import Dataset
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, HfArgumentParser, Trainer, TrainingArguments
+from transformers import (
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoProcessor,
+    HfArgumentParser,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from hf_vae import KLAnnealingCallback, VAEDataCollator, VAEModel, VAEProcessor
 from hf_vae.data import grammar
@@ -475,7 +483,7 @@ NO_STAGE = ["--latent_free_steps", "0"]
         ),
         (
             ["--decoder_reset_step", "2", "--free_bits", "0", *CONSTANT, *NO_STAGE],
-            r"up to there the KL's weight is 1: .*'{\"period\": 4, \"cycles\": 1}'",
+            r"up to there the KL has its full weight: .*'{\"period\": 4, \"cycles\": 1}'",
         ),
         (["--batch_norm_gamma", "1", "--dataloader_drop_last", "--per_device_train_batch_size", "1"], "of at least 2"),
         (["--recurrent_dropout", "0.5"], "no half is an LSTM that starts from nothing"),
@@ -545,6 +553,25 @@ def test_an_output_directory_with_a_model_of_another_kind_is_refused(script, tmp
     with pytest.raises(ValueError, match="holds a model of type 'paraphrase-vae'"):
         script.main([*SMALL, "--output_dir", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_arguments_are_as_they_were_after_a_training_that_broke_off(script, tmp_path):
+    class Breaks(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise KeyboardInterrupt
+
+    model_args, model, processor = built()
+    training_args = parse(script, [*SMALL, "--output_dir", str(tmp_path), "--dataloader_drop_last", "--latent_free_steps", "0"])[-1]
+    tokenized = run.tokenize_pairs(processor, {"train": Dataset.from_dict({"source": TEXTS, "target": TEXTS})})
+    with pytest.raises(KeyboardInterrupt):
+        run.train_in_stages(model, processor, model_args, training_args, tokenized, [Breaks()])
+    assert training_args.dataloader_drop_last
+
+
+def test_a_minimum_rate_begins_as_an_autoencoder(script, tmp_path):
+    arguments = ["--decoder_reset_step", "2", "--minimum_rate", "3", "--free_bits", "0", *CONSTANT, *NO_STAGE]
+    model_args, _, _, training_args = parse(script, [*SMALL, "--output_dir", str(tmp_path / "out"), *arguments])
+    script.check_arguments(model_args, training_args, False, "text-vae")
 
 
 def test_sizes_and_rates_of_parts_reach_them():

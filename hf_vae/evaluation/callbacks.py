@@ -25,11 +25,12 @@ class CollapseReportCallback(TrainerCallback):
     """
     Measures at every evaluation whether z is used, on the same texts each time, and logs, beside what the Trainer measures and
     with the prefix `eval_`: `kl`, `mutual_information` with its ceiling, `kl_minus_mutual_information`, `marginal_kl`, active
-    units, `nll_posterior`, `nll_shuffled`, `nll_prior`, `shuffled_gap` and `prior_gap`, in nats. What the evaluation itself has
-    measured, of all its examples, stays as it is. Where z is ignored it warns, with what was found and what to try.
+    units, `nll_posterior`, `nll_shuffled`, `nll_prior`, `shuffled_gap` and `prior_gap`, in nats. (With a prior network
+    `prior_depends_on_source` stands in the place of `kl_minus_mutual_information` and `marginal_kl`.) What the evaluation itself
+    has measured, of all its examples, stays as it is. Where z is ignored it warns, with what was found and what to try.
 
-    It draws its noise from its own seed, so training is the same with it and without. A call costs one pass of the encoder and
-    three of the decoder over its texts.
+    It draws its noise from its own seed, so training is the same with it and without. A call costs one pass of the encoder, two
+    with a prior network, and three of the decoder over its texts.
 
     Args:
         processor ([`VAEProcessor`]): the model's.
@@ -43,7 +44,8 @@ class CollapseReportCallback(TrainerCallback):
         report ([`CollapseReport`]): the latest; `None` before the first evaluation.
 
     Raises:
-        ValueError: fewer than two texts, targets in another number, or, at the first evaluation, a model of another kind.
+        ValueError: fewer than two texts, targets in another number, or, as training begins, a model of another kind or one with
+            `objective="gsnn"`, which has no q to judge.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class CollapseReportCallback(TrainerCallback):
         self.options = {"batch_size": batch_size, **processor_options}
         self.report: CollapseReport | None = None
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        if getattr(_find_vae(model).config, "objective", None) == "gsnn":
+            raise ValueError("`objective='gsnn'` has no q that could be ignored: leave CollapseReportCallback out.")
         # Here, because what trains imports what measures.
         from ..training.sharding import refuse_sharding
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -91,7 +90,8 @@ def collapse_report(metrics: Mapping[str, float], language_model_nll: float | No
         figures["kl_minus_mutual_information"] = metrics["kl"] - information
     gap, said = (figures["shuffled_gap"], information) if one_prior else (figures["prior_gap"], min(metrics["kl"], information))
     # Written so that a figure that is no number counts against z.
-    says_something = said >= min(MIN_MUTUAL_INFORMATION, MIN_CEILING_SHARE * ceiling)
+    least = min(MIN_MUTUAL_INFORMATION, MIN_CEILING_SHARE * ceiling)
+    says_something = information >= least and (one_prior or metrics["kl"] >= least)
     is_missed = gap >= MIN_GAP
     other = "another example's" if one_prior else "one from the prior"
     if not is_missed:
@@ -114,10 +114,12 @@ def collapse_report(metrics: Mapping[str, float], language_model_nll: float | No
 
 def _findings(metrics: Mapping[str, float], figures: Mapping[str, float]) -> list[str]:
     information, ceiling = figures["mutual_information"], figures["mutual_information_ceiling"]
-    examples = f"{math.exp(ceiling):.0f}"
     # With I at its ceiling, what more there is of it counts as KL - I.
     at_ceiling = information >= 0.9 * ceiling
-    findings = [f"Mutual information I(x; z): {information:.2f} nats of at most {ceiling:.2f} (ln {examples} examples)."]
+    findings = [
+        f"Mutual information I(x; z): {information:.2f} nats of at most {ceiling:.2f}, the entropy of the examples (ln N where all "
+        "differ)."
+    ]
     if "kl_minus_mutual_information" in figures:
         findings.append(
             f"KL: {figures['kl']:.2f} nats; {'at most ' if at_ceiling else ''}{figures['kl_minus_mutual_information']:.2f} of them "
@@ -138,7 +140,7 @@ def _findings(metrics: Mapping[str, float], figures: Mapping[str, float]) -> lis
     from_prior = f", one from the prior {figures['prior_gap']:.2f}" if "prior_gap" in figures else ""
     findings.append(f"Another example's z costs {figures['shuffled_gap']:.2f} nats per sentence{from_prior} (NLL {shown}).")
     if at_ceiling:
-        findings.append(f"I(x; z) is close to its ceiling: with {examples} examples more of it cannot be seen.")
+        findings.append("I(x; z) is close to its ceiling: with so few examples more of it cannot be seen.")
     name = f"active_units_{ACTIVE_UNITS_THRESHOLD}"
     if name in metrics:
         of_all = f" of {metrics['latent_size']:.0f}" if "latent_size" in metrics else ""
@@ -170,7 +172,7 @@ def _against_language_model(metrics: Mapping[str, float], language_model_nll: fl
 
 def _advice(says_something: bool, figures: Mapping[str, float]) -> list[str]:
     advice = []
-    if not says_something and figures.get("kl_minus_mutual_information", 0.0) > MIN_MUTUAL_INFORMATION:
+    if not says_something and figures["kl"] - figures["mutual_information"] > MIN_MUTUAL_INFORMATION:
         advice.append(
             "The KL is paid for nothing. Free bits that are granted to every example invite this: grant fewer, or of the batch's "
             "mean, or normalise the posterior means over the batch (BN-VAE)."

@@ -18,13 +18,14 @@ def elbo_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
     Args:
         prediction (`EvalPrediction`): the model's outputs in their own order: `reconstruction_loss` and `kl` are the first two of
-            shape `(examples,)`, `posterior_mean` and `posterior_logvar` the first two of shape `(examples, latent_size)`, where
-            they are collected.
+            shape `(examples,)`; mean and log variance of the posterior, then those of the prior, the first four of shape
+            `(examples, latent_size)`, where they are collected.
 
     Returns:
         Means in nats per sentence: `elbo`, `reconstruction`, `kl`; `ppl_per_token_elbo`, where labels were collected; and of
         [`information_metrics`], where the posterior was and there are two examples: `mutual_information` with its ceiling,
-        `kl_minus_mutual_information` (by the KL just named), `active_units_0.01` and its fraction.
+        `kl_minus_mutual_information` (by the KL just named; not where the prior depends on the example), `active_units_0.01` and
+        its fraction.
 
     Raises:
         ValueError: outputs without `reconstruction_loss` and `kl`.
@@ -42,13 +43,16 @@ def elbo_metrics(prediction: EvalPrediction) -> dict[str, float]:
     metrics = {"elbo": -(reconstruction + kl), "reconstruction": reconstruction, "kl": kl}
     given = prediction.label_ids if isinstance(prediction.label_ids, tuple) else (prediction.label_ids,)
     # Beside the targets' tokens, a dialogue has one act.
-    for labels in (each for each in given if each is not None and each.ndim == 2):
+    labels = next((each for each in given if each is not None and each.ndim == 2), None)
+    if labels is not None:
         metrics["ppl_per_token_elbo"] = perplexity(-metrics["elbo"] * len(labels) / int(np.sum(labels != -100)))
-    posterior = [torch.from_numpy(output) for output in outputs if output.ndim == 2][:2]
-    if len(posterior) == 2 and len(posterior[0]) > 1:
-        information = information_metrics(DiagonalGaussian(*posterior))
-        # N(0, I) need not be the model's prior.
-        del information["marginal_kl"]
-        information["kl_minus_mutual_information"] = kl - information["mutual_information"]
+    tables = [torch.from_numpy(output) for output in outputs if output.ndim == 2]
+    of_z = [table for table in tables if table.shape == tables[0].shape]
+    if len(of_z) > 1 and len(of_z[0]) > 1:
+        prior = DiagonalGaussian(*of_z[2:4]) if len(of_z) > 3 else None
+        information = information_metrics(DiagonalGaussian(*of_z[:2]), prior)
+        information.pop("marginal_kl", None)
+        if "kl_minus_mutual_information" in information:
+            information["kl_minus_mutual_information"] = kl - information["mutual_information"]
         metrics.update(information)
     return metrics

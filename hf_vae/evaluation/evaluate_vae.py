@@ -32,7 +32,8 @@ def evaluate_vae(
     Returns:
         The figures of [`likelihood_metrics`], [`perplexities`] with `tokens` and `words`, [`information_metrics`],
         [`reconstruction_at_mean`] and, where asked for, [`refine`] under their own names; `importance_samples`;
-        `language_model_nll`, where given; `collapse_report`, of [`collapse_report`] as a dictionary.
+        `language_model_nll`, where given; `collapse_report`, of [`collapse_report`] as a dictionary, but not with
+        `objective="gsnn"`, which has no q to judge.
 
     Raises:
         ValueError: fewer than two examples, examples of more tokens than the model holds, no importance samples, or a negative
@@ -54,5 +55,6 @@ def evaluate_vae(
         metrics.update(refine(evaluator, refine_steps, seed=seed, posterior=posterior, prior=prior).metrics())
     if language_model_nll is not None:
         metrics["language_model_nll"] = language_model_nll
-    metrics["collapse_report"] = collapse_report(metrics, language_model_nll).to_dict()
+    if getattr(evaluator.model.config, "objective", None) != "gsnn":
+        metrics["collapse_report"] = collapse_report(metrics, language_model_nll).to_dict()
     return metrics

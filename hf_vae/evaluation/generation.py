@@ -17,7 +17,8 @@ from .likelihood import call_with
 def spell(processor: VAEProcessor, tokens: torch.Tensor) -> str:
     """The text of one row of the decoder's tokens; UNK, where it is a token of its own, stands for a word and stays."""
     tokenizer = processor.tokenizer
-    special = set(tokenizer.all_special_ids)
+    # Not all special tokens have a name.
+    special = {*tokenizer.all_special_ids, *(number for number, token in tokenizer.added_tokens_decoder.items() if token.special)}
     if tokenizer.unk_token_id not in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
         special.discard(tokenizer.unk_token_id)
     return cast(str, tokenizer.decode([token for token in tokens.tolist() if token not in special])).strip()

@@ -118,30 +118,27 @@ class LikelihoodEvaluator:
 
     @cached_property
     def _tokens(self) -> dict[str, list[int]]:
-        """Of each example what the encoder and the decoder read, and its prompt, in tokens."""
+        """Of each example what the encoder and the decoder read at once at most, and its prompt, in tokens."""
         features = self.processor(self.texts, self.targets, return_tensors=None, **self.processor_options)
-        reads_pairs = "posterior_input_ids" in features and getattr(self.model.config, "objective", None) != "gsnn"
-        encoded = features["posterior_input_ids" if reads_pairs else "input_ids"]
+        config = self.model.config
+        read = {"posterior_input_ids"} if getattr(config, "objective", None) != "gsnn" else {"input_ids"}
+        if "posterior_input_ids" not in features or getattr(config, "context_encoding", None) == "hierarchical":
+            read.add("input_ids")
+        encoded = zip(*(map(_longest, features[name]) for name in sorted(read) if name in features))
         prompts = list(map(len, features.get("prompt_input_ids", [[]] * len(self))))
         return {
-            # Turn by turn, where they are encoded so.
-            "encoder": [max(map(len, row)) if isinstance(row[0], list) else len(row) for row in encoded],
+            "encoder": list(map(max, encoded)),
             "decoder": [length + len(labels) for length, labels in zip(prompts, features["labels"])],
             "prompt": prompts,
         }
-
-    @property
-    def _decoder_positions(self) -> int | None:
-        decoder = self.model.decoder
-        return longest_text(decoder.config, decoder.num_slots + decoder.first_position)
 
     def check_lengths(self) -> None:
         """
         Raises a `ValueError` that names the examples which make more tokens than the model holds. What measures for long asks
         this first.
         """
-        encoder = self.model.encoder
-        longest = {"encoder": longest_text(encoder.config, reserved_positions(encoder)), "decoder": self._decoder_positions}
+        encoder, decoder = self.model.encoder, self.model.decoder
+        longest = {"encoder": longest_text(encoder.config, reserved_positions(encoder)), "decoder": decoder.longest_text}
         for part, most in longest.items():
             over = [number for number, tokens in enumerate(self._tokens[part]) if most is not None and tokens > most]
             if over:
@@ -149,12 +146,12 @@ class LikelihoodEvaluator:
                 raise ValueError(
                     f"{len(over)} of {len(self)} examples make more tokens than the {part} holds ({most}), up to "
                     f"{max(self._tokens[part])}: example(s) {shown}, counted from 0. Cut them with `max_length` and "
-                    "`max_target_length`."
+                    "`max_target_length`, and turns that are encoded one by one with the processor's `max_turn_length`."
                 )
 
     def rooms(self, most: int) -> list[int]:
         """The most tokens that can be generated for each example, up to `most`, by the decoder's positions."""
-        positions = self._decoder_positions
+        positions = self.model.decoder.longest_text
         return [most if positions is None else min(most, positions - length) for length in self._tokens["prompt"]]
 
     def __len__(self) -> int:
@@ -175,13 +172,9 @@ class LikelihoodEvaluator:
 
     def others(self) -> list[int]:
         """For each example the number of the next one, round in a circle, whose target is another; the next one where none is."""
-        targets = self.targets
-        numbers = [0] * len(targets)
-        # Backwards and twice round: whoever follows an equal target has the same next one.
-        for step in reversed(range(2 * len(targets))):
-            number, following = step % len(targets), (step + 1) % len(targets)
-            numbers[number] = numbers[following] if targets[number] == targets[following] else following
-        return [(number + 1) % len(targets) if targets[other] == targets[number] else other for number, other in enumerate(numbers)]
+        count, targets = len(self), self.targets
+        circles = ((*range(i + 1, count), *range(i)) for i in range(count))
+        return [next((j for j in circle if targets[j] != targets[i]), (i + 1) % count) for i, circle in enumerate(circles)]
 
     def label_ids(self) -> list[list[int]]:
         """Every target's tokens as the model is scored on them: EOS is one, the start token is none."""
@@ -270,6 +263,11 @@ class LikelihoodEvaluator:
             numbers += batch.numbers
             rows += copied_rows(torch.stack([bound, error, nlls[0][:, 0]], dim=1))
         return ImportanceWeighted(*torch.stack(gather_in_order(numbers, rows)).unbind(1))
+
+
+def _longest(row: Sequence) -> int:
+    """Tokens of a text, or of the longest of its turns."""
+    return max(map(len, row)) if row and isinstance(row[0], list) else len(row)
 
 
 def error_of_mean(errors: torch.Tensor) -> float:

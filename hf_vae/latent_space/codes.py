@@ -92,8 +92,13 @@ def check_sources(model: VAEModel, processor: VAEProcessor, texts: list[str], so
         return None
     if not reads_pairs:
         raise ValueError(f"`sources` are given, but q(z|y) of {type(model).__name__} reads the text alone; leave them out.")
-    # Dialogues are lists themselves; the processor knows a single one from several.
-    given = [sources] if processor.batch(sources)[1] else list(sources)
+    given = sources if isinstance(sources, (str, dict)) else list(sources)
+    try:
+        # Dialogues are lists themselves; the processor knows a single one from several.
+        is_single = processor.batch(given)[1]
+    except ValueError as error:
+        raise ValueError(f"`sources`: {error}") from error
+    given = [given] if is_single else list(given)
     if len(given) != len(texts):
         raise ValueError(f"{len(given)} `sources` for {len(texts)} `texts`; each text needs one.")
     return given

@@ -105,6 +105,9 @@ def sample_prior(
     else:
         given = {name: value for name, value in generation_options.items() if isinstance(value, torch.Tensor)}
         rows = {name: tensor.to(model.device) for name, tensor in given.items()}
+        for name, tensor in given.items():
+            if len(tensor) not in (1, num_samples):
+                raise ValueError(f"`{name}` has {len(tensor)} rows; expected 1, or one for each of {num_samples} samples.")
         with evaluation_mode(model):
             # Of one source all draws are for that.
             count = max((len(tensor) for tensor in rows.values()), default=1)

@@ -327,11 +327,11 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
     reset = model_args.decoder_reset_step
     if reset is not None and 0 < training_args.max_steps <= reset:
         raise ValueError(f"`--decoder_reset_step` is {reset}, and training ends at `--max_steps` {training_args.max_steps}.")
-    free = model_args.free_bits or model_args.capacity is not None
-    if reset is not None and not free and min(schedule(step) for step in range(reset)) == 1:
+    is_free = model_args.free_bits or model_args.capacity is not None or model_args.minimum_rate is not None
+    if reset is not None and not is_free and min(schedule(step) for step in range(reset)) >= 1:
         raise ValueError(
-            f"`--decoder_reset_step` is {reset}, and up to there the KL's weight is 1: what trains is no autoencoder. Begin "
-            "with a weight of 0, for instance `--kl_schedule cyclical --kl_schedule_options "
+            f"`--decoder_reset_step` is {reset}, and up to there the KL has its full weight: what trains is no autoencoder. "
+            "Begin with a weight of 0, for instance `--kl_schedule cyclical --kl_schedule_options "
             f'\'{{"period": {2 * reset}, "cycles": 1}}\'`, or grant free bits.'
         )
     for name in ("lora", "freeze_decoder", "latent_free_steps"):

@@ -125,13 +125,11 @@ def config_options(config_class: Any, model_args: ModelArguments) -> dict[str, A
 
 def check_lengths(model: VAEModel, encoder_tokens: int, decoder_tokens: int) -> None:
     """Raises a `ValueError` where a part has not so many positions, which would else show in the middle of training or after it."""
-    decoder = model.decoder
     parts = {
-        "encoder": (model.config.encoder, encoder_tokens, reserved_positions(model.encoder)),
-        "decoder": (model.config.decoder, decoder_tokens, decoder.num_slots + decoder.first_position),
+        "encoder": (encoder_tokens, longest_text(model.config.encoder, reserved_positions(model.encoder))),
+        "decoder": (decoder_tokens, model.decoder.longest_text),
     }
-    for part, (config, tokens, reserved) in parts.items():
-        longest = longest_text(config, reserved)
+    for part, (tokens, longest) in parts.items():
         if longest is not None and tokens > longest:
             raise ValueError(
                 f"The longest texts make {tokens} tokens for the {part}, which holds {longest}; lower the lengths, "

@@ -10,6 +10,7 @@ from transformers.trainer_callback import CallbackHandler
 
 from .loss_parts import LossParts, find_model
 from .schedules import ConstantSchedule, Schedule
+from .sharding import refuse_copies
 
 
 def calling_handler() -> CallbackHandler | None:
@@ -54,12 +55,7 @@ class KLWeightCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self._model = find_model(model)
-        if args.n_gpu > 1:
-            raise ValueError(
-                f"One process has {args.n_gpu} GPUs, which the Trainer would share out with `nn.DataParallel`: its copies of a "
-                "model have no parameters of their own. Start one process for each with `accelerate launch`, or show it one GPU "
-                "only (`CUDA_VISIBLE_DEVICES`)."
-            )
+        refuse_copies(args)
         if args.label_smoothing_factor:
             raise ValueError(
                 f"`label_smoothing_factor` is {args.label_smoothing_factor}; an ELBO has no label smoothing, set it to 0."
@@ -122,36 +118,16 @@ class KLAnnealingCallback(KLWeightCallback):
 class EvaluateEveryExampleCallback(TrainerCallback):
     """
     Keeps `dataloader_drop_last` to the training, which [`FixedScaleBatchNorm`] may need it for: the Trainer would leave the last
-    examples out of its evaluations too, and means such as those of `elbo_metrics` would not be the validation set's.
+    examples out of its evaluations too, and means such as those of `elbo_metrics` would not be the validation set's. No callback is
+    told when a training breaks off: who goes on with the same arguments then sets `dataloader_drop_last` again.
     """
 
     def __init__(self):
-        self._given: bool | None = None
-
-    def _begin(self, args) -> None:
-        if self._given is None:
-            self._given, args.dataloader_drop_last = args.dataloader_drop_last, False
-
-    def _end(self, args) -> None:
-        if self._given is not None:
-            self._given, args.dataloader_drop_last = None, self._given
-
-    # Around evaluations alone, of which there may be several at once: a training that breaks off leaves its arguments as they were.
+        self._drop_last = False
 
     def on_train_begin(self, args, state, control, **kwargs):
-        if args.eval_on_start:
-            self._begin(args)
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self._end(args)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if control.should_evaluate:
-            self._begin(args)
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        if control.should_evaluate:
-            self._begin(args)
+        # The training's loader is made by now, those of evaluations are not.
+        self._drop_last, args.dataloader_drop_last = args.dataloader_drop_last, False
 
     def on_train_end(self, args, state, control, **kwargs):
-        self._end(args)
+        args.dataloader_drop_last = self._drop_last

@@ -26,11 +26,15 @@ from .sharding import check_processes, in_pieces, prepare_for_sharding
 
 
 def start_run(
-    model_args: ModelArguments, training_args: TrainingArguments, with_baseline: bool = False
+    model_args: ModelArguments, training_args: TrainingArguments, evaluation_args: Any
 ) -> tuple[PartialState, str | None]:
     """
     Processes, cores, seed and, with `--push_to_hub`, the repository: what the Hub refuses is better refused now than after the
     training.
+
+    Args:
+        model_args, training_args: the run's.
+        evaluation_args ([`ReportArguments`]): a script's own, with `with_baseline`.
 
     Returns:
         The processes' state, and on the main process the repository's name, if the run is to be shared.
@@ -40,7 +44,8 @@ def start_run(
     """
     stages = ("encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps", "lora")
     whole = {name: getattr(model_args, name) for name in stages}
-    check_processes(training_args, {**whole, "with_baseline": with_baseline})
+    whole["collapse_report_samples"] = training_args.do_eval and evaluation_args.collapse_report_samples
+    check_processes(training_args, {**whole, "with_baseline": evaluation_args.with_baseline})
     push_to_hub = training_args.push_to_hub
     # The Trainer would push whenever it saves: a model without its figures, and an adapter beside the weights that it is merged
     # into, where it would be applied once more. The script uploads what is finished, in one commit.
@@ -80,6 +85,7 @@ def tokenize_stream(
 
 
 def report_callbacks(
+    model_args: ModelArguments,
     report_args: ReportArguments,
     training_args: TrainingArguments,
     processor: VAEProcessor,
@@ -87,10 +93,20 @@ def report_callbacks(
     targets: Sequence[str],
     **lengths: int,
 ) -> list[TrainerCallback]:
-    """The collapse report on the first validation `texts` and their `targets`, where the run evaluates while it trains."""
+    """
+    The collapse report on the first validation `texts` and their `targets`, where the run evaluates while it trains a q.
+
+    Raises:
+        ValueError: fewer than two of them.
+    """
     watched = report_args.collapse_report_samples
-    if not training_args.do_eval or not watched:
+    if not training_args.do_eval or not watched or getattr(model_args, "objective", None) == "gsnn":
         return []
+    if len(texts) < 2:
+        raise ValueError(
+            f"There is {len(texts)} validation example, and the collapse report tells examples apart: give more, or set "
+            "`--collapse_report_samples` to 0."
+        )
     return [CollapseReportCallback(processor, texts[:watched], targets[:watched], seed=training_args.seed, **lengths)]
 
 
@@ -150,7 +166,12 @@ def train_in_stages(
     )
     if in_pieces():
         prepare_for_sharding(model)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    drop_last = training_args.dataloader_drop_last
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        # A callback that leaves the last batch to evaluations is not told when a training breaks off.
+        training_args.dataloader_drop_last = drop_last
     if model_args.posterior_fit_steps:
         fit_posterior(model, processor, training_args, model_args.posterior_fit_steps, tokenized["train"])
     return save_trained(trainer, processor)

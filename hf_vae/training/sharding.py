@@ -32,6 +32,16 @@ def refuse_sharding(name: str) -> None:
         )
 
 
+def refuse_copies(training_args: TrainingArguments) -> None:
+    """Raises a `ValueError` where the Trainer would use `nn.DataParallel`, whose copies of a model have no parameters."""
+    if training_args.n_gpu > 1:
+        raise ValueError(
+            f"One process has {training_args.n_gpu} GPUs, which the Trainer would share out with `nn.DataParallel`: its copies of "
+            "a model have no parameters of their own. Start one process for each with `accelerate launch`, or show it one GPU only "
+            "(`CUDA_VISIBLE_DEVICES`)."
+        )
+
+
 def check_processes(training_args: TrainingArguments, whole: dict[str, Any]) -> None:
     """
     Refuses, before anything is computed or written, what several processes cannot do.
@@ -41,8 +51,10 @@ def check_processes(training_args: TrainingArguments, whole: dict[str, Any]) -> 
         whole (`dict`): arguments, by name, whose work needs whole weights, and what was said of them.
 
     Raises:
-        ValueError: processes that do not know of each other, or such an argument beside FSDP or DeepSpeed.
+        ValueError: processes that do not know of each other, one that has several GPUs, or such an argument beside FSDP or
+            DeepSpeed.
     """
+    refuse_copies(training_args)
     started = int(os.environ.get("WORLD_SIZE", 1))
     if started > 1 and training_args.world_size == 1:
         raise ValueError(
@@ -54,8 +66,8 @@ def check_processes(training_args: TrainingArguments, whole: dict[str, Any]) -> 
         for name, value in whole.items():
             if value:
                 raise ValueError(
-                    f"`--{name}` is {value}, which needs whole weights; FSDP and DeepSpeed keep them in pieces. Leave it out, or "
-                    "train with plain data parallelism (DDP)."
+                    f"`--{name}` is {value}, which needs whole weights; FSDP and DeepSpeed keep them in pieces. Leave it out (or "
+                    "0), or train with plain data parallelism (DDP)."
                 )
 
 
