@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -173,7 +174,7 @@ class LikelihoodEvaluator:
     def others(self) -> list[int]:
         """For each example the number of the next one, round in a circle, whose target is another; the next one where none is."""
         count, targets = len(self), self.targets
-        circles = ((*range(i + 1, count), *range(i)) for i in range(count))
+        circles = (chain(range(i + 1, count), range(i)) for i in range(count))
         return [next((j for j in circle if targets[j] != targets[i]), (i + 1) % count) for i, circle in enumerate(circles)]
 
     def label_ids(self) -> list[list[int]]:
