@@ -57,10 +57,9 @@ def probe(monkeypatch):
             monkeypatch.setattr(module, "encode_texts", encode_texts, raising=False)
             monkeypatch.setattr(module, "decode_latents", decode_latents)
         size = sum(SIZES)
-        model = SimpleNamespace(
-            config=SimpleNamespace(latent_size=size),
-            prior=lambda rows: LatentOutput(latent_dist=DiagonalGaussian.standard(rows, size)),
-        )
+        model = torch.nn.Module()
+        model.config = SimpleNamespace(latent_size=size)
+        model.prior = lambda batch_size: LatentOutput(latent_dist=DiagonalGaussian.standard(batch_size, size))
         return grammar_metrics(model, None, TEXTS, **{"num_samples": 30, "num_analogies": 20, "num_paths": 10, **options})
 
     return score
