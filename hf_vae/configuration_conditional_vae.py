@@ -44,11 +44,16 @@ class ConditionalVAEConfig(VAEConfig):
     objective: str = "cvae"
     hybrid_alpha: int | float = 0.5
 
+    @property
+    def has_posterior(self) -> bool:
+        """Whether there is a q of its own to draw z from in training; with `objective="gsnn"` q is the prior."""
+        return self.objective != "gsnn"
+
     def validate_objective(self):
         check_choice("objective", self.objective, OBJECTIVES)
         if not 0 <= self.hybrid_alpha <= 1:
             raise ValueError(f"`hybrid_alpha` is {self.hybrid_alpha}; it is a share in [0, 1].")
-        if self.objective == "gsnn" and (self.free_bits or self.capacity is not None):
+        if not self.has_posterior and (self.free_bits or self.capacity is not None):
             raise ValueError("`objective='gsnn'` has no KL: leave `free_bits` and `capacity` out.")
 
     def validate_source_conditioning(self):

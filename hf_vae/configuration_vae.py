@@ -154,6 +154,11 @@ class VAEConfig(PreTrainedConfig):
         return self.latent_size
 
     @property
+    def has_posterior(self) -> bool:
+        """Whether there is a q of its own to draw z from in training."""
+        return True
+
+    @property
     def inputless(self) -> bool:
         """Whether the decoder reads no word of y at all, so that z alone says what comes next (Bowman et al. 2015)."""
         return self.word_dropout == 1

@@ -300,7 +300,7 @@ class ConditionalVAEModel(VAEModel):
         if draws:
             prior = self._prior(labels.shape[0], source).latent_dist
             posterior = prior
-            if self.config.objective != "gsnn":
+            if self.config.has_posterior:
                 posterior = self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist
         conditioning = self._condition(prompt_input_ids, prompt_attention_mask, source)
         return self._objective(labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict)

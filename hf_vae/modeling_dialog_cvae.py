@@ -318,7 +318,7 @@ class DialogCVAEModel(ConditionalVAEModel):
         if latents is None:
             prior = self._prior(labels.shape[0], source).latent_dist
             posterior = prior
-            if self.config.objective != "gsnn":
+            if self.config.has_posterior:
                 pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
                 posterior = self._recognise(*pair, source, act_labels).latent_dist
         conditioning = self._condition(prompt_input_ids, prompt_attention_mask, source)

@@ -66,7 +66,7 @@ class CollapseReportCallback(TrainerCallback):
         self.report: CollapseReport | None = None
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        if getattr(_find_vae(model).config, "objective", None) == "gsnn":
+        if not _find_vae(model).config.has_posterior:
             raise ValueError("`objective='gsnn'` has no q that could be ignored: leave CollapseReportCallback out.")
         # Here, because what trains imports what measures.
         from ..training.sharding import refuse_sharding

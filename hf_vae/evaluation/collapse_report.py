@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 
 from .information import ACTIVE_UNITS_THRESHOLD
 
-# KL and active units are reported and never judged by: free bits let an encoder move z about at no charge, and a model of KL 13
-# with 23 of 32 units active was seen to write one of two sentences whatever the z.
+# KL and active units are reported, and no high one speaks for z: free bits let an encoder move z about at no charge, and a model
+# of KL 13 with 23 of 32 units active was seen to write one of two sentences whatever the z.
 
 # One nat of I(x; z) tells e = 2.7 examples apart, the least that could be called content. Of few examples, whose ceiling ln N is
 # low itself, half of the ceiling is asked.
@@ -22,9 +22,6 @@ MIN_GAP = 1.0
 MIN_GAP_PER_INFORMATION = 0.5
 
 REQUIRED = ("kl", "mutual_information", "mutual_information_ceiling", "nll_posterior", "nll_shuffled")
-
-# Where p(z|x) depends on x, I(x,y; z) counts what z says of x, and another example's z tells of another x: a z of KL 0, which
-# says nothing of y that x does not, would pass both. There it is I(y; z|x) ≤ KL that counts, and the z that p(z|x) gives.
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,8 @@ def collapse_report(metrics: Mapping[str, float], language_model_nll: float | No
     Whether the decoder uses z.
 
     z is ignored where I(x; z) is below `MIN_MUTUAL_INFORMATION` (or half of its ceiling) or another example's z costs less than
-    `MIN_GAP`; partly used where it costs less than half of I(x; z). KL and active units have no say. Where the prior depends on x,
-    the smaller of I and KL stands for I(y; z|x), and z from the prior for another example's.
+    `MIN_GAP`; partly used where it costs less than half of I(x; z). A high KL and active units do not speak for it. Where the prior
+    depends on x, the smaller of I and KL stands for I(y; z|x), and z from the prior for another example's.
 
     Args:
         metrics (`dict`): means in nats per sentence as [`information_metrics`] and [`likelihood_metrics`] name them: `kl`,
@@ -88,6 +85,8 @@ def collapse_report(metrics: Mapping[str, float], language_model_nll: float | No
         figures["prior_gap"] = metrics["nll_prior"] - metrics["nll_posterior"]
     if one_prior:
         figures["kl_minus_mutual_information"] = metrics["kl"] - information
+    # Where p(z|x) depends on x, I(x,y; z) counts what z says of x, and another example's z tells of another x: a z of KL 0, which
+    # says nothing of y that x does not, would pass both. There it is I(y; z|x) ≤ KL that counts, and the z that p(z|x) gives.
     gap, said = (figures["shuffled_gap"], information) if one_prior else (figures["prior_gap"], min(metrics["kl"], information))
     # Written so that a figure that is no number counts against z.
     least = min(MIN_MUTUAL_INFORMATION, MIN_CEILING_SHARE * ceiling)

@@ -55,6 +55,6 @@ def evaluate_vae(
         metrics.update(refine(evaluator, refine_steps, seed=seed, posterior=posterior, prior=prior).metrics())
     if language_model_nll is not None:
         metrics["language_model_nll"] = language_model_nll
-    if getattr(evaluator.model.config, "objective", None) != "gsnn":
+    if evaluator.model.config.has_posterior:
         metrics["collapse_report"] = collapse_report(metrics, language_model_nll).to_dict()
     return metrics

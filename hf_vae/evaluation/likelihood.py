@@ -122,10 +122,11 @@ class LikelihoodEvaluator:
         """Of each example what the encoder and the decoder read at once at most, and its prompt, in tokens."""
         features = self.processor(self.texts, self.targets, return_tensors=None, **self.processor_options)
         config = self.model.config
-        read = {"posterior_input_ids"} if getattr(config, "objective", None) != "gsnn" else {"input_ids"}
-        if "posterior_input_ids" not in features or getattr(config, "context_encoding", None) == "hierarchical":
-            read.add("input_ids")
-        encoded = zip(*(map(_longest, features[name]) for name in sorted(read) if name in features))
+        reads_pairs = config.has_posterior and "posterior_input_ids" in features
+        # A pair holds the source, where that is not read turn by turn.
+        reads_source = not reads_pairs or getattr(config, "context_encoding", None) == "hierarchical"
+        read = [name for name, is_read in (("posterior_input_ids", reads_pairs), ("input_ids", reads_source)) if is_read]
+        encoded = zip(*(map(_longest, features[name]) for name in read))
         prompts = list(map(len, features.get("prompt_input_ids", [[]] * len(self))))
         return {
             "encoder": list(map(max, encoded)),
@@ -191,7 +192,7 @@ class LikelihoodEvaluator:
 
     def posterior(self) -> DiagonalGaussian:
         """q of every example, in order, on the CPU; each is encoded once. With `objective="gsnn"` q is the prior."""
-        if getattr(self.model.config, "objective", None) == "gsnn":
+        if not self.model.config.has_posterior:
             return self.prior()
         return self._of_each("encoding", lambda batch: call_with(self.model.encode, batch.inputs))
 

@@ -62,7 +62,7 @@ def fit_posterior(
         ValueError: the objective is `"gsnn"`, which has no q.
     """
     vae: Any = find_model(model)
-    if getattr(vae.config, "objective", "cvae") == "gsnn":
+    if not vae.config.has_posterior:
         raise ValueError("A posterior cannot be fitted with `objective='gsnn'`: nothing is drawn from it.")
     own = {id(parameter) for module in vae.inference_modules for parameter in module.parameters()}
     frozen = [parameter for parameter in vae.parameters() if parameter.requires_grad and id(parameter) not in own]
