@@ -42,7 +42,7 @@ setup(
         "sacrebleu>=2.3.0",
         "scikit-learn>=1.5.0",
         "torch>=2.13.0",
-        "transformers>=5.23.0,<6",
+        "transformers>=5.16.0,<5.25",
     ],
     extras_require={"examples": EXAMPLES, "quantization": ["torchao>=0.18.0"], "docs": DOCS, "dev": DEVELOPMENT},
     classifiers=[

@@ -3,6 +3,8 @@
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from .compat import CACHE
+
 
 @strict
 class LSTMConfig(PreTrainedConfig):
@@ -32,7 +34,7 @@ class LSTMConfig(PreTrainedConfig):
     """
 
     model_type = "lstm"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = [CACHE]
 
     vocab_size: int = 10_000
     embedding_size: int = 256

@@ -3,9 +3,10 @@
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+from transformers import AutoConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
+
+from .compat import CompositeConfig, SubConfigSpec
 
 # For what it registers: half a model may be an LSTM, also where the model brings its own code along.
 from .configuration_lstm import LSTMConfig  # noqa: F401
@@ -25,7 +26,7 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 @strict
-class VAEConfig(PreTrainedConfig):
+class VAEConfig(CompositeConfig):
     r"""
     Configuration of a [`VAEModel`]: q(z|y) from `encoder`, N(0, I), p(y|z) from `decoder`. One encoder, which serves q.
 

@@ -16,11 +16,11 @@ from transformers import (
     initialization,
 )
 from transformers.cache_utils import Cache, DynamicLayer
-from transformers.configuration_utils import get_head_shapes
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
+from .compat import CACHE, cache_parameter, get_head_shapes, is_activation_checkpointing, takes_cache
 from .configuration_vae import LATENT_INJECTIONS, check_choice
 from .encoders import check_length, longest_text, reserved_positions
 from .modeling_lstm import LSTMStateLayer
@@ -90,10 +90,11 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
                 f"The decoder {type(lm).__name__} takes no `inputs_embeds`, so a latent cannot be added to its embeddings; "
                 "choose a causal LM that does."
             )
-        if "past_key_values" not in parameters:
+        cache_name = cache_parameter(lm)
+        if cache_name is None:
             raise ValueError(
-                f"The decoder {type(lm).__name__} takes no `past_key_values`, so generation cannot go on from what it has read; "
-                "choose a causal LM that does."
+                f"The decoder {type(lm).__name__} takes no cache under the name `{CACHE}`, so generation cannot go on from what it "
+                "has read; choose a causal LM that does."
             )
         # A mixture of experts has settled its experts too, and they are not this wrapper's to check.
         experts = lm.config._experts_implementation_internal
@@ -103,6 +104,7 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         self.lm = lm
         # Assisted generation takes tokens back, which an LM that has compressed them cannot; generation asks the wrapper.
         self._is_stateful = lm._is_stateful
+        self.cache_name = cache_name
         self.takes_position_ids = "position_ids" in parameters
         self.takes_encoder_states = "encoder_hidden_states" in parameters
         self.first_position = reserved_positions(lm) if self.takes_position_ids else 0
@@ -183,13 +185,14 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         self.lm.set_output_embeddings(value)
 
     @can_return_tuple
+    @takes_cache
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         latents: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
@@ -218,11 +221,11 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         latents = latents.to(inputs_embeds)
         if hasattr(self, "project"):
             inputs_embeds = inputs_embeds + self.project(latents).unsqueeze(1)
-        asked_for_cache = past_key_values is not None or use_cache is not False
+        asked_for_cache = cache is not None or use_cache is not False
         # Asked of the cache only where the answer matters: one of fixed size counts in a tensor, which would break the graph.
         in_front = hasattr(self, "memory") or hasattr(self, "prefix") or self.first_position or initial_state is not None
-        starts = in_front and (past_key_values is None or past_key_values.get_seq_length() == 0)
-        if self.num_slots and past_key_values is not None and not set(layer_kinds(past_key_values)) <= GROWING:
+        starts = in_front and (cache is None or cache.get_seq_length() == 0)
+        if self.num_slots and cache is not None and not set(layer_kinds(cache)) <= GROWING:
             raise ValueError(
                 "`latent_injection` names 'memory' or 'prefix', which need a cache that grows: leave `cache_implementation` unset."
             )
@@ -232,11 +235,11 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             if starts:
                 mask = inputs_embeds.new_ones(inputs_embeds.shape[:2]) if attention_mask is None else attention_mask
                 check_length("What the decoder reads", mask, self.config, reserved)
-            position_ids = self._positions(inputs_embeds, attention_mask, position_ids, past_key_values) + reserved
+            position_ids = self._positions(inputs_embeds, attention_mask, position_ids, cache) + reserved
             if attention_mask is not None:
                 attention_mask = nn.functional.pad(attention_mask, (self.num_slots, 0), value=1)
         if starts and (hasattr(self, "memory") or initial_state is not None):
-            past_key_values = self._write_memory(latents, initial_state, past_key_values)
+            cache = self._write_memory(latents, initial_state, cache)
         if hasattr(self, "prefix") and starts:
             prefix = self._prefix(latents)
             inputs_embeds = torch.cat([prefix, inputs_embeds], dim=1)
@@ -251,10 +254,10 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             kwargs["position_ids"] = position_ids
         if encoder_hidden_states is not None:
             kwargs.update(encoder_hidden_states=encoder_hidden_states, encoder_attention_mask=encoder_attention_mask)
+        kwargs[self.cache_name] = cache
         outputs = self.lm(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             use_cache=use_cache,
             logits_to_keep=logits_to_keep,
             return_dict=True,
@@ -262,7 +265,7 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         )
         if not asked_for_cache:
             # What carried the memory in. An output forgets no item that is set to None.
-            outputs = type(outputs)(**{name: value for name, value in outputs.items() if name != "past_key_values"})
+            outputs = type(outputs)(**{name: value for name, value in outputs.items() if name != CACHE})
         return outputs
 
     def prompt_embeds(self, input_ids: torch.LongTensor, latents: torch.Tensor) -> torch.Tensor:
@@ -294,7 +297,7 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         """What z, and for an LSTM whoever else, gives every layer, put where the layer looks for what came before."""
         if initial_state is not None and not self.recurrent:
             raise ValueError(f"`initial_state` is for recurrent decoders; {type(self.lm).__name__} has no state to start from.")
-        if self.training and not self.recurrent and self.lm.is_activation_checkpointing:
+        if self.training and not self.recurrent and is_activation_checkpointing(self.lm):
             raise ValueError(
                 "`latent_injection` names 'memory', and gradient checkpointing drops the cache that holds it: turn "
                 "`gradient_checkpointing` off, or choose 'embedding'."
@@ -311,11 +314,12 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
                 cache.update(state, state, layer)
         return cache
 
+    @takes_cache
     def prepare_inputs_for_generation(
         self,
         input_ids,
         next_sequence_length=None,
-        past_key_values=None,
+        cache=None,
         inputs_embeds=None,
         unread_from=None,
         unread_token_id=None,
@@ -329,14 +333,14 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         if unread_from is not None:
             written = torch.arange(input_ids.shape[1], device=input_ids.device) >= unread_from
             input_ids = input_ids.masked_fill(written, unread_token_id)
-        if next_sequence_length is not None and kwargs.get("is_first_iteration") and past_key_values is not None:
+        if next_sequence_length is not None and kwargs.get("is_first_iteration") and cache is not None:
             # Told from the length of the cache, in which z has positions of its own.
-            next_sequence_length += self.num_slots if past_key_values.get_seq_length() else 0
+            next_sequence_length += self.num_slots if cache.get_seq_length() else 0
         return super().prepare_inputs_for_generation(
             input_ids,
             next_sequence_length=next_sequence_length,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
+            **{CACHE: cache},
             **kwargs,
         )
 

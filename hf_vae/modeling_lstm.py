@@ -13,6 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .compat import CACHE, takes_cache
 from .configuration_lstm import LSTMConfig
 
 
@@ -64,12 +65,12 @@ class LSTMModelOutput(ModelOutput):
     Args:
         last_hidden_state (`torch.Tensor` of shape `(rows, length, hidden_size)`): the last layer's h at every token; 0 on padding.
         pooler_output (`torch.Tensor` of shape `(rows, hidden_size)`): h when the text has been read; of both directions.
-        past_key_values (`Cache`, *optional*): the state after the last token, with `use_cache`.
+        cache (`Cache`, *optional*): the state after the last token, with `use_cache`.
     """
 
     last_hidden_state: torch.Tensor | None = None
     pooler_output: torch.Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
 
 
 class LSTMPreTrainedModel(PreTrainedModel):
@@ -135,12 +136,13 @@ class LSTMModel(LSTMPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
+    @takes_cache
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         **kwargs,
     ) -> LSTMModelOutput:
@@ -149,20 +151,20 @@ class LSTMModel(LSTMPreTrainedModel):
             input_ids (`torch.LongTensor` of shape `(rows, length)`, *optional*): tokens; or give `inputs_embeds`.
             attention_mask (`torch.Tensor` of shape `(rows, past + length)`, *optional*): 0 on padding, on either side.
             inputs_embeds (`torch.Tensor` of shape `(rows, length, embedding_size)`, *optional*).
-            past_key_values (`Cache`, *optional*): the state to go on from.
-            use_cache (`bool`, *optional*): return the state, in `past_key_values` where one was given; off by default.
+            cache (`Cache`, *optional*): the state to go on from.
+            use_cache (`bool`, *optional*): return the state, in `cache` where one was given; off by default.
 
         Raises:
             ValueError: neither or both of `input_ids` and `inputs_embeds`, or a state for a bidirectional LSTM.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give either `input_ids` or `inputs_embeds`, and not both.")
-        if self.config.bidirectional and (use_cache or past_key_values is not None):
+        if self.config.bidirectional and (use_cache or cache is not None):
             raise ValueError("A bidirectional LSTM reads a text whole: it has no state to go on from.")
         embedded = self.embedding_dropout(self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds)
         length = embedded.shape[1]
         mask = None if attention_mask is None else attention_mask[:, -length:].bool()
-        state = self._initial_state(past_key_values)
+        state = self._initial_state(cache)
         if mask is None or bool(mask.all()):
             hidden_states, state = self.lstm(embedded, state)
             last = hidden_states[:, -1]
@@ -171,13 +173,13 @@ class LSTMModel(LSTMPreTrainedModel):
         if self.config.bidirectional:
             last = state[0][-2:].transpose(0, 1).flatten(1)
         if use_cache:
-            past_key_values = DynamicCache(config=self.config) if past_key_values is None else past_key_values
+            cache = DynamicCache(config=self.config) if cache is None else cache
             for layer, (hidden, cell) in enumerate(zip(*state)):
-                past_key_values.update(hidden, cell, layer, length)
+                cache.update(hidden, cell, layer, length)
         return LSTMModelOutput(
             last_hidden_state=self.dropout(hidden_states),
             pooler_output=self.dropout(last),
-            past_key_values=past_key_values if use_cache else None,
+            cache=cache if use_cache else None,
         )
 
     def _initial_state(self, cache: Cache | None) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -230,12 +232,13 @@ class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin):
         self.post_init()
 
     @can_return_tuple
+    @takes_cache
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -255,7 +258,7 @@ class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             return_dict=True,
         )
@@ -264,7 +267,7 @@ class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: outputs.cache})
 
     def generate(self, inputs=None, generation_config=None, *args, **kwargs):
         """

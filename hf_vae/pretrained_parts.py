@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
+from .compat import AdapterLoading
 from .configuration_vae import PARTS, VAEConfig, check_choice
 from .encoders import build_encoder, check_encoder
 
@@ -21,7 +22,7 @@ HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "s
 LEFT_OUT = "_keys_to_ignore_on_save"
 
 
-class PretrainedParts:
+class PretrainedParts(AdapterLoading):
     """
     Mixin of a composite that is built from a pretrained encoder and a pretrained decoder. What was frozen from the start is left
     out of what is saved: megabytes beside a decoder of billions.

@@ -17,6 +17,7 @@ from tiny_families import DECODERS, ENCODERS, PAIRS, REFUSALS, WORKS, expectatio
 from transformers import AutoModel, AutoModelForCausalLM
 
 from hf_vae import LatentDecoder, VAEConfig, VAEModel
+from hf_vae.compat import CACHE
 from hf_vae.configuration_vae import LATENT_INJECTIONS
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
@@ -280,6 +281,7 @@ def test_a_decoder_reads_as_many_tokens_as_it_has_positions_left(config, way, lo
 # The table --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(CACHE != "cache", reason="the page is written with the newest transformers")
 def test_the_page_says_what_was_found():
     if os.environ.get("WRITE_FAMILIES"):
         assert set(FOUND) == set(expectations()), "run the whole file: the page says what its tests found"

@@ -7,6 +7,8 @@ from torch import nn
 from torch.export import Dim, export
 from transformers import CompileConfig, StaticCache
 
+from hf_vae.compat import CACHE
+
 SLOW_VARIANTS = ("cvae", "cvae-cross", "paraphrase-eq", "paraphrase-cross", "dialog", "dialog-acts", "vae-optimus")
 FORWARD = [
     "vae",
@@ -151,7 +153,7 @@ class DecodeStep(nn.Module):
             for name in self.STATE:
                 setattr(layer, name, getattr(self, f"{name}_{number}"))
         return self.decoder(
-            input_ids=input_ids, latents=latents, position_ids=position_ids, past_key_values=self.cache, use_cache=True
+            input_ids=input_ids, latents=latents, position_ids=position_ids, use_cache=True, **{CACHE: self.cache}
         ).logits[:, -1]
 
 

@@ -7,6 +7,7 @@ from transformers import AutoModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hf_vae import VAEConfig, VAEModel
+from hf_vae.compat import ACTIVATION_CHECKPOINTING, is_activation_checkpointing
 
 TRANSFORMERS = [name for name in VARIANTS if "lstm" not in name and name != "vae-optimus"]
 
@@ -130,13 +131,17 @@ def gradients(model, batch) -> dict[str, torch.Tensor]:
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
+def checkpoint(model):
+    getattr(model, f"{ACTIVATION_CHECKPOINTING}_enable")()
+
+
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_checkpointing_reaches_both_halves_and_changes_no_gradient(name):
     model = make(name).train()
     batch = make_batch(model)
     expected = gradients(model, batch)
-    model.activation_checkpointing_enable()
-    assert model.encoder.is_activation_checkpointing and model.decoder.lm.is_activation_checkpointing
+    checkpoint(model)
+    assert is_activation_checkpointing(model.encoder) and is_activation_checkpointing(model.decoder.lm)
     recomputed, counts = [], []
     for half in (model.encoder, model.decoder.lm):
         layers = [module for module in half.modules() if isinstance(module, GradientCheckpointingLayer)]
@@ -155,16 +160,16 @@ def test_checkpointing_reaches_both_halves_and_changes_no_gradient(name):
     assert found.keys() == expected.keys()
     for key, gradient in expected.items():
         torch.testing.assert_close(found[key], gradient, msg=key)
-    model.activation_checkpointing_disable()
-    assert not model.decoder.lm.is_activation_checkpointing
+    getattr(model, f"{ACTIVATION_CHECKPOINTING}_disable")()
+    assert not is_activation_checkpointing(model.decoder.lm)
 
 
 def test_lstms_have_nothing_to_checkpoint_and_say_so():
     with pytest.raises(ValueError, match="checkpointing"):
-        make("vae-lstm").activation_checkpointing_enable()
+        checkpoint(make("vae-lstm"))
     # Beside an LSTM the other half is checkpointed.
     config = VAEConfig(encoder=tiny_lstm_config(bidirectional=True), decoder=make("vae").config.decoder, latent_size=4)
     model = VAEModel(config).train()
-    model.activation_checkpointing_enable()
-    assert model.decoder.lm.is_activation_checkpointing and not model.encoder.is_activation_checkpointing
+    checkpoint(model)
+    assert is_activation_checkpointing(model.decoder.lm) and not is_activation_checkpointing(model.encoder)
     assert torch.isfinite(model(**make_batch(model)).loss)

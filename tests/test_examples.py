@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoProcessor, GPT2Config, RobertaConfig
 
 from hf_vae import ParaphraseVAEModel, ParaphraseVAEProcessor
+from hf_vae.compat import ACTIVATION_CHECKPOINTING
 from hf_vae.data import expand_targets, grammar
 from hf_vae.training import run
 from hf_vae.training.arguments import ConditionalArguments, parse_arguments
@@ -155,7 +156,7 @@ def test_a_stranger_without_the_package_can_load_the_model(script, tmp_path):
     "options",
     [
         ["--lora", '{"r": 2, "target_modules": ".*decoder.lm.*(q_proj|v_proj)"}', "--posterior_fit_steps", "2"],
-        ["--freeze_decoder", "--activation_checkpointing", "--posterior_fit_steps", "2"],
+        ["--freeze_decoder", f"--{ACTIVATION_CHECKPOINTING}", "--posterior_fit_steps", "2"],
         ["--freeze_decoder", "--save_trained_only"],
         ["--bf16", "--posterior_fit_steps", "2", "--pairing", "both_ways", "--save_strategy", "steps", "--save_steps", "2"],
     ],

@@ -6,6 +6,7 @@ from conftest import BOS, EOS, PAD, VOCAB, tiny_gpt2_config, tiny_llama_config, 
 from transformers import AutoModelForCausalLM, DeepseekV3Config, Gemma3TextConfig, MistralConfig, OPTConfig
 
 from hf_vae import LatentDecoder
+from hf_vae.compat import ACTIVATION_CHECKPOINTING, CACHE
 
 COMMON = {
     "vocab_size": VOCAB, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -93,7 +94,7 @@ def test_going_on_from_a_returned_cache_is_as_starting_anew(decoder):
     first = decoder.generate(prompt, latents=latents, attention_mask=torch.ones_like(prompt), **GENERATION)
     longer = torch.cat([first.sequences, prompt[:, :2]], dim=1)
     options = {"latents": latents, "attention_mask": torch.ones_like(longer), **GENERATION}
-    continued = decoder.generate(longer, past_key_values=first.past_key_values, **options).sequences
+    continued = decoder.generate(longer, **{CACHE: first[CACHE]}, **options).sequences
     assert torch.equal(continued, decoder.generate(longer, **options).sequences)
 
 
@@ -158,7 +159,7 @@ def test_gradients_reach_z_without_a_cache(way):
         z = torch.randn(2, 3, requires_grad=True)
         output = decoder(torch.randint(4, VOCAB, (2, 5)), z, use_cache=False)
         output.logits.square().sum().backward()
-        assert output.past_key_values is None and z.grad.abs().min() > 0
+        assert output.get(CACHE) is None and z.grad.abs().min() > 0
 
 
 def test_the_latent_neither_disturbs_a_fresh_decoder_much_nor_starts_dead():
@@ -196,7 +197,7 @@ def test_ways_in_that_a_decoder_forgets_are_refused(way):
 
 def test_memory_refuses_what_would_drop_it():
     decoder = LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("memory",))
-    decoder.train().activation_checkpointing_enable()
+    getattr(decoder.train(), f"{ACTIVATION_CHECKPOINTING}_enable")()
     with pytest.raises(ValueError, match="gradient checkpointing drops the cache"):
         decoder(torch.ones(1, 2, dtype=torch.long), torch.zeros(1, 3))
     for way in ("memory", "prefix"):

@@ -10,6 +10,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, LogitsProcessorList
 
 from hf_vae import LSTMConfig, LSTMForCausalLM, LSTMModel
+from hf_vae.compat import CACHE
 
 GENERATION = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
 
@@ -70,9 +71,9 @@ def test_greedy_and_beams_with_the_state_equal_one_pass(lm):
 def test_rows_that_end_at_different_places_leave_their_own_state(lm):
     tokens, mask = ragged("right")
     with torch.no_grad():
-        together = lm(tokens, mask, use_cache=True).past_key_values
+        together = lm(tokens, mask, use_cache=True)[CACHE]
         for row in range(3):
-            alone = lm(tokens[row : row + 1, mask[row].bool()], use_cache=True).past_key_values
+            alone = lm(tokens[row : row + 1, mask[row].bool()], use_cache=True)[CACHE]
             for layers in zip(together.layers, alone.layers):
                 torch.testing.assert_close(layers[0].keys[row], layers[1].keys[0])
                 torch.testing.assert_close(layers[0].values[row], layers[1].values[0])

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
 
 from hf_vae import KLAnnealingCallback, VAEDataCollator
+from hf_vae.compat import ACTIVATION_CHECKPOINTING
 from hf_vae.training import LinearSchedule, SigmoidSchedule
 from hf_vae.training.plots import plot_training
 
@@ -210,7 +211,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(processor, tmp_path, mo
     for checkpointing in (False, True):
         model = resized(make_model("paraphrase-prompt"), processor)
         trainer = trainer_for(
-            model, processor, tmp_path, [KLAnnealingCallback()], activation_checkpointing=checkpointing, max_grad_norm=1e9
+            model, processor, tmp_path, [KLAnnealingCallback()], max_grad_norm=1e9, **{ACTIVATION_CHECKPOINTING: checkpointing}
         )
         gradients.append(gradients_of(model, trainer))
     assert_same_gradients(gradients[1], gradients[0])

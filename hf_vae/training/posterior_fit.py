@@ -11,6 +11,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from ..compat import ACTIVATION_CHECKPOINTING
 from ..processing_vae import VAEProcessor
 from .arguments import stage_arguments
 from .collator import VAEDataCollator
@@ -73,7 +74,7 @@ def fit_posterior(
         warmup_steps=min(training_args.warmup_steps, max_steps // 10),
         # The wrapper's `forward` names no columns, and checkpointing works in training mode only.
         remove_unused_columns=False,
-        activation_checkpointing=False,
+        **cast(Any, {ACTIVATION_CHECKPOINTING: False}),
     )
     Trainer(
         _AsEvaluated(model),
