@@ -2,7 +2,9 @@
 
 import json
 import statistics
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -243,3 +245,50 @@ def test_a_row_of_generation_ends_where_it_is_told_to():
     sequences = model.generate(num_samples=2, do_sample=False, max_new_tokens=8, logits_processor=ends)
     assert (sequences[:, 1:] == 2).int().argmax(1).tolist() == [1, 4]
     assert isinstance(model.decoder.lm, GPT2LMHeadModel)
+
+
+# The script for a GPU ---------------------------------------------------------------------------------------------------------
+
+GPU_SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
+
+
+def gpu_script(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    command = ["bash", str(GPU_SCRIPT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a folder for the results"),
+        (["out", "other"], "one folder for the results, not both out and other"),
+        (["out", "--speed"], "there is no option --speed"),
+        (["out", "--parts"], "--parts wants a value"),
+        (["out", "--parts", "tests train"], "--parts names train; choose of tests, benchmarks, recipe"),
+        (["out", "--recipe", "nowhere.yaml"], "--recipe nowhere.yaml is no file"),
+        (["out"], "the recipe needs --data"),
+        (["out", "--data", "nowhere"], "--data nowhere holds no train.jsonl"),
+    ],
+)
+def test_the_script_for_a_gpu_refuses_what_it_cannot_run_and_writes_nothing(tmp_path, arguments, message):
+    done = gpu_script(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_the_script_for_a_gpu_runs_dry_and_goes_on_after_a_part_that_fails(tmp_path):
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\n[ "$2" = pytest ] && exit 3\nexec "{sys.executable}" "$@"\n')
+    program.chmod(0o755)
+    done = gpu_script("out", "--dry-run", "--python", str(program), cwd=tmp_path)
+    assert done.returncode == 1
+    summary = (tmp_path / "out" / "summary.txt").read_text().splitlines()
+    assert [line.rpartition(",")[0] for line in summary] == [
+        "tests: exit status 3",
+        "benchmarks_toy: exit status 0",
+        "recipe: exit status 0",
+    ]
+    rows = json.loads((tmp_path / "out" / "benchmarks_toy.json").read_text(encoding="utf-8"))
+    assert {row["case"].split(",")[0] for row in rows} >= {"training step", "generate", "importance-weighted bound"}
+    assert json.loads((tmp_path / "out" / "recipe_metrics.json").read_text(encoding="utf-8"))["kl"] >= 0
