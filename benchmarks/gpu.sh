@@ -74,11 +74,12 @@ done
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false OMP_WAIT_POLICY=PASSIVE
 : >"$folder/summary.txt"
-failed=0
+# What is tried dry may be tried on a busy machine.
+failed=0 patience=${dry_run:+10} patience=${patience:-1}
 
 # run NAME SECONDS COMMAND ...: pytest and the benchmarks keep what they have when they are interrupted.
 run() {
-    local name=$1 limit=$2 start=$SECONDS status
+    local name=$1 limit=$(($2 * patience)) start=$SECONDS status
     shift 2
     echo "== $name: $*"
     timeout --signal=INT --kill-after=10 "$limit" "$@" >"$folder/$name.log" 2>&1
