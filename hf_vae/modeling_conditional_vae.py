@@ -74,6 +74,8 @@ class ConditionalVAEModel(VAEModel):
                     "Choose 'prompt', which works with any decoder."
                 )
             read = self.source_size if config.source_conditioning == "initial_state" else self.encoder_hidden_size
+            if config.source_conditioning == "cross_attention":
+                self.decoder.check_cross_attention()
             self.source_projection = nn.Linear(read, self.projection_size, dtype=self.encoder.dtype)
         if not config.tie_encoders:
             pooling = config.pooling if self.pools_source else "mean"
@@ -237,10 +239,10 @@ class ConditionalVAEModel(VAEModel):
 
     @property
     def projection_size(self) -> int:
-        """Width of what the decoder is given of x where it reads it through an encoder: its state, or one of its embeddings."""
+        """Width of what the decoder is given of x where it reads it through an encoder: its state, or one of the encoder's."""
         if self.config.source_conditioning == "initial_state":
             return sum(map(math.prod, self.decoder.state_shapes))
-        return self.decoder.embedding_size
+        return self.decoder.encoder_states_size
 
     @property
     def context_size(self) -> int:

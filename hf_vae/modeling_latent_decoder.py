@@ -11,6 +11,7 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
     DynamicCache,
+    EncoderDecoderCache,
     PreTrainedConfig,
     PreTrainedModel,
     initialization,
@@ -23,19 +24,30 @@ from transformers.utils.generic import can_return_tuple
 from .compat import CACHE, cache_parameter, get_head_shapes, is_activation_checkpointing, takes_cache
 from .configuration_vae import LATENT_INJECTIONS, check_choice
 from .encoders import check_length, longest_text, reserved_positions
-from .modeling_lstm import LSTMStateLayer
+from .modeling_lstm import LSTMStateLayer, kept_positions
 
 # What a cache keeps for a layer that forgets nothing.
 GROWING = {DynamicLayer, LSTMStateLayer}
 
 
+def self_attention(cache: Cache) -> Cache:
+    """The part of `cache` for what the LM itself has read; one with cross-attention keeps what it reads of a source beside it."""
+    return cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+
+
 def layer_kinds(cache: Cache) -> list[type]:
     """
-    What `cache` keeps for each layer. An LSTM's state counts as this copy's: where several models bring their code along, each
+    What `cache` keeps for each layer of what the LM itself has read. An LSTM's state counts as this copy's: where several models bring their code along, each
     copy has such a class, and transformers takes the last one read.
     """
-    kinds = [type(layer) for layer in cache.layers]
+    kinds = [type(layer) for layer in self_attention(cache).layers]
     return [LSTMStateLayer if getattr(kind, "_layer_type", None) == LSTMStateLayer._layer_type else kind for kind in kinds]
+
+
+def runs_on_the_cpu(model: PreTrainedModel) -> bool:
+    """Whether a forward pass can be tried here: `model` has all its weights, in main memory, and an attention for it."""
+    here = all(each.device.type == "cpu" and each.is_floating_point() and each.numel() for each in model.parameters())
+    return here and model.config._attn_implementation in ("eager", "sdpa", None)
 
 
 class LatentDecoder(PreTrainedModel, GenerationMixin):
@@ -102,11 +114,13 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         super().__init__(lm.config)
         lm.config._experts_implementation_internal = experts
         self.lm = lm
+        self.latent_size = latent_size
         # Assisted generation takes tokens back, which an LM that has compressed them cannot; generation asks the wrapper.
         self._is_stateful = lm._is_stateful
         self.cache_name = cache_name
         self.takes_position_ids = "position_ids" in parameters
         self.takes_encoder_states = "encoder_hidden_states" in parameters
+        self.takes_logits_to_keep = "logits_to_keep" in parameters
         self.first_position = reserved_positions(lm) if self.takes_position_ids else 0
         has_positions = getattr(lm.config.get_text_config(decoder=True), "max_position_embeddings", None) is not None
         self.counts_padding = has_positions and not self.takes_position_ids
@@ -148,6 +162,48 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
     def longest_text(self) -> int | None:
         """Most tokens that the LM was built for, beside what z fills; `None`: any number."""
         return longest_text(self.config, self.num_slots + self.first_position)
+
+    @property
+    def encoder_states_size(self) -> int:
+        """Width of the encoder's states that the LM reads by cross-attention."""
+        text_config = self.config.get_text_config(decoder=True)
+        return getattr(text_config, "cross_attention_hidden_size", None) or text_config.hidden_size
+
+    @torch.no_grad()
+    def check_cross_attention(self) -> None:
+        """
+        Reads two tokens beside an encoder's states, at once and one after the other, so that an LM whose cross-attention cannot
+        serve is refused before anything is trained. An LM that cannot run where it is built is not tried.
+
+        Raises:
+            ValueError: it fails, or the two differ.
+        """
+        if not runs_on_the_cpu(self.lm):
+            return
+        latents = torch.zeros(1, self.latent_size)
+        tokens, both = torch.ones(1, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.long)
+        positions = torch.arange(3.0).unsqueeze(1) + torch.arange(self.encoder_states_size)
+        states = positions.sin().to(self.dtype).unsqueeze(0)
+        source = {"encoder_hidden_states": states, "encoder_attention_mask": torch.ones(1, 3, dtype=torch.long)}
+        trained = self.training
+        self.eval()
+        try:
+            at_once = self(tokens, latents, both, use_cache=False, **source).logits
+            first = self(tokens[:, :1], latents, both[:, :1], past_key_values=DynamicCache(config=self.config), **source)
+            second = self(tokens[:, 1:], latents, both, past_key_values=first.past_key_values, use_cache=True, **source)
+            in_steps = torch.cat([first.logits, second.logits], dim=1)
+            # Another order of the same sums rounds otherwise.
+            tolerance = torch.finfo(self.dtype).eps ** 0.5 * at_once.abs().max()
+            reason = None if (at_once - in_steps).abs().max() <= tolerance else "its next token is another one with a cache"
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+        finally:
+            self.train(trained)
+        if reason is not None:
+            raise ValueError(
+                f"`source_conditioning='cross_attention'`: {type(self.lm).__name__} cannot read the states of an encoder beside a "
+                f"cache, in this version of transformers and with this configuration ({reason}). Choose 'prompt', or another decoder."
+            )
 
     @property
     def state_shapes(self) -> list[tuple[int, ...]]:
@@ -254,15 +310,21 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             kwargs["position_ids"] = position_ids
         if encoder_hidden_states is not None:
             kwargs.update(encoder_hidden_states=encoder_hidden_states, encoder_attention_mask=encoder_attention_mask)
+            if cache is not None and not isinstance(cache, EncoderDecoderCache):
+                # `generate` knows the LM as one without an encoder. The cache that the LM returns is the one that it goes on with.
+                cache = EncoderDecoderCache(cache, DynamicCache())
         kwargs[self.cache_name] = cache
+        if self.takes_logits_to_keep:
+            kwargs["logits_to_keep"] = logits_to_keep
         outputs = self.lm(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
             return_dict=True,
             **kwargs,
         )
+        if not self.takes_logits_to_keep:
+            outputs.logits = outputs.logits[:, kept_positions(logits_to_keep)]
         if not asked_for_cache:
             # What carried the memory in. An output forgets no item that is set to None.
             outputs = type(outputs)(**{name: value for name, value in outputs.items() if name != CACHE})
@@ -303,15 +365,16 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
                 "`gradient_checkpointing` off, or choose 'embedding'."
             )
         cache = DynamicCache(config=self.config) if cache is None else cache
+        layers = self_attention(cache)
         given = [self.memory(latents)] if hasattr(self, "memory") else []
         given += [] if initial_state is None else [initial_state.to(latents)]
         flat = torch.stack(given).sum(0).split(list(map(math.prod, self.state_shapes)), dim=-1)
         for layer, (part, shape) in enumerate(zip(flat, self.state_shapes)):
             state = part.unflatten(-1, shape)
             if self.recurrent:
-                cache.update(state.tanh(), state, layer, 0)
+                layers.update(state.tanh(), state, layer, 0)
             else:
-                cache.update(state, state, layer)
+                layers.update(state, state, layer)
         return cache
 
     @takes_cache

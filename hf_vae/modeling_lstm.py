@@ -218,6 +218,11 @@ def check_cache_implementation(name: str | None) -> None:
         raise ValueError(f"`cache_implementation` is {name!r}; an LSTM has a state, of which there is one kind: leave it unset.")
 
 
+def kept_positions(logits_to_keep: int | torch.Tensor) -> slice | torch.Tensor:
+    """Which positions' logits are meant: the last so many of them, 0 for all, or those that the tensor names."""
+    return slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+
+
 class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin):
     """An LSTM that predicts the next token."""
 
@@ -262,8 +267,7 @@ class LSTMForCausalLM(LSTMPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             return_dict=True,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        logits = self.lm_head(outputs.last_hidden_state[:, kept_positions(logits_to_keep)])
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
