@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
@@ -10,6 +11,8 @@ from .configuration_conditional_vae import SOURCE_CONDITIONINGS
 from .configuration_vae import check_choice
 
 Texts = str | list[str]
+# A fast tokenizer keeps in itself where it cuts. A thread that asks for another length while the first one reads would change its.
+ONE_THREAD_READS = threading.RLock()
 
 
 def as_list(name: str, texts: Texts) -> list[str]:
@@ -108,7 +111,8 @@ class VAEProcessor(ProcessorMixin):
             name: {"max_length": length, "truncation": length is not None if truncation is None else truncation}
             for name, length in lengths.items()
         }
-        features = self.features(texts, targets, cuts)
+        with ONE_THREAD_READS:
+            features = self.features(texts, targets, cuts)
         if return_tensors is None:
             if single:
                 return BatchEncoding({name: rows[0] for name, rows in features.items()})

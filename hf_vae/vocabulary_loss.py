@@ -10,6 +10,7 @@ docs/benchmarks.md.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -132,23 +133,36 @@ class HeadInput:
         return logits.shape == self.told.shape and torch.equal(logits.to(self.told), self.told)
 
 
+# What the thread that asks is catching: a layer's hooks are run by all threads that pass the layer, and are meant for one of them.
+CATCHING: ContextVar[HeadInput | None] = ContextVar("CATCHING", default=None)
+
+
 @contextmanager
 def without_logits(layer: nn.Linear) -> Iterator[HeadInput]:
-    """While it is open, `layer` multiplies a single row and returns known numbers in its place; what it was given is caught."""
+    """
+    While it is open, `layer` multiplies a single row and returns known numbers in its place; what it was given is caught. To other
+    threads the layer stays what it was.
+    """
     caught: Any = HeadInput()
 
     def before(module, inputs):
+        if CATCHING.get() is not caught:
+            return None
         caught.states = inputs[0]
         return (inputs[0].detach()[:1, :1],)
 
     def after(module, inputs, logits):
+        if CATCHING.get() is not caught:
+            return None
         numbers = torch.linspace(-100, 100, logits.shape[-1], dtype=torch.float32, device=logits.device)
         caught.told = numbers.to(logits.dtype).expand_as(logits)
         return caught.told
 
     handles = [layer.register_forward_pre_hook(before), layer.register_forward_hook(after)]
+    outer = CATCHING.set(caught)
     try:
         yield caught
     finally:
+        CATCHING.reset(outer)
         for handle in handles:
             handle.remove()

@@ -1,5 +1,7 @@
 """Text to tensors and back."""
 
+import threading
+
 import pytest
 import torch
 import transformers
@@ -77,6 +79,30 @@ def test_truncation_keeps_the_eos_and_the_models_limits(processor):
     assert processor([TEXTS[0]], truncation=True)["input_ids"].shape[1] == 4
     assert processor([TEXTS[0]], max_length=3, truncation=False)["input_ids"].shape[1] > 4
     processor.encoder_tokenizer.model_max_length = 10**9
+
+
+def test_threads_that_cut_at_different_lengths_have_their_own(processor, monkeypatch):
+    text = "the cat sat on the mat in the park"
+    tokenizer, set_options = processor.encoder_tokenizer, processor.encoder_tokenizer.set_truncation_and_padding
+    results = {}
+
+    def read(name: str, length: int) -> None:
+        results[name] = processor(text, max_length=length, return_tensors=None)["input_ids"]
+
+    first, second = (threading.Thread(target=read, args=(f"cut at {length}", length)) for length in (4, 8))
+
+    def then_the_second_one_may_come_between(*args, **options):
+        set_options(*args, **options)
+        if threading.current_thread() is first and not second.ident:
+            second.start()
+            # It is still waiting then, and its turn comes.
+            second.join(0.3)
+
+    monkeypatch.setattr(tokenizer, "set_truncation_and_padding", then_the_second_one_may_come_between)
+    first.start()
+    first.join(60)
+    second.join(60)
+    assert {name: len(ids) for name, ids in results.items()} == {"cut at 4": 4, "cut at 8": 8}
 
 
 def test_a_tokenizer_that_closes_its_texts_does_not_close_the_prompt(tokenizers):

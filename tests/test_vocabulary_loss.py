@@ -1,5 +1,7 @@
 """The loss of a large vocabulary without its logits: the same nats and the same gradients, in less memory."""
 
+import threading
+
 import pytest
 import torch
 from conftest import EOS, VOCAB, make_batch, make_model, tiny_encoder_config, tiny_gpt2_config
@@ -208,3 +210,44 @@ def test_the_likelihood_of_given_latents_needs_no_logits_either(monkeypatch):
     calls = used(monkeypatch)
     torch.testing.assert_close(model.nll(latents, labels), expected, atol=1e-5, rtol=0)
     assert len(calls) == 1
+
+
+class OneThreadStops:
+    """Has the thread `thread` stop when it has read its way into `module`, until `go_on` is set."""
+
+    def __init__(self, module: nn.Module, work):
+        self.there, self.go_on, self.results = threading.Event(), threading.Event(), []
+        self.thread = threading.Thread(target=lambda: self.results.append(work()))
+        self._hook = module.register_forward_hook(self._stop)
+
+    def _stop(self, module, inputs, output):
+        if threading.current_thread() is self.thread:
+            self.there.set()
+            assert self.go_on.wait(60)
+
+    def __enter__(self) -> "OneThreadStops":
+        self.thread.start()
+        assert self.there.wait(60)
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.go_on.set()
+        self.thread.join(60)
+        self._hook.remove()
+
+
+@torch.no_grad()
+def test_while_one_thread_scores_the_others_have_their_logits_and_scores(monkeypatch):
+    model = make_model("vae")
+    labels, latents = make_batch(model)["labels"], torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+    options = {"latents": latents, "do_sample": False, "max_new_tokens": 6}
+    logits, text = model.decode(latents, labels), model.generate(**options)
+    nats = sentence_nats(logits, labels)
+    calls = used(monkeypatch)
+    with OneThreadStops(model.decoder.lm.transformer.h[0], lambda: model.nll(latents, labels)) as other:
+        assert torch.equal(model.decode(latents, labels), logits)
+        assert torch.equal(model.generate(**options), text)
+        torch.testing.assert_close(model.nll(-latents, labels), sentence_nats(model.decode(-latents, labels), labels))
+    torch.testing.assert_close(other.results[0], nats, atol=1e-5, rtol=0)
+    # Both without logits, now and from now on.
+    assert len(calls) == 2 and model.head_comes_last
