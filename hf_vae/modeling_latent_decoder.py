@@ -37,8 +37,8 @@ def self_attention(cache: Cache) -> Cache:
 
 def layer_kinds(cache: Cache) -> list[type]:
     """
-    What `cache` keeps for each layer of what the LM itself has read. An LSTM's state counts as this copy's: where several models bring their code along, each
-    copy has such a class, and transformers takes the last one read.
+    What `cache` keeps for each layer of what the LM itself has read. An LSTM's state counts as this copy's: where several models
+    bring their code along, each copy has such a class, and transformers takes the last one read.
     """
     kinds = [type(layer) for layer in self_attention(cache).layers]
     return [LSTMStateLayer if getattr(kind, "_layer_type", None) == LSTMStateLayer._layer_type else kind for kind in kinds]
@@ -180,30 +180,35 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         """
         if not runs_on_the_cpu(self.lm):
             return
-        latents = torch.zeros(1, self.latent_size)
-        tokens, both = torch.ones(1, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.long)
-        positions = torch.arange(3.0).unsqueeze(1) + torch.arange(self.encoder_states_size)
-        states = positions.sin().to(self.dtype).unsqueeze(0)
-        source = {"encoder_hidden_states": states, "encoder_attention_mask": torch.ones(1, 3, dtype=torch.long)}
         trained = self.training
         self.eval()
         try:
-            at_once = self(tokens, latents, both, use_cache=False, **source).logits
-            first = self(tokens[:, :1], latents, both[:, :1], past_key_values=DynamicCache(config=self.config), **source)
-            second = self(tokens[:, 1:], latents, both, past_key_values=first.past_key_values, use_cache=True, **source)
-            in_steps = torch.cat([first.logits, second.logits], dim=1)
+            at_once, in_steps = self._two_tokens_beside_a_source()
             # Another order of the same sums rounds otherwise.
             tolerance = torch.finfo(self.dtype).eps ** 0.5 * at_once.abs().max()
-            reason = None if (at_once - in_steps).abs().max() <= tolerance else "its next token is another one with a cache"
+            serves, cause = bool((at_once - in_steps).abs().max() <= tolerance), None
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+            serves, cause = False, error
         finally:
             self.train(trained)
-        if reason is not None:
+        if not serves:
             raise ValueError(
-                f"`source_conditioning='cross_attention'`: {type(self.lm).__name__} cannot read the states of an encoder beside a "
-                f"cache, in this version of transformers and with this configuration ({reason}). Choose 'prompt', or another decoder."
-            )
+                f"`source_conditioning='cross_attention'`: {type(self.lm).__name__} fails at cross-attention with a cache. It was "
+                "built without cross-attention, or its class in this version of transformers raises an error or gives other "
+                "numbers with a cache than without. Choose 'prompt', or another decoder."
+            ) from cause
+
+    def _two_tokens_beside_a_source(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits `(1, 2, vocab)` of two tokens that are read at once, without a cache, and of the same in two steps with one."""
+        latents = torch.zeros(1, self.latent_size)
+        tokens, mask = torch.ones(1, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.long)
+        states = (torch.arange(3.0).unsqueeze(1) + torch.arange(self.encoder_states_size)).sin().to(self.dtype)
+        source = {"encoder_hidden_states": states.unsqueeze(0), "encoder_attention_mask": torch.ones(1, 3, dtype=torch.long)}
+        at_once = self(tokens, latents, mask, use_cache=False, **source).logits
+        cache = DynamicCache(config=self.config)
+        first = self(tokens[:, :1], latents, mask[:, :1], cache=cache, use_cache=True, **source)
+        second = self(tokens[:, 1:], latents, mask, cache=first[CACHE], use_cache=True, **source)
+        return at_once, torch.cat([first.logits, second.logits], dim=1)
 
     @property
     def state_shapes(self) -> list[tuple[int, ...]]:

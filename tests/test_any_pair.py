@@ -1,10 +1,11 @@
 """
 Any encoder with any decoder: each encoder family with one cheap decoder, each decoder family with one cheap encoder in all three
-ways in, and a few pairs.
+ways in and all the ways to read x, and a few pairs.
 
 `WRITE_FAMILIES=1 python -m pytest tests/test_any_pair.py` writes what is found into `docs/families.md`.
 """
 
+import inspect
 import os
 import re
 from pathlib import Path
@@ -13,12 +14,25 @@ import pytest
 import torch
 import transformers
 from conftest import VOCAB, tiny_gpt2_config, tiny_llama_config, tiny_lstm_config
-from tiny_families import DECODERS, ENCODERS, PAIRS, REFUSALS, WORKS, expectations, page, tiny_bart_config, tiny_t5_config
+from tiny_families import (
+    CROSS_ATTENTION,
+    DECODERS,
+    ENCODERS,
+    PAIRS,
+    REFUSALS,
+    WORKS,
+    expectations,
+    page,
+    tiny_bart_config,
+    tiny_t5_config,
+)
 from transformers import AutoModel, AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from hf_vae import LatentDecoder, VAEConfig, VAEModel
+from hf_vae import LatentDecoder, ParaphraseVAEConfig, ParaphraseVAEModel, VAEConfig, VAEModel
 from hf_vae.compat import CACHE
 from hf_vae.configuration_vae import LATENT_INJECTIONS
+from hf_vae.modeling_vae import sentence_nats
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 # What the tests of this run found: (part, family, aspect) -> `WORKS`, or the reason why not.
@@ -84,43 +98,69 @@ GENERATION = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "ret
 
 
 @torch.no_grad()
-def one_pass(model: VAEModel, sequences: torch.Tensor, prompt: dict) -> torch.Tensor:
+def one_pass(model: VAEModel, sequences: torch.Tensor, given: dict) -> torch.Tensor:
     """log p of every token after the start token, without a cache."""
-    return model.decode(some_latents(), sequences[:, 1:], **prompt).log_softmax(-1)
+    return model.decode(some_latents(), sequences[:, 1:], **model.condition(**given)).log_softmax(-1)
 
 
-def check_cached_steps_are_one_pass(model: VAEModel, prompt: dict) -> torch.Tensor:
-    output = model.generate(**prompt, latents=some_latents(), output_logits=True, **GENERATION)
-    cached = torch.stack(output.logits, dim=1).log_softmax(-1)
-    torch.testing.assert_close(cached, one_pass(model, output.sequences, prompt), atol=2e-5, rtol=0)
-    return cached
+def check_steps_are_one_pass(model: VAEModel, given: dict, **options) -> torch.Tensor:
+    output = model.generate(**given, latents=some_latents(), output_logits=True, **GENERATION, **options)
+    steps = torch.stack(output.logits, dim=1).log_softmax(-1)
+    torch.testing.assert_close(steps, one_pass(model, output.sequences, given), atol=2e-5, rtol=0)
+    return steps
 
 
-def check_beams_are_scored_as_in_one_pass(model: VAEModel, prompt: dict) -> None:
+def check_beams_are_scored_as_in_one_pass(model: VAEModel, given: dict) -> None:
     beams = {"num_beams": 2, "output_scores": True, "length_penalty": 1.0}
-    output = model.generate(**prompt, latents=some_latents(), **GENERATION, **beams)
-    steps = one_pass(model, output.sequences, prompt)
+    output = model.generate(**given, latents=some_latents(), **GENERATION, **beams)
+    steps = one_pass(model, output.sequences, given)
     # EOS is forbidden while the sequences grow, so a token's score is the model's log-probability itself.
     expected = steps.gather(-1, output.sequences[:, 1:, None]).squeeze(-1).mean(-1)
     torch.testing.assert_close(output.sequences_scores, expected, atol=2e-5, rtol=0)
 
 
-def check_a_padded_prompt_is_what_it_is_alone(model: VAEModel, together: torch.Tensor) -> None:
-    alone = {name: tensor[1:2, 2:] for name, tensor in prompts().items()}
+def check_a_padded_row_is_what_it_is_alone(model: VAEModel, alone: dict, together: torch.Tensor) -> None:
     output = model.generate(**alone, latents=some_latents()[1:2], output_logits=True, **GENERATION)
     torch.testing.assert_close(torch.stack(output.logits, dim=1).log_softmax(-1)[0], together[1], atol=2e-5, rtol=0)
 
 
 def check_generation(model: VAEModel, padded_prompts: bool = True) -> None:
     if padded_prompts:
-        check_a_padded_prompt_is_what_it_is_alone(model, check_cached_steps_are_one_pass(model, prompts()))
+        alone = {name: tensor[1:2, 2:] for name, tensor in prompts().items()}
+        check_a_padded_row_is_what_it_is_alone(model, alone, check_steps_are_one_pass(model, prompts()))
     else:
-        check_cached_steps_are_one_pass(model, prompts((5, 5, 5)))
+        check_steps_are_one_pass(model, prompts((5, 5, 5)))
         with pytest.raises(ValueError, match=r"has padding in front of tokens, which .* counts as positions"):
             model.generate(**prompts(), latents=some_latents(), **GENERATION)
         with pytest.raises(ValueError, match=r"has padding in front of tokens, which .* counts as positions"):
             model.decode(some_latents(), targets(), **prompts())
     check_beams_are_scored_as_in_one_pass(model, prompts() if padded_prompts else prompts((5, 5, 5)))
+
+
+def check_generation_from_sources(model: ParaphraseVAEModel) -> None:
+    padded = texts(model)
+    steps = check_steps_are_one_pass(model, padded)
+    check_a_padded_row_is_what_it_is_alone(model, {name: tensor[1:2, :4] for name, tensor in padded.items()}, steps)
+    # The encoder reads no padding, wherever it stands.
+    on_the_left = {name: torch.stack([row.roll(n) for row, n in zip(tensor, (0, 3, 6))]) for name, tensor in padded.items()}
+    torch.testing.assert_close(check_steps_are_one_pass(model, on_the_left), steps, atol=2e-5, rtol=0)
+    check_steps_are_one_pass(model, texts(model, (5, 5, 5)))
+    torch.testing.assert_close(check_steps_are_one_pass(model, padded, use_cache=False), steps, atol=2e-5, rtol=0)
+    check_beams_are_scored_as_in_one_pass(model, padded)
+
+
+def check_rows_are_scored_in_training_as_alone(model: ParaphraseVAEModel) -> None:
+    given, labels, latents = texts(model), targets(), some_latents().requires_grad_()
+    nats = model.train().nll(latents, labels, **model.condition(**given))
+    nats.sum().backward()
+    assert (latents.grad.abs().sum(1) > 1e-8).all()
+    assert model.get_input_embeddings().weight.grad.abs().sum() > 1e-6
+    model.eval().zero_grad()
+    for row, (length, source) in enumerate(zip((6, 3, 1), (7, 4, 1))):
+        alone = model.condition(**{name: tensor[row : row + 1, :source] for name, tensor in given.items()})
+        with torch.no_grad():
+            logits = model.decode(latents[row : row + 1], labels[row : row + 1, :length], **alone)
+        torch.testing.assert_close(nats[row : row + 1], sentence_nats(logits, labels[row : row + 1, :length]), atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
@@ -203,6 +243,53 @@ def test_a_decoder(name, way, tmp_path):
         check_saved_and_loaded_through_auto_it_is_the_same(model, tmp_path)
 
     found(("decoder", name, way), family.expected[LATENT_INJECTIONS.index(way)], attempt)
+
+
+def reads_source(decoder, **options) -> ParaphraseVAEModel:
+    torch.manual_seed(0)
+    encoder = tiny_lstm_config(bidirectional=True)
+    return ParaphraseVAEModel(ParaphraseVAEConfig(encoder=encoder, decoder=decoder, latent_size=3, **options)).eval()
+
+
+@pytest.mark.parametrize("way", LATENT_INJECTIONS)
+@pytest.mark.parametrize("name", CROSS_ATTENTION)
+def test_a_decoder_that_reads_its_source_by_cross_attention(name, way):
+    config, expected = CROSS_ATTENTION[name]
+
+    def attempt():
+        model = reads_source(config(), source_conditioning="cross_attention", latent_injection=way)
+        check_generation_from_sources(model)
+        check_rows_are_scored_in_training_as_alone(model)
+
+    found(("cross_attention", name, way), expected, attempt)
+
+
+@pytest.mark.parametrize("name", [name for name, family in DECODERS.items() if family.expected[0] == WORKS])
+def test_a_decoder_that_starts_from_its_source(name):
+    def attempt():
+        model = reads_source(DECODERS[name].config(), source_conditioning="initial_state", pooling="pooler")
+        check_generation_from_sources(model)
+        check_rows_are_scored_in_training_as_alone(model)
+
+    found(("initial_state", name, "embedding"), WORKS if name == "LSTM" else "no state", attempt)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, family in DECODERS.items() if family.expected[0] == WORKS and name not in CROSS_ATTENTION]
+)
+def test_a_decoder_without_cross_attention(name):
+    def attempt():
+        reads_source(DECODERS[name].config(), source_conditioning="cross_attention")
+
+    found(("cross_attention", name, "embedding"), "no cross-attention", attempt)
+
+
+def test_every_family_that_says_it_has_cross_attention_is_in_the_table():
+    classes = [getattr(transformers, each) for each in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()]
+    able = {each.config_class for each in classes if "encoder_hidden_states" in inspect.signature(each.forward).parameters}
+    # They have no entry under `AutoModelForCausalLM`, and write sounds.
+    able -= {transformers.MusicgenDecoderConfig, transformers.MusicgenMelodyDecoderConfig}
+    assert able == {type(config()) for config, _ in CROSS_ATTENTION.values()}
 
 
 @pytest.mark.parametrize(("encoder", "decoder", "ways"), PAIRS)

@@ -43,6 +43,17 @@ REFUSALS = {
         "has no causal LM under `AutoModelForCausalLM`; choose a family that has one",
         "transformers does not offer this encoder-decoder's decoder on its own",
     ),
+    "no cross-attention": Refusal(
+        "has no cross-attention. Choose 'prompt', which works with any decoder",
+        "the model reads nothing but its own text: choose `prompt`",
+    ),
+    "fails at cross-attention": Refusal(
+        "fails at cross-attention with a cache. It was built without cross-attention, or its class in this version of transformers",
+        "transformers has a class with cross-attention, but it raises an error, or gives other numbers with a cache than without",
+    ),
+    "no state": Refusal(
+        "has no state to start from. Choose 'prompt', which works with any decoder", "only recurrent decoders have one"
+    ),
     "no pooler": Refusal("the encoder has no pooler; choose 'mean' or 'first'", "choose `mean` or `first`"),
     "encoder-decoder": Refusal(
         "is an encoder-decoder: pass an encoder on its own", "transformers does not offer this encoder-decoder's encoder on its own"
@@ -70,12 +81,15 @@ def tiny_t5_config() -> hf.T5Config:
     )  # fmt: skip
 
 
+BART_LIKE = {
+    **TOKENS, "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 48, "dropout": 0.0, "attention_dropout": 0.0,
+    "activation_dropout": 0.0, "init_std": 0.3, "decoder_start_token_id": EOS, "forced_eos_token_id": None,
+}  # fmt: skip
+
+
 def tiny_bart_config() -> hf.BartConfig:
-    return hf.BartConfig(
-        **TOKENS, d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
-        encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=48, dropout=0.0, init_std=0.3,
-        decoder_start_token_id=EOS, forced_eos_token_id=None,
-    )  # fmt: skip
+    return hf.BartConfig(**BART_LIKE)
 
 
 @dataclass(frozen=True)
@@ -238,6 +252,66 @@ DECODERS = {
     ),
 }  # fmt: skip
 
+# The families that say that they have cross-attention, and what is expected of each as a decoder that reads x by it.
+CROSS_ATTENTION: dict[str, tuple[Callable[[], PreTrainedConfig], str]] = {
+    "GPT-2": (tiny_gpt2_config, WORKS),
+    "BERT": (lambda: hf.BertConfig(**BERT_LIKE), WORKS),
+    "BERT for generation": (lambda: hf.BertGenerationConfig(**BERT_LIKE), WORKS),
+    "RoBERTa": (lambda: hf.RobertaConfig(**ROBERTA_LIKE), WORKS),
+    "RoBERTa-PreLayerNorm": (lambda: hf.RobertaPreLayerNormConfig(**ROBERTA_LIKE), WORKS),
+    "XLM-RoBERTa": (lambda: hf.XLMRobertaConfig(**ROBERTA_LIKE), WORKS),
+    "XLM-RoBERTa-XL": (lambda: hf.XLMRobertaXLConfig(**ROBERTA_LIKE), WORKS),
+    "X-MOD": (lambda: hf.XmodConfig(**ROBERTA_LIKE, languages=["en_XX"], default_language="en_XX"), WORKS),
+    "CamemBERT": (lambda: hf.CamembertConfig(**ROBERTA_LIKE), WORKS),
+    "data2vec": (lambda: hf.Data2VecTextConfig(**ROBERTA_LIKE), WORKS),
+    "ELECTRA": (lambda: hf.ElectraConfig(**BERT_LIKE, embedding_size=12), WORKS),
+    "ERNIE": (lambda: hf.ErnieConfig(**BERT_LIKE), WORKS),
+    "RemBERT": (lambda: hf.RemBertConfig(**BERT_LIKE, input_embedding_size=12, output_embedding_size=20), WORKS),
+    "RoCBert": (
+        lambda: hf.RoCBertConfig(
+            **BERT_LIKE, pronunciation_vocab_size=10, shape_vocab_size=10, pronunciation_embed_dim=8, shape_embed_dim=8
+        ),
+        WORKS,
+    ),
+    "RoFormer": (lambda: hf.RoFormerConfig(**BERT_LIKE, embedding_size=12), WORKS),
+    "Megatron-BERT": (lambda: hf.MegatronBertConfig(**BERT_LIKE), "fails at cross-attention"),
+    "BigBird": (lambda: hf.BigBirdConfig(**BERT_LIKE, attention_type="original_full"), "fails at cross-attention"),
+    "BART": (tiny_bart_config, WORKS),
+    "mBART": (lambda: hf.MBartConfig(**BART_LIKE), WORKS),
+    "MVP": (lambda: hf.MvpConfig(**BART_LIKE), WORKS),
+    "PLBart": (lambda: hf.PLBartConfig(**BART_LIKE), WORKS),
+    "Marian": (lambda: hf.MarianConfig(**BART_LIKE, decoder_vocab_size=VOCAB), WORKS),
+    "Pegasus": (lambda: hf.PegasusConfig(**BART_LIKE, scale_embedding=True), WORKS),
+    "BigBird-Pegasus": (lambda: hf.BigBirdPegasusConfig(**BART_LIKE), WORKS),
+    "Blenderbot": (lambda: hf.BlenderbotConfig(**BART_LIKE), WORKS),
+    "Blenderbot-small": (lambda: hf.BlenderbotSmallConfig(**BART_LIKE), WORKS),
+    "ProphetNet": (
+        lambda: hf.ProphetNetConfig(
+            **TOKENS, hidden_size=16, decoder_ffn_dim=32, num_decoder_layers=2, num_decoder_attention_heads=2,
+            max_position_embeddings=48, num_buckets=8, relative_max_distance=16, decoder_start_token_id=BOS,
+        ),
+        "fails at cross-attention",
+    ),
+    "TrOCR": (
+        lambda: hf.TrOCRConfig(
+            **TOKENS, d_model=16, decoder_layers=2, decoder_attention_heads=2, decoder_ffn_dim=32, max_position_embeddings=48,
+            dropout=0.0, init_std=0.3, decoder_start_token_id=BOS, cross_attention_hidden_size=20,
+        ),
+        WORKS,
+    ),
+    "XGLM": (
+        lambda: hf.XGLMConfig(
+            **TOKENS, d_model=16, ffn_dim=32, num_layers=2, attention_heads=2, max_position_embeddings=48, dropout=0.0,
+            attention_dropout=0.0, init_std=0.3,
+        ),
+        WORKS,
+    ),
+    "GPTBigCode": (
+        lambda: hf.GPTBigCodeConfig(**TOKENS, n_embd=16, n_layer=2, n_head=2, n_positions=48, multi_query=False),
+        "fails at cross-attention",
+    ),
+}  # fmt: skip
+
 # (encoder, decoder, ways in): as they are used, besides each family with one cheap partner.
 PAIRS = [
     ("BERT", "GPT-2", ("memory", "embedding")),
@@ -260,6 +334,13 @@ def expectations() -> dict[tuple[str, str, str], str]:
     for name, decoder in DECODERS.items():
         for way, expected in zip(LATENT_INJECTIONS, decoder.expected):
             entries["decoder", name, way] = expected
+    for name, (_, expected) in CROSS_ATTENTION.items():
+        for way in LATENT_INJECTIONS:
+            entries["cross_attention", name, way] = expected
+    for name, decoder in DECODERS.items():
+        if decoder.expected[0] == WORKS:
+            entries["initial_state", name, "embedding"] = WORKS if name == "LSTM" else "no state"
+            entries.setdefault(("cross_attention", name, "embedding"), "no cross-attention")
     for encoder, decoder, ways in PAIRS:
         entries["pair", f"{encoder} and {decoder}", ", ".join(ways)] = WORKS
     return entries
@@ -298,6 +379,20 @@ With a causal encoder the first token's state knows nothing of the rest of the t
 *prompts of one length*: the model counts its positions over padding, so prompts of unequal length cannot share a batch, and are
 refused. Without a prompt, as in a plain VAE, there is nothing to pad.
 
+## How the decoder reads x
+
+With `source_conditioning="prompt"` x is the prompt, which every decoder above reads that is not refused. `"initial_state"` is for
+recurrent decoders: of those above {states} works, the others are refused.
+
+`"cross_attention"` is for the families below. They are all that say they have it; of those above the others are refused. *works*
+means: every step of a greedy generation, with a cache and without one, is what one pass gives (2e-5 in log-probability), whether
+sources are padded on the right, on the left or not at all; a padded source gives what it gives alone; beams are scored as in one
+pass; −log p(y|x,z) in training is that of each row alone (1e-4), and its gradient reaches z and the encoder.
+
+| `decoder` | `latent_injection="embedding"` | `"memory"` | `"prefix"` |
+|---|---|---|---|
+{sources}
+
 ## Pairs
 
 | `encoder` and `decoder` | `latent_injection` | |
@@ -317,7 +412,7 @@ def page(entries: dict[tuple[str, str, str], str], version: str) -> str:
         lines = []
         for name, family in families.items():
             one_length = "prompts of one length" if not getattr(family, "padded_prompts", True) else ""
-            remarks = ", ".join(filter(None, (family.remark, one_length)))
+            remarks = ", ".join(filter(None, (getattr(family, "remark", ""), one_length)))
             cells = [entries.get((part, name, aspect), "–") for aspect in aspects]
             shown = [f"refused: {cell}" if cell in REFUSALS else cell for cell in cells]
             lines.append(f"| {' | '.join([f'{name} ({remarks})' if remarks else name, *shown])} |")
@@ -327,6 +422,8 @@ def page(entries: dict[tuple[str, str, str], str], version: str) -> str:
         version=version,
         encoders=rows("encoder", ENCODERS, ("mean", "pooler", "first")),
         decoders=rows("decoder", DECODERS, LATENT_INJECTIONS),
+        states=" and ".join(name for (part, name, _), cell in entries.items() if part == "initial_state" and cell == WORKS),
+        sources=rows("cross_attention", CROSS_ATTENTION, LATENT_INJECTIONS),
         pairs="\n".join(f"| {name} | {ways} | {cell} |" for (part, name, ways), cell in entries.items() if part == "pair"),
         reasons="\n".join(f"- {reason}: {refusal.remark}." for reason, refusal in REFUSALS.items()),
     )
