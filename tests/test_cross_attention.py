@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from conftest import EOS, PAD, VOCAB, make_batch, make_model, tiny_encoder_config, tiny_gpt2_config
+from conftest import BOS, EOS, PAD, VOCAB, make_batch, make_model, tiny_encoder_config, tiny_gpt2_config
 from tiny_families import CROSS_ATTENTION
 from transformers import AutoModelForCausalLM, EncoderDecoderCache
 
@@ -21,7 +21,7 @@ def make(decoder: str, ways: list[str]) -> ParaphraseVAEModel:
     torch.manual_seed(0)
     config = ParaphraseVAEConfig(
         encoder=tiny_encoder_config(), decoder=CROSS_ATTENTION[decoder][0](), latent_size=4, latent_injection=ways,
-        source_conditioning="cross_attention",
+        source_conditioning="cross_attention", decoder_start_token_id=BOS,
     )  # fmt: skip
     model = ParaphraseVAEModel(config).eval()
     with torch.no_grad():
