@@ -61,8 +61,8 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
     - `prefix`: projections of z stand in front of the tokens as `prefix_length` embeddings. The same decoders.
 
     Masks and positions stay the LM's own, and generation stays GenerationMixin's: `latents` is one more tensor that it repeats for
-    beams and hands to every step. What `memory` and `prefix` have put into a cache stays there: a generation that goes on from a
-    returned cache needs the same z.
+    beams and hands to every step. What `memory` and `prefix` have put into a cache stays there, and so does what cross-attention
+    has read: a generation that goes on from a returned cache needs the same z and the same source.
 
     Args:
         config (`PreTrainedConfig`): the LM's own configuration, shared with it.
@@ -194,14 +194,15 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         if not serves:
             raise ValueError(
                 f"`source_conditioning='cross_attention'`: {type(self.lm).__name__} fails at cross-attention with a cache. It was "
-                "built without cross-attention, or its class in this version of transformers raises an error or gives other "
+                "built without cross-attention, or its class in this version of transformers raises an error, or gives other "
                 "numbers with a cache than without. Choose 'prompt', or another decoder."
             ) from cause
 
     def _two_tokens_beside_a_source(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits `(1, 2, vocab)` of two tokens that are read at once, without a cache, and of the same in two steps with one."""
         latents = torch.zeros(1, self.latent_size)
-        tokens, mask = torch.ones(1, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.long)
+        # Two that differ: an LM that looks ahead reads the same twice otherwise.
+        tokens, mask = torch.arange(2).unsqueeze(0), torch.ones(1, 2, dtype=torch.long)
         states = (torch.arange(3.0).unsqueeze(1) + torch.arange(self.encoder_states_size)).sin().to(self.dtype)
         source = {"encoder_hidden_states": states.unsqueeze(0), "encoder_attention_mask": torch.ones(1, 3, dtype=torch.long)}
         at_once = self(tokens, latents, mask, use_cache=False, **source).logits

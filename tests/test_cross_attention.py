@@ -160,6 +160,20 @@ def test_a_decoder_that_gives_other_numbers_with_a_cache_is_refused(monkeypatch)
         make_model("paraphrase-cross")
 
 
+def test_a_decoder_that_looks_ahead_is_refused(monkeypatch):
+    model = make_model("paraphrase-cross")
+    monkeypatch.setattr(type(model.decoder.lm), "forward", both_ways(type(model.decoder.lm).forward))
+    with pytest.raises(ValueError, match="gives other numbers with a cache than without"):
+        model.decoder.check_cross_attention()
+
+
+def both_ways(forward):
+    def looks_ahead(self, *args, inputs_embeds=None, **kwargs):
+        return forward(self, *args, inputs_embeds=inputs_embeds + inputs_embeds.mean(1, keepdim=True), **kwargs)
+
+    return looks_ahead
+
+
 def test_trying_the_decoder_leaves_chance_and_mode_as_they_were():
     model = make_model("paraphrase-cross").train()
     before = torch.get_rng_state()
