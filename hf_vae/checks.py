@@ -53,21 +53,35 @@ def check_rows(rows: int, **given: torch.Tensor | None) -> None:
             raise ValueError(f"`{name}` has shape {tuple(tensor.shape)}, and the batch has {rows} row(s): give one row for each.")
 
 
-def float_latents(latents: object, latent_size: int, rows: int | None = None) -> torch.Tensor:
+def rows_of(**given: torch.Tensor | None) -> int | None:
     """
-    `latents`, once they are seen to be of shape `(rows, latent_size)`, in float32 or what is more precise: whatever is put beside
-    them then keeps its own precision.
+    How many rows all that is given has; `None` where nothing is.
 
     Raises:
-        ValueError: they are no tensor of real numbers, or have another shape.
+        ValueError: no tensor, no rows, or not the same number in all.
     """
-    expected = f"({'rows' if rows is None else rows}, {latent_size})"
+    tensors = {name: tensor for name, tensor in given.items() if tensor is not None}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor) or not tensor.ndim or not len(tensor):
+            found = f"of shape {tuple(tensor.shape)}" if isinstance(tensor, torch.Tensor) else f"a {type(tensor).__name__}"
+            raise ValueError(f"`{name}` is {found}; give a tensor with at least one row.")
+    rows = next((len(tensor) for tensor in tensors.values()), None)
+    if rows is not None:
+        check_rows(rows, **tensors)
+    return rows
+
+
+def float_latents(latents: object) -> torch.Tensor:
+    """
+    `latents` in float32 or what is more precise, so that whatever is put beside them keeps its own precision.
+
+    Raises:
+        ValueError: they are no tensor of real numbers.
+    """
     if not isinstance(latents, torch.Tensor):
-        raise ValueError(f"`latents` is a {type(latents).__name__}; give a tensor of shape {expected}.")
+        raise ValueError(f"`latents` is a {type(latents).__name__}; give a tensor of shape (rows, latent_size).")
     if latents.dtype is torch.bool or latents.is_complex():
         raise ValueError(f"`latents` holds {latents.dtype}; z is made of real numbers: give floats.")
-    if latents.ndim != 2 or latents.shape[1] != latent_size or (rows is not None and latents.shape[0] != rows):
-        raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}.")
     return latents.to(torch.promote_types(latents.dtype, torch.float32))
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
+from .checks import check_rows, rows_of
 from .configuration_conditional_vae import ConditionalVAEConfig
-from .encoders import build_encoder, pool, read_text
+from .encoders import build_encoder, check_padding_side, pool, read_text
 from .gaussian import DiagonalGaussian
 from .gaussian_head import PriorNetwork
 from .generation_options import LatentGenerationOptions
@@ -292,6 +293,8 @@ class ConditionalVAEModel(VAEModel):
             ValueError: `labels`, the pair or the source is missing, or an input is malformed.
         """
         labels = self._check_labels(labels)
+        check_rows(labels.shape[0], input_ids=input_ids, prompt_input_ids=prompt_input_ids, posterior_input_ids=posterior_input_ids)
+        check_padding_side("attention_mask", attention_mask)
         attention_mask = self._hide_source(input_ids, attention_mask)
         prompt_attention_mask = self._hide_source(prompt_input_ids, prompt_attention_mask)
         draws = latents is None
@@ -363,13 +366,14 @@ class ConditionalVAEModel(VAEModel):
             latent_source,
             latent_temperature,
             num_return_sequences,
+            generator,
             kwargs,
             average_latents,
         )
         if not self.decoder_reads_encoder:
             self._check_prompt(prompt_input_ids)
-        given = prompt_input_ids if prompt_input_ids is not None else input_ids
-        batch = 0 if given is None else given.shape[0]
+        batch = rows_of(prompt_input_ids=prompt_input_ids, input_ids=input_ids, posterior_input_ids=posterior_input_ids) or 0
+        check_padding_side("attention_mask", attention_mask)
         latent_source = options.latent_source or "prior"
         source = self._source(latents is None and latent_source == "prior", input_ids, attention_mask)
         latents = self._settle_latents(
@@ -377,7 +381,6 @@ class ConditionalVAEModel(VAEModel):
             latent_source,
             batch,
             options,
-            generator,
             posterior=lambda: self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist,
             prior=lambda: self._prior(batch, source).latent_dist,
         )

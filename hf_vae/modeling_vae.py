@@ -9,9 +9,19 @@ from transformers import GenerationConfig, PreTrainedModel, initialization
 from transformers.utils import ModelOutput
 
 from .bag_of_words import BagOfWordsHead
+from .checks import check_rows, float_latents
 from .configuration_lstm import LSTMConfig
 from .configuration_vae import VAEConfig
-from .encoders import build_encoder, check_attention_mask, check_length, pool, read_text
+from .encoders import (
+    build_encoder,
+    check_attention_mask,
+    check_length,
+    check_mask,
+    check_padding_side,
+    check_tokens,
+    pool,
+    read_text,
+)
 from .fitted_prior import GaussianMixturePrior
 from .gaussian import FREE_BITS, DiagonalGaussian, distance_to_capacity
 from .gaussian_head import FixedScaleBatchNorm, GaussianHead
@@ -252,6 +262,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
         attention_mask: torch.Tensor | None,
         token_type_ids: torch.Tensor | None,
     ) -> DiagonalGaussian:
+        check_padding_side(name.replace("input_ids", "attention_mask"), attention_mask)
         hidden_states, pooler_output = read_text(name, self.encoder, input_ids, attention_mask, token_type_ids)
         pooled = pool(self.config.pooling, hidden_states, pooler_output, attention_mask)
         return self.posterior(pooled)
@@ -268,8 +279,12 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
         `generate(latent_source="fitted_prior")` draws from it.
 
         Raises:
-            ValueError: a prior over another number of dimensions.
+            ValueError: no such prior, or one over another number of dimensions.
         """
+        if not isinstance(prior, GaussianMixturePrior):
+            raise ValueError(
+                f"`prior` is a {type(prior).__name__}; fit a `GaussianMixturePrior` with `hf_vae.latent_space.fit_prior`."
+            )
         if prior.latent_size != self.config.latent_size:
             raise ValueError(f"`prior` is over {prior.latent_size} dimensions; the model's z has {self.config.latent_size}.")
         self.config.fitted_prior_components = prior.num_components
@@ -289,7 +304,11 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
 
         Returns:
             `torch.Tensor` of shape `(batch, target, vocab)`; `[:, t]` predicts `labels[:, t]`.
+
+        Raises:
+            ValueError: `latents`, `labels` or what else is given are malformed, or differ in their number of rows.
         """
+        latents = self._check_latents(latents, labels)
         latents, conditioning = self._decoder_latents(latents, **conditioning)
         target = labels[:, :-1]
         observed = target != -100
@@ -314,6 +333,14 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             **states,
         )
         return outputs.logits
+
+    def _check_latents(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """One z for each of `labels`, where these are and in a float's precision."""
+        latents = float_latents(latents)
+        expected = (labels.shape[0], self.config.latent_size)
+        if latents.shape != expected:
+            raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}.")
+        return latents.to(labels.device)
 
     def nll(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
         """
@@ -346,7 +373,10 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             return start, torch.ones_like(start), states
         if prompt_attention_mask is None:
             prompt_attention_mask = torch.ones_like(prompt_input_ids)
+        check_tokens("prompt_input_ids", prompt_input_ids, self.decoder.config)
+        check_mask("prompt_attention_mask", prompt_attention_mask, prompt_input_ids)
         check_attention_mask("prompt_attention_mask", prompt_attention_mask)
+        check_rows(batch_size, prompt_input_ids=prompt_input_ids)
         mask = torch.cat([prompt_attention_mask, torch.ones_like(start)], dim=1)
         return torch.cat([prompt_input_ids, start], dim=1), mask, states
 
@@ -388,6 +418,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             ValueError: `labels` are missing, or an input is malformed.
         """
         labels = self._check_labels(labels)
+        check_rows(labels.shape[0], input_ids=input_ids, attention_mask=attention_mask, prompt_input_ids=prompt_input_ids)
         posterior = prior = None
         if latents is None:
             posterior = self.encode(input_ids, attention_mask, token_type_ids).latent_dist
@@ -406,12 +437,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
         self, labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict
     ) -> VAEOutput | tuple:
         """`forward` from q and p, or from given `latents`, on: the same for every model of the family."""
-        if latents is None:
-            latents = posterior.sample()
-        else:
-            expected = (labels.shape[0], self.config.latent_size)
-            if latents.shape != expected:
-                raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}.")
+        latents = posterior.sample() if latents is None else self._check_latents(latents, labels)
         output = VAEOutput()
         with_logits = not self.training if output_logits is None else output_logits
         objective = self._generation_nats(latents, labels, conditioning, output, with_logits)
@@ -456,14 +482,14 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
         """One vector `(batch, context_size)` of x."""
         return None
 
-    @staticmethod
-    def _check_labels(labels: torch.LongTensor | None) -> torch.LongTensor:
+    def _check_labels(self, labels: torch.LongTensor | None) -> torch.LongTensor:
         if labels is None:
             raise ValueError(
                 "`labels` is missing: the objective needs y. (With `label_smoothing_factor` or `compute_loss_func` the Trainer "
                 "takes `labels` away before the model sees them; an ELBO has no label smoothing, leave both unset.) To generate "
                 "text, call `generate`."
             )
+        check_tokens("labels", labels, self.decoder.config)
         if not torch.compiler.is_compiling():
             empty = (labels == -100).all(-1).nonzero().flatten().tolist()
             if empty:
@@ -518,17 +544,22 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             ValueError: an option out of range, or `latents` of a wrong shape.
         """
         options, model_kwargs = LatentGenerationOptions.settle(
-            self.generation_config, generation_config, latents, latent_source, latent_temperature, num_return_sequences, kwargs
+            self.generation_config,
+            generation_config,
+            latents,
+            latent_source,
+            latent_temperature,
+            num_return_sequences,
+            generator,
+            kwargs,
         )
-        given = input_ids if input_ids is not None else prompt_input_ids
-        batch = self._batch_size(given, latents, num_samples)
+        batch = self._batch_size(latents, num_samples, input_ids=input_ids, prompt_input_ids=prompt_input_ids)
         source = options.latent_source or ("prior" if input_ids is None else "posterior")
         latents = self._settle_latents(
             latents,
             source,
             batch,
             options,
-            generator,
             posterior=lambda: self.encode(input_ids, attention_mask, token_type_ids).latent_dist,
             prior=lambda: self.prior(batch).latent_dist,
         )

@@ -21,7 +21,9 @@ OTHERS = {"eos_token_id", "bos_token_id", "chunk_size_feed_forward", "_attn_impl
 
 def numeric_fields(config_class) -> list[str]:
     own = [field for field in dataclasses.fields(config_class) if field.name not in OTHERS]
-    return [field.name for field in own if "int" in str(field.type) and "str" not in str(field.type) and "dict" not in str(field.type)]
+    return [
+        field.name for field in own if "int" in str(field.type) and "str" not in str(field.type) and "dict" not in str(field.type)
+    ]
 
 
 CASES = [
