@@ -3,6 +3,7 @@
 import math
 import operator
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ def check_count(name: str, value: object, least: int = 1) -> None:
 
 def check_number(
     name: str,
-    value: object,
+    value: Any,
     least: float | None = None,
     above: float | None = None,
     most: float | None = None,

@@ -9,6 +9,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor
 
 from .checks import check_choice, check_count, check_number, float_latents
+from .compat import CACHE_NAMES
 from .configuration_vae import VAEConfig
 from .gaussian import DiagonalGaussian
 
@@ -39,8 +40,7 @@ REFUSED = {
     "inputs": OWN_PROMPT,
     "inputs_embeds": OWN_PROMPT,
     "decoder_input_ids": OWN_PROMPT,
-    "past_key_values": "the model fills its own, beginning with z",
-    "cache": "the model fills its own, beginning with z",
+    **dict.fromkeys(CACHE_NAMES, "the model fills its own, beginning with z"),
     "position_ids": "positions are counted from the prompt's mask",
 }
 # Values that leave an option off, besides `None` and `False`.
@@ -56,8 +56,17 @@ def refuse_options(given: Mapping[str, Any], start_token_id: int | None) -> None
             raise ValueError(f"`{name}` has no place in this model's `generate`: {reason}. Leave it out.")
 
 
+def end_tokens(*named: int | list[int] | None) -> list[int]:
+    """All tokens that are named as an EOS, each once; -1 stands for none."""
+    each = [token for tokens in named for token in (tokens if isinstance(tokens, list) else [tokens])]
+    return [token for token in dict.fromkeys(each) if token is not None and token >= 0]
+
+
 def composite_generation_config(config: VAEConfig, decoder_defaults: GenerationConfig) -> GenerationConfig:
-    """The decoder's generation defaults with the composite's special tokens; latent options set on it survive saving."""
+    """
+    The decoder's generation defaults with the composite's special tokens; latent options set on it survive saving. A text ends with
+    the composite's EOS, and with whatever the decoder's own defaults end with: a chat model's may name more than its configuration.
+    """
     defaults = decoder_defaults.to_diff_dict()
     # A configuration that follows from a model's loses its extra fields when it is saved.
     defaults.pop("_from_model_config", None)
@@ -65,8 +74,9 @@ def composite_generation_config(config: VAEConfig, decoder_defaults: GenerationC
     for name in REFUSED:
         defaults.pop(name, None)
     defaults.update(pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id)
-    # A chat model may stop at more tokens than its configuration's one.
-    defaults.setdefault("eos_token_id", config.eos_token_id)
+    ends = end_tokens(config.eos_token_id, defaults.pop("eos_token_id", None))
+    if ends:
+        defaults["eos_token_id"] = ends[0] if len(ends) == 1 else ends
     return GenerationConfig(**defaults)
 
 

@@ -1,5 +1,6 @@
 """What all conditional models share: q(z|x,y) reads the pair, p(y|x,z) sees the source x."""
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import cast
@@ -66,6 +67,7 @@ class ConditionalVAEModel(VAEModel):
         decoder: PreTrainedModel | None = None,
     ):
         super().__init__(config, encoder, decoder)
+        config = self.config
         if config.source_conditioning != "prompt":
             able = {"cross_attention": self.decoder.takes_encoder_states, "initial_state": self.decoder.recurrent}
             if not able[config.source_conditioning]:
@@ -78,7 +80,7 @@ class ConditionalVAEModel(VAEModel):
             self.source_projection = nn.Linear(read, self.projection_size, dtype=self.encoder.dtype)
         if not config.tie_encoders:
             pooling = config.pooling if self.pools_source else "mean"
-            self.source_encoder = build_encoder(config.encoder, pooling, dtype=self.encoder.dtype)
+            self.source_encoder = build_encoder(copy.deepcopy(config.encoder), pooling, dtype=self.encoder.dtype)
             if encoder is not None:
                 # A copy of what was pretrained; a pooler, which nothing reads here, stays behind.
                 self.source_encoder.load_state_dict(encoder.state_dict(), strict=False)
@@ -91,6 +93,17 @@ class ConditionalVAEModel(VAEModel):
         VAEModel.prepare_decoder_config(config)
         if config.source_conditioning == "cross_attention":
             config.decoder.add_cross_attention = True
+
+    def check_parts(self) -> None:
+        super().check_parts()
+        if self.config.tie_encoders:
+            return
+        of_q, of_source = (part.config.get_text_config().vocab_size for part in (self.encoder, self.source_encoder))
+        if of_q != of_source:
+            raise ValueError(
+                f"`model.encoder` has a vocabulary of {of_q} tokens and `model.source_encoder` of {of_source}, and one tokenizer "
+                "serves both: call `resize_token_embeddings` of both."
+            )
 
     # q(z|x,y) -------------------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ class DialogCVAEModel(ConditionalVAEModel):
 
     def __init__(self, config: DialogCVAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
         super().__init__(config, encoder, decoder)
+        config = self.config
         if config.context_encoding == "hierarchical":
             self.turns = TurnsEncoder(self.encoder_hidden_size, dtype=self.encoder.dtype)
         if config.meta_size:

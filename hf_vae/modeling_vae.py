@@ -1,12 +1,13 @@
 """The text VAE: q(z|y), p(z) = N(0, I), p(y|z), and the ELBO between them. The base of the conditional models."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, initialization
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from .bag_of_words import BagOfWordsHead
 from .checks import check_rows, float_latents
@@ -25,13 +26,15 @@ from .encoders import (
 from .fitted_prior import GaussianMixturePrior
 from .gaussian import FREE_BITS, DiagonalGaussian, distance_to_capacity
 from .gaussian_head import FixedScaleBatchNorm, GaussianHead
-from .generation_options import LatentGenerationOptions, composite_generation_config
+from .generation_options import LatentGenerationOptions, composite_generation_config, end_tokens
 from .latent_generation import LatentGenerationMixin
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import register_lstm
 from .pipelines import LatentTextGenerationPipeline
 from .pretrained_parts import PretrainedParts
 from .vocabulary_loss import linear_nats, output_layer, without_logits
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -84,6 +87,51 @@ def sentence_nats(logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tenso
     return nats.view(labels.shape).sum(-1)
 
 
+def own_configuration(config: VAEConfig, encoder: PreTrainedModel | None, decoder: PreTrainedModel | None) -> VAEConfig:
+    """
+    A copy of `config` for one model: its parts are those of the models that are given, else copies, so that what is asked of one
+    part's is asked of no other, and the caller's stay as they are.
+
+    Raises:
+        ValueError: the models that are given have weights or a configuration in common.
+    """
+    if encoder is not None and decoder is not None:
+        refuse_shared_weights(encoder, decoder)
+        if encoder.config is decoder.config:
+            raise ValueError(
+                "`encoder` and `decoder` have one configuration object between them, which cannot make the one read both ways and "
+                "the other one way: build each from a `copy.deepcopy` of it."
+            )
+    own = copy.copy(config)
+    own.encoder = copy.deepcopy(config.encoder) if encoder is None else encoder.config
+    own.decoder = copy.deepcopy(config.decoder) if decoder is None else decoder.config
+    return own
+
+
+def refuse_shared_weights(encoder: nn.Module, decoder: nn.Module) -> None:
+    """Raises a `ValueError` that names a weight which `encoder` and `decoder` have in common: it could not be saved as either's."""
+    of_decoder = {id(weight): name for name, weight in decoder.named_parameters(remove_duplicate=False)}
+    for name, weight in encoder.named_parameters(remove_duplicate=False):
+        if id(weight) in of_decoder:
+            raise ValueError(
+                f"The encoder's `{name}` and the decoder's `{of_decoder[id(weight)]}` are one weight: give each part its own, for "
+                "instance a `copy.deepcopy` of the encoder."
+            )
+
+
+@torch.no_grad()
+def refuse_looking_ahead(lm: PreTrainedModel) -> None:
+    """Raises a `ValueError` where the scores of a word of `lm` depend on the word behind it."""
+    training = lm.training
+    logits = lm.eval()(input_ids=torch.tensor([[0, 1], [0, 2]], device=lm.device), use_cache=False).logits[:, 0]
+    lm.train(training)
+    if not logits.is_meta and not torch.allclose(*logits):
+        raise ValueError(
+            f"`decoder` is a {type(lm).__name__} that was built to read both ways, and would see the words that it is to predict: "
+            "build it from a configuration with `is_decoder=True`."
+        )
+
+
 class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
     r"""
     A variational autoencoder of text (Bowman et al. 2015; Li et al. 2020): an encoder proposes q(z|y), a causal LM that reads z
@@ -104,16 +152,20 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
+        config = own_configuration(config, encoder, decoder)
         for part in (config.encoder, config.decoder):
             # Without the package a configuration brings its own copy of `LSTMConfig` along, which no Auto class knows yet.
             if part.model_type == LSTMConfig.model_type:
                 register_lstm(type(part))
+        reads_both_ways = decoder is not None and not getattr(decoder.config, "is_decoder", True)
         self.prepare_decoder_config(config)
         super().__init__(config)
         self.encoder = build_encoder(config.encoder, config.pooling) if encoder is None else encoder
         self.decoder = LatentDecoder(
             config.decoder, config.decoder_latent_size, decoder, config.latent_injection, config.prefix_length
         )
+        if reads_both_ways:
+            refuse_looking_ahead(self.decoder.lm)
         # The very objects, so that whatever changes a part's configuration changes the composite's.
         config.encoder, config.decoder = self.encoder.config, self.decoder.config
         self.posterior = GaussianHead(
@@ -131,6 +183,9 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
                 config.decoder.get_text_config().vocab_size,
                 dtype=self.decoder.dtype,
             )
+            self.decoder.heads_by_word.append(self.bow)
+        # Until a training has begun with what belongs together.
+        self.parts_were_checked = False
         # Until the decoder is seen to do something to its output layer's logits.
         self.head_comes_last = True
         self.fitted_prior: GaussianMixturePrior | None = None
@@ -229,6 +284,45 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             "Encoder and decoder have a vocabulary each: call `model.encoder.resize_token_embeddings` or "
             "`model.decoder.resize_token_embeddings`."
         )
+
+    def check_parts(self) -> None:
+        """
+        Raises a `ValueError` where something was done to one part that the others have not followed: a vocabulary that was resized
+        past its decoder, a weight that both came to have.
+        """
+        refuse_shared_weights(self.encoder, self.decoder)
+        self.config.validate_tokens()
+        vocabulary = self.config.decoder.get_text_config().vocab_size
+        if self.config.bow_loss_weight and self.bow.words.out_features != vocabulary:
+            raise ValueError(
+                f"The decoder's vocabulary has {vocabulary} tokens and the bag of words {self.bow.words.out_features}: call "
+                f"`model.decoder.resize_token_embeddings({vocabulary})`, which resizes both, before an optimizer is made."
+            )
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """
+        As `PreTrainedModel.save_pretrained`, without the parts in `config.frozen_parts`.
+
+        Raises:
+            ValueError: parts that do not go together, which could not be loaded as what they are.
+        """
+        self.check_parts()
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def _check_training(self, labels: torch.Tensor) -> None:
+        """As a training begins: whether the parts go together, and a warning if no text that is generated would end."""
+        if torch.compiler.is_compiling() or not self.training or self.parts_were_checked:
+            return
+        self.check_parts()
+        last = [row[row != -100][-1].item() for row in labels]
+        ends = end_tokens(self.generation_config.eos_token_id)
+        if len(last) > 1 and len(set(last)) == 1 and last[0] not in ends:
+            logger.warning(
+                f"Every row of `labels` ends with token {last[0]}, and `generate` waits for {ends or 'none'}: no text would end. "
+                f"Set `model.config.eos_token_id` and `model.generation_config.eos_token_id` to {last[0]}, the EOS of the "
+                "processor's tokenizer, or end the labels with the model's EOS."
+            )
+        self.parts_were_checked = True
 
     # q(z|y) ---------------------------------------------------------------------------------------------------------------
 
@@ -494,6 +588,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             empty = (labels == -100).all(-1).nonzero().flatten().tolist()
             if empty:
                 raise ValueError(f"`labels` is all padding in row(s) {empty}: every row needs at least one token.")
+        self._check_training(labels)
         return labels
 
     # Generation -----------------------------------------------------------------------------------------------------------
