@@ -22,6 +22,18 @@ class BagOfWordsHead(nn.Module):
         self.hidden = nn.Linear(latent_size + context_size, hidden_size, dtype=dtype)
         self.words = nn.Linear(hidden_size, vocab_size, dtype=dtype)
 
+    @torch.no_grad()
+    def resize(self, vocab_size: int) -> None:
+        """Makes the head one over `vocab_size` words: the first ones stay, and a new one is as likely as they are on average."""
+        old, kept = self.words, min(vocab_size, self.words.out_features)
+        if vocab_size == old.out_features:
+            return
+        self.words = nn.Linear(old.in_features, vocab_size, dtype=old.weight.dtype, device=old.weight.device)
+        for new, former in ((self.words.weight, old.weight), (self.words.bias, old.bias)):
+            new.copy_(former.float().mean(0).to(new).expand_as(new))
+            new[:kept] = former[:kept]
+            new.requires_grad_(former.requires_grad)
+
     def forward(self, latents: torch.Tensor, context: torch.Tensor | None, labels: torch.LongTensor) -> torch.Tensor:
         """
         Args:

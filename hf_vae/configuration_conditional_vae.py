@@ -2,7 +2,8 @@
 
 from huggingface_hub.dataclasses import strict
 
-from .configuration_vae import VAEConfig, check_choice
+from .checks import check_choice, check_number
+from .configuration_vae import VAEConfig
 
 OBJECTIVES = ("cvae", "gsnn", "hybrid")
 PRIOR_TYPES = ("standard", "conditional")
@@ -51,8 +52,7 @@ class ConditionalVAEConfig(VAEConfig):
 
     def validate_objective(self):
         check_choice("objective", self.objective, OBJECTIVES)
-        if not 0 <= self.hybrid_alpha <= 1:
-            raise ValueError(f"`hybrid_alpha` is {self.hybrid_alpha}; it is a share in [0, 1].")
+        check_number("hybrid_alpha", self.hybrid_alpha, least=0, most=1)
         if not self.has_posterior and (self.free_bits or self.capacity is not None):
             raise ValueError("`objective='gsnn'` has no KL: leave `free_bits` and `capacity` out.")
 
@@ -66,12 +66,10 @@ class ConditionalVAEConfig(VAEConfig):
 
     def validate_prior(self):
         check_choice("prior_type", self.prior_type, PRIOR_TYPES)
-        if self.prior_regularization < 0:
-            raise ValueError(f"`prior_regularization` is {self.prior_regularization}; a weight cannot be negative.")
+        check_number("prior_regularization", self.prior_regularization, least=0)
         if self.prior_regularization and self.prior_type == "standard":
             raise ValueError("`prior_regularization` has nothing to do: `prior_type='standard'` is N(0, I) already.")
-        if not 0 <= self.source_noise < 1:
-            raise ValueError(f"`source_noise` is {self.source_noise}; it is a rate in [0, 1).")
+        check_number("source_noise", self.source_noise, least=0, below=1)
 
 
 __all__ = ["ConditionalVAEConfig"]

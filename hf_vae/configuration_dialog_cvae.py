@@ -2,8 +2,8 @@
 
 from huggingface_hub.dataclasses import strict
 
+from .checks import check_choice, check_count
 from .configuration_conditional_vae import ConditionalVAEConfig
-from .configuration_vae import check_choice
 
 CONTEXT_ENCODINGS = ("flat", "hierarchical")
 
@@ -63,16 +63,14 @@ class DialogCVAEConfig(ConditionalVAEConfig):
 
     def validate_dialog(self):
         check_choice("context_encoding", self.context_encoding, CONTEXT_ENCODINGS)
-        if self.num_acts is not None and self.num_acts < 2:
-            raise ValueError(f"`num_acts` is {self.num_acts}; there is something to choose from two on.")
-        sizes = ("act_embedding_size", "act_hidden_size", "meta_embedding_size")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; a width is at least 1.")
-        if self.num_meta_values < 0 or any(count < 1 for count in self.meta_categories or ()):
-            raise ValueError(
-                f"`meta_categories` is {self.meta_categories} and `num_meta_values` {self.num_meta_values}; they count values."
-            )
+        if self.num_acts is not None:
+            # From two on there is something to choose.
+            check_count("num_acts", self.num_acts, least=2)
+        for name in ("act_embedding_size", "act_hidden_size", "meta_embedding_size"):
+            check_count(name, getattr(self, name))
+        for index, count in enumerate(self.meta_categories or ()):
+            check_count(f"meta_categories[{index}]", count)
+        check_count("num_meta_values", self.num_meta_values, least=0)
 
 
 __all__ = ["DialogCVAEConfig"]

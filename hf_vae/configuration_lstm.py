@@ -3,6 +3,7 @@
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from .checks import check_count, check_number
 from .compat import CACHE
 
 
@@ -61,11 +62,10 @@ class LSTMConfig(PreTrainedConfig):
 
     def validate_sizes(self):
         for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be at least 1.")
+            check_count(name, getattr(self, name))
         for name in ("embedding_dropout", "dropout", "recurrent_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it is a rate in [0, 1).")
+            check_number(name, getattr(self, name), least=0, below=1)
+        check_number("initializer_range", self.initializer_range, least=0)
         if self.bidirectional and self.hidden_size % 2:
             raise ValueError(f"`hidden_size` is {self.hidden_size}; two directions share it, so it must be even.")
         if self.tie_word_embeddings and self.embedding_size != self.hidden_size:

@@ -1,11 +1,13 @@
 """Configuration of the text VAE: an encoder's, a decoder's, and what stands between them."""
 
+import math
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
+from .checks import check_choice, check_count, check_number
 from .compat import CompositeConfig, SubConfigSpec
 
 # For what it registers: half a model may be an LSTM, also where the model brings its own code along.
@@ -17,12 +19,6 @@ POOLINGS = ("mean", "first", "pooler")
 PARTS = ("encoder", "decoder")
 # Goes up when what is saved means something that earlier versions of this code would not understand.
 FORMAT_VERSION = 1
-
-
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raises a `ValueError` that names the argument, what was found and what may stand there."""
-    if value not in choices:
-        raise ValueError(f"`{name}` is {value!r}; choose one of {', '.join(map(repr, choices))}.")
 
 
 @strict
@@ -105,12 +101,12 @@ class VAEConfig(CompositeConfig):
             self.latent_injection = [self.latent_injection]
 
         def token(name: str) -> Any:
-            """The decoder's; some families keep theirs with the text model."""
+            """The decoder's; some families keep theirs with the text model, and some write -1 where there is none."""
             return next(
                 (
                     value
                     for config in (self.decoder, self.decoder.get_text_config())
-                    if (value := getattr(config, name, None)) is not None
+                    if (value := getattr(config, name, None)) is not None and value != -1
                 ),
                 None,
             )
@@ -164,8 +160,32 @@ class VAEConfig(CompositeConfig):
         """Whether the decoder reads no word of y at all, so that z alone says what comes next (Bowman et al. 2015)."""
         return self.word_dropout == 1
 
+    def validate_numbers(self):
+        """Runs when a configuration is made or loaded, as all that `validate` something."""
+        for name in ("latent_size", "prefix_length", "format_version"):
+            check_count(name, getattr(self, name))
+        for name in ("free_bits", "bow_loss_weight"):
+            check_number(name, getattr(self, name), least=0)
+        check_number("word_dropout", self.word_dropout, least=0, most=1)
+        if self.capacity is not None:
+            check_number("capacity", self.capacity, least=0)
+        if self.batch_norm_gamma is not None:
+            check_number("batch_norm_gamma", self.batch_norm_gamma, above=0)
+        if self.fitted_prior_components is not None:
+            check_count("fitted_prior_components", self.fitted_prior_components)
+
+    def validate_tokens(self):
+        """Each token that is put into the decoder's text is one of its vocabulary."""
+        vocabulary = getattr(self.decoder.get_text_config(), "vocab_size", math.inf)
+        for name in ("pad_token_id", "decoder_start_token_id", "word_dropout_token_id"):
+            token = getattr(self, name)
+            if token is None:
+                continue
+            check_count(name, token, least=0)
+            if token >= vocabulary:
+                raise ValueError(f"`{name}` is {token}, and the decoder's vocabulary has {vocabulary} tokens, from 0 on.")
+
     def validate_latent_options(self):
-        """Runs when a configuration is made or loaded."""
         if self.format_version > FORMAT_VERSION:
             raise ValueError(
                 f"`format_version` is {self.format_version}: a later hf_vae than this one has written the configuration, and this "
@@ -175,30 +195,14 @@ class VAEConfig(CompositeConfig):
             check_choice("latent_injection", way, LATENT_INJECTIONS)
         if not self.latent_injection or len(set(self.latent_injection)) < len(self.latent_injection):
             raise ValueError(f"`latent_injection` is {self.latent_injection}; name at least one way in, and each once.")
-        if self.prefix_length < 1:
-            raise ValueError(f"`prefix_length` is {self.prefix_length}; a prefix needs at least one embedding.")
         check_choice("pooling", self.pooling, POOLINGS)
         for part, base in (self.frozen_parts or {}).items():
             check_choice("frozen_parts", part, PARTS)
             if set(base) != {"name_or_path", "revision"}:
                 raise ValueError(f"`frozen_parts[{part!r}]` is {base}; it has a `name_or_path` and a `revision`.")
         check_choice("free_bits_per", self.free_bits_per, tuple(FREE_BITS))
-        if self.latent_size < 1:
-            raise ValueError(f"`latent_size` is {self.latent_size}; a latent needs at least one dimension.")
-        if self.free_bits < 0:
-            raise ValueError(f"`free_bits` is {self.free_bits}; nats granted to the KL cannot be negative.")
-        if self.capacity is not None and (self.capacity < 0 or self.free_bits):
-            raise ValueError(
-                f"`capacity` is {self.capacity} and `free_bits` {self.free_bits}; a capacity is not negative and stands alone."
-            )
-        if self.batch_norm_gamma is not None and self.batch_norm_gamma <= 0:
-            raise ValueError(f"`batch_norm_gamma` is {self.batch_norm_gamma}; a standard deviation is above 0.")
-        if self.fitted_prior_components is not None and self.fitted_prior_components < 1:
-            raise ValueError(f"`fitted_prior_components` is {self.fitted_prior_components}; a mixture has at least one.")
-        if self.bow_loss_weight < 0:
-            raise ValueError(f"`bow_loss_weight` is {self.bow_loss_weight}; it cannot be negative.")
-        if not 0 <= self.word_dropout <= 1:
-            raise ValueError(f"`word_dropout` is {self.word_dropout}; it is a probability in [0, 1].")
+        if self.capacity is not None and self.free_bits:
+            raise ValueError(f"`capacity` is {self.capacity} and `free_bits` {self.free_bits}; a capacity stands alone.")
         if self.word_dropout and self.word_dropout_token_id is None:
             raise ValueError(
                 "`word_dropout` needs `word_dropout_token_id`, the token that stands for a dropped word (the decoder's "

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import initialization
 
+from .checks import check_finite
 from .encoders import pool
 from .modeling_conditional_vae import SourceStates
 
@@ -103,6 +104,8 @@ class MetaFeatures(nn.Module):
         if categories is not None:
             for index, embedding in enumerate(cast(Iterable[nn.Embedding], self.embeddings)):
                 column = categories[:, index]
+                if column.is_floating_point() or column.dtype is torch.bool:
+                    raise ValueError(f"`meta_categories` holds {column.dtype}; it counts values: give whole numbers.")
                 if not torch.compiler.is_compiling() and not 0 <= int(column.min()) <= int(column.max()) < embedding.num_embeddings:
                     raise ValueError(
                         f"`meta_categories[:, {index}]` is between {int(column.min())} and {int(column.max())}; the model is "
@@ -110,6 +113,7 @@ class MetaFeatures(nn.Module):
                     )
                 parts.append(embedding(column))
         if values is not None:
+            check_finite("`meta_values`", values, "leave out what is not known of a dialogue, or give it a number")
             parts.append(values.to(self.dtype))
         return torch.cat(parts, dim=-1)
 

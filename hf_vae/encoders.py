@@ -24,6 +24,52 @@ def check_attention_mask(name: str, mask: torch.Tensor | None) -> None:
         raise ValueError(f"`{name}` is all padding in row(s) {empty}: every row needs at least one token.")
 
 
+def check_tokens(name: str, tokens: torch.Tensor, config: PreTrainedConfig, dimensions: int = 2) -> None:
+    """
+    Raises a `ValueError` unless `tokens` are whole numbers of so many dimensions, with something in each, and of the vocabulary of
+    the model of `config`. -100 stands for no token, where there are labels.
+    """
+    if not isinstance(tokens, torch.Tensor) or tokens.dtype not in (torch.int64, torch.int32):
+        found = tokens.dtype if isinstance(tokens, torch.Tensor) else type(tokens).__name__
+        raise ValueError(f"`{name}` holds {found}; give a tensor of token ids, which are whole numbers (`torch.long`).")
+    if tokens.ndim != dimensions or 0 in tokens.shape:
+        shape = "(batch, turns, length)" if dimensions == 3 else "(batch, length)"
+        raise ValueError(f"`{name}` has shape {tuple(tokens.shape)}; expected {shape} with at least one row and one token.")
+    vocabulary = getattr(config.get_text_config(), "vocab_size", None)
+    if vocabulary is None or torch.compiler.is_compiling():
+        return
+    outside = (tokens < 0) | (tokens >= vocabulary)
+    if name == "labels":
+        outside &= tokens != -100
+    if bool(outside.any()):
+        raise ValueError(
+            f"`{name}` holds {tokens[outside].unique()[:5].tolist()}, and the vocabulary of {type(config).__name__} has "
+            f"{vocabulary} tokens, from 0 on: use the tokenizer that belongs to this part, or resize the part's vocabulary."
+        )
+
+
+def check_mask(name: str, mask: torch.Tensor | None, tokens: torch.Tensor) -> None:
+    """Raises a `ValueError` unless `mask`, where there is one, says of each of `tokens` whether it is one."""
+    if mask is not None and mask.shape != tokens.shape:
+        raise ValueError(
+            f"`{name}` has shape {tuple(mask.shape)} and what it masks {tuple(tokens.shape)}: give one bit for each token."
+        )
+
+
+def check_padding_side(name: str, mask: torch.Tensor | None) -> None:
+    """
+    Raises a `ValueError` where padding stands in front of the tokens of an encoder: most count their positions over it, and the
+    vector of its first place would be a text's.
+    """
+    if mask is None or mask.ndim < 2 or torch.compiler.is_compiling():
+        return
+    mask = mask.flatten(0, -2)
+    # A turn that is not there has no side.
+    rows = ((mask[:, :1] == 0).any(-1) & mask.any(-1)).nonzero().flatten().tolist()
+    if rows:
+        raise ValueError(f"`{name}` has padding in front of the tokens in row(s) {rows}: pad on the right, as the processor does.")
+
+
 def longest_text(config: PreTrainedConfig, reserved: int = 0) -> int | None:
     """Most tokens that the model of `config` was built for, `reserved` of its positions being for no token; `None`: any number."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
@@ -99,9 +145,17 @@ def read_text(
     what the caller calls `input_ids`.
 
     Raises:
-        ValueError: a row of padding only, more tokens than the encoder holds, or an encoder without hidden states.
+        ValueError: no token ids of this vocabulary, a mask of another shape, a row of padding only, more tokens than the encoder
+            holds, or an encoder without hidden states.
     """
+    check_tokens(name, input_ids, encoder.config)
+    check_mask(name.replace("input_ids", "attention_mask"), attention_mask, input_ids)
     check_attention_mask(name.replace("input_ids", "attention_mask"), attention_mask)
+    if token_type_ids is not None and token_type_ids.shape != input_ids.shape:
+        raise ValueError(
+            f"`{name.replace('input_ids', 'token_type_ids')}` has shape {tuple(token_type_ids.shape)}, and `{name}` "
+            f"{tuple(input_ids.shape)}: they go together, token by token."
+        )
     # An encoder may count its positions over padding too.
     check_length(f"`{name}`", torch.ones_like(input_ids), encoder.config, reserved_positions(encoder))
     optional = {} if token_type_ids is None else {"token_type_ids": token_type_ids}

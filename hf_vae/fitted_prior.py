@@ -7,6 +7,8 @@ import math
 import torch
 from torch import nn
 
+from .checks import check_count, check_number
+
 
 class GaussianMixturePrior(nn.Module):
     r"""
@@ -29,8 +31,7 @@ class GaussianMixturePrior(nn.Module):
     def __init__(self, num_components: int, latent_size: int):
         super().__init__()
         for name, value in (("num_components", num_components), ("latent_size", latent_size)):
-            if value < 1:
-                raise ValueError(f"`{name}` is {value}; it must be at least 1.")
+            check_count(name, value)
         self.register_buffer("weights", torch.empty(num_components))
         self.register_buffer("means", torch.empty(num_components, latent_size))
         self.register_buffer("logvars", torch.empty(num_components, latent_size))
@@ -101,10 +102,8 @@ class GaussianMixturePrior(nn.Module):
         Raises:
             ValueError: `num` below 1 or a negative temperature.
         """
-        if num < 1:
-            raise ValueError(f"`num` is {num}; it must be at least 1.")
-        if temperature < 0:
-            raise ValueError(f"`temperature` is {temperature}; it cannot be negative.")
+        check_count("num", num)
+        check_number("temperature", temperature, least=0)
         home = self.means.device
         device = home if generator is None else generator.device
         component = torch.multinomial(self.weights.float().to(device), num, replacement=True, generator=generator).to(home)

@@ -1,25 +1,82 @@
 """Generation's defaults for a composite, the latent's options as caller and defaults settle them, and averaging over z."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor
 
-from .configuration_vae import VAEConfig, check_choice
+from .checks import check_choice, check_count, check_number, float_latents
+from .compat import CACHE_NAMES
+from .configuration_vae import VAEConfig
 from .gaussian import DiagonalGaussian
 
 LATENT_SOURCES = ("prior", "posterior", "fitted_prior")
+# Whole numbers among GenerationMixin's options, and the least that each may be.
+LEAST = {"num_beams": 1, "max_length": 1, "max_new_tokens": 1, "min_length": 0, "min_new_tokens": 0, "num_return_sequences": 1}
+FROM_HUB = "transformers runs it by code from the Hub, which knows of no z"
+WITHOUT_Z = "it compares with a text that is written without z, which this decoder cannot"
+OWN_PROMPT = "the text begins with the start token; what it is to go on from stands in `prompt_input_ids`"
+# Options of GenerationMixin that mean nothing for a text from z, or would do something else than they say; and why.
+REFUSED = {
+    "token_healing": "it would take the start token for half a word and write another one in its place",
+    "guidance_scale": WITHOUT_Z,
+    "negative_prompt_ids": WITHOUT_Z,
+    "negative_prompt_attention_mask": WITHOUT_Z,
+    "forced_bos_token_id": "the text begins with the start token, and behind a prompt nothing would be forced",
+    "decoder_start_token_id": "the text begins as in training, with `model.config.decoder_start_token_id`",
+    "assistant_early_exit": "the decoder has no layers of its own to leave early; pass an `assistant_model`",
+    "use_mtp": "the decoder has no heads for several tokens at once; pass an `assistant_model`",
+    "speculation_type": "it speculates on states of a model that reads no z; pass an `assistant_model`",
+    "custom_generate": "it would run other code than this model's, which knows of no z",
+    "constraints": FROM_HUB,
+    "force_words_ids": FROM_HUB,
+    "num_beam_groups": FROM_HUB,
+    "diversity_penalty": FROM_HUB,
+    "penalty_alpha": FROM_HUB,
+    "dola_layers": FROM_HUB,
+    "inputs": OWN_PROMPT,
+    "inputs_embeds": OWN_PROMPT,
+    "decoder_input_ids": OWN_PROMPT,
+    **dict.fromkeys(CACHE_NAMES, "the model fills its own, beginning with z"),
+    "position_ids": "positions are counted from the prompt's mask",
+}
+# Values that leave an option off, besides `None` and `False`.
+OFF = {"guidance_scale": 1, "num_beam_groups": 1, "diversity_penalty": 0}
+
+
+def refuse_options(given: Mapping[str, Any], start_token_id: int | None) -> None:
+    """Raises a `ValueError` that names the first option of `given` that is on and that no text from z can be written with."""
+    off = {**OFF, "decoder_start_token_id": start_token_id}
+    for name, reason in REFUSED.items():
+        value = given.get(name)
+        if value is not None and value is not False and not (name in off and value == off[name]):
+            raise ValueError(f"`{name}` has no place in this model's `generate`: {reason}. Leave it out.")
+
+
+def end_tokens(*named: int | list[int] | None) -> list[int]:
+    """All tokens that are named as an EOS, each once; -1 stands for none."""
+    each = [token for tokens in named for token in (tokens if isinstance(tokens, list) else [tokens])]
+    return [token for token in dict.fromkeys(each) if token is not None and token >= 0]
 
 
 def composite_generation_config(config: VAEConfig, decoder_defaults: GenerationConfig) -> GenerationConfig:
-    """The decoder's generation defaults with the composite's special tokens; latent options set on it survive saving."""
+    """
+    The decoder's generation defaults with the composite's special tokens; latent options set on it survive saving. A text ends with
+    the composite's EOS, and with whatever the decoder's own defaults end with: a chat model's may name more than its configuration.
+    """
     defaults = decoder_defaults.to_diff_dict()
     # A configuration that follows from a model's loses its extra fields when it is saved.
     defaults.pop("_from_model_config", None)
+    # What the language model by itself begins its texts with, for instance.
+    for name in REFUSED:
+        defaults.pop(name, None)
     defaults.update(pad_token_id=config.pad_token_id, decoder_start_token_id=config.decoder_start_token_id)
-    # A chat model may stop at more tokens than its configuration's one.
-    defaults.setdefault("eos_token_id", config.eos_token_id)
+    ends = end_tokens(config.eos_token_id, defaults.pop("eos_token_id", None))
+    if ends:
+        defaults["eos_token_id"] = ends[0] if len(ends) == 1 else ends
     return GenerationConfig(**defaults)
 
 
@@ -31,6 +88,7 @@ class LatentGenerationOptions:
         latent_source (`str`, *optional*): `"prior"`, `"posterior"`, `"fitted_prior"` or the model's default.
         latent_temperature (`float`): factor on the source's standard deviation.
         num_return_sequences (`int`, *optional*): sequences for each input, where the caller said.
+        generator (`torch.Generator`, *optional*): source of the noise in z.
         average_latents (`int`, *optional*): how many z the one sequence for each input is averaged over.
     """
 
@@ -38,6 +96,7 @@ class LatentGenerationOptions:
     latent_source: str | None
     latent_temperature: float
     num_return_sequences: int | None
+    generator: torch.Generator | None = None
     average_latents: int | None = None
 
     @classmethod
@@ -49,6 +108,7 @@ class LatentGenerationOptions:
         latent_source: str | None,
         latent_temperature: float | None,
         num_return_sequences: int | None,
+        generator: torch.Generator | None,
         kwargs: dict,
         average_latents: int | None = None,
     ) -> tuple["LatentGenerationOptions", dict]:
@@ -57,8 +117,15 @@ class LatentGenerationOptions:
         no generation option but inputs of the decoder.
 
         Raises:
-            ValueError: an option out of range, or one of where z comes from beside `latents`.
+            ValueError: an option out of range or without a meaning here, or one of where z comes from beside `latents`.
         """
+        if given is not None and not isinstance(given, GenerationConfig):
+            raise ValueError(f"`generation_config` is a {type(given).__name__}; make a `GenerationConfig` of it.")
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise ValueError(
+                f"`generator` is a {type(generator).__name__}; give one `torch.Generator`, which draws the z of all rows. For one "
+                "of its own for each input, draw `latents` with them."
+            )
         if latents is not None and (latent_source is not None or latent_temperature is not None):
             raise ValueError("`latents` are given: `latent_source` and `latent_temperature` would have no effect, leave them out.")
         config = copy.deepcopy(defaults if given is None else given)
@@ -73,14 +140,17 @@ class LatentGenerationOptions:
             latent_source=option("latent_source", latent_source),
             latent_temperature=option("latent_temperature", latent_temperature, 1.0),
             num_return_sequences=option("num_return_sequences", num_return_sequences),
+            generator=generator,
             average_latents=average_latents,
         )
         if options.latent_source is not None:
             check_choice("latent_source", options.latent_source, LATENT_SOURCES)
-        if options.latent_temperature < 0:
-            raise ValueError(f"`latent_temperature` is {options.latent_temperature}; it cannot be negative.")
-        if options.num_return_sequences is not None and options.num_return_sequences < 1:
-            raise ValueError(f"`num_return_sequences` is {options.num_return_sequences}; it must be at least 1.")
+        check_number("latent_temperature", options.latent_temperature, least=0)
+        asked = {**config.to_dict(), **kwargs, "num_return_sequences": options.num_return_sequences}
+        refuse_options(asked, defaults.decoder_start_token_id)
+        for name, least in LEAST.items():
+            if asked.get(name) is not None:
+                check_count(name, asked[name], least)
         # The decoder sees one row per sequence: it must neither multiply the rows nor refuse several greedy ones.
         config.num_return_sequences = None
         model_kwargs = config.update(**kwargs)
@@ -96,19 +166,20 @@ class LatentGenerationOptions:
         return options, model_kwargs
 
     def _check_average(self, average_latents: int) -> None:
-        if average_latents < 1 or (self.num_return_sequences or 1) > 1:
+        check_count("average_latents", average_latents)
+        if (self.num_return_sequences or 1) > 1:
             raise ValueError(
-                f"`average_latents` is {average_latents} with {self.num_return_sequences or 1} sequence(s) for each input; it "
-                "is at least 1, and an average is one sequence."
+                f"`average_latents` is {average_latents} with {self.num_return_sequences} sequences for each input; an average is "
+                "one sequence."
             )
         if self.config.do_sample or (self.config.num_beams or 1) > 1:
             raise ValueError("`average_latents` decodes greedily: pass `do_sample=False` and no beams.")
         # As many rows, which decode in step.
         self.num_return_sequences = average_latents
 
-    def draw(self, distribution: DiagonalGaussian, generator: torch.Generator | None) -> torch.Tensor:
+    def draw(self, distribution: DiagonalGaussian) -> torch.Tensor:
         """One z for each sequence to return, those of one input next to each other."""
-        return distribution.repeat(self.num_return_sequences or 1).sample(generator, self.latent_temperature)
+        return distribution.repeat(self.num_return_sequences or 1).sample(self.generator, self.latent_temperature)
 
     def accept(self, latents: torch.Tensor, batch_size: int, latent_size: int) -> torch.Tensor:
         """
@@ -116,9 +187,12 @@ class LatentGenerationOptions:
         and are the decoder's to multiply.
 
         Raises:
-            ValueError: they are neither.
+            ValueError: they are neither, or no tensor of real numbers.
         """
+        latents = float_latents(latents)
         count = self.num_return_sequences
+        if not latents.ndim:
+            raise ValueError(f"`latents` is one number; expected shape (rows, {latent_size}).")
         rows, fits = latents.shape[0], latents.ndim == 2 and latents.shape[1] == latent_size
         if count is not None and count > 1 and rows == batch_size:
             self.config.num_return_sequences = count
@@ -131,6 +205,28 @@ class LatentGenerationOptions:
             shared = f", or ({batch_size}, {latent_size}) to share" if count is not None and count > 1 else ""
             raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}{shared}.")
         return latents
+
+
+class RefuseNaN(LogitsProcessor):
+    """
+    Ends a generation whose scores are no numbers: the largest of them would be the vocabulary's first token, at every step.
+
+    Args:
+        rows_of_one_z (`int`, defaults to 1): beams or samples that share a z.
+    """
+
+    def __init__(self, rows_of_one_z: int = 1):
+        self.rows_of_one_z = rows_of_one_z
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        bad = scores.isnan().any(-1)
+        if bool(bad.any()):
+            rows = sorted({row // self.rows_of_one_z for row in bad.nonzero().flatten().tolist()})
+            raise ValueError(
+                f"The decoder's scores are NaN in row(s) {rows}: its weights hold NaN, or `latents` or what else it reads is too "
+                "large for its dtype."
+            )
+        return scores
 
 
 class AverageOverLatents(LogitsProcessor):

@@ -8,11 +8,13 @@ from transformers import LogitsProcessorList
 from transformers.generation import GenerationMixin
 from transformers.utils import ModelOutput
 
+from .assistants import assistant_of
+from .checks import check_count, check_finite, float_latents, rows_of
 from .configuration_vae import VAEConfig
 from .encoders import check_length
 from .fitted_prior import GaussianMixturePrior
 from .gaussian import DiagonalGaussian
-from .generation_options import AverageOverLatents, LatentGenerationOptions
+from .generation_options import AverageOverLatents, LatentGenerationOptions, RefuseNaN
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import check_cache_implementation
 
@@ -35,39 +37,39 @@ class LatentGenerationMixin(GenerationMixin):
         source: str,
         batch: int,
         options: LatentGenerationOptions,
-        generator: torch.Generator | None,
         posterior: Callable[[], DiagonalGaussian],
         prior: Callable[[], DiagonalGaussian],
     ) -> torch.Tensor:
         """The z of each sequence to return: the `latents` given, or drawn from `source`. Only the one asked for is computed."""
         if latents is not None:
-            return options.accept(latents, batch, self.config.latent_size)
+            latents = options.accept(latents, batch, self.config.latent_size)
+            check_finite("`latents`", latents, "give finite numbers")
+            return latents
         if source == "fitted_prior":
-            return self._draw_from_fitted_prior(batch, options, generator)
-        return options.draw(posterior() if source == "posterior" else prior(), generator)
+            latents = self._draw_from_fitted_prior(batch, options)
+        else:
+            latents = options.draw(posterior() if source == "posterior" else prior())
+        check_finite(f"z from `latent_source='{source}'`", latents, "the model's weights hold NaN, or what it reads does")
+        return latents
 
-    def _draw_from_fitted_prior(
-        self, batch: int, options: LatentGenerationOptions, generator: torch.Generator | None
-    ) -> torch.Tensor:
+    def _draw_from_fitted_prior(self, batch: int, options: LatentGenerationOptions) -> torch.Tensor:
         """One z for each sequence to return, from the prior that was fitted after training."""
         if self.fitted_prior is None:
             raise ValueError(
                 "`latent_source` is 'fitted_prior', and this model has none: fit one with `hf_vae.latent_space.fit_prior` and keep "
                 "it with `model.set_fitted_prior`."
             )
-        return self.fitted_prior.sample(batch * (options.num_return_sequences or 1), generator, options.latent_temperature)
+        return self.fitted_prior.sample(batch * (options.num_return_sequences or 1), options.generator, options.latent_temperature)
 
     @staticmethod
-    def _batch_size(given: torch.Tensor | None, latents: torch.Tensor | None, num_samples: int | None) -> int:
+    def _batch_size(latents: torch.Tensor | None, num_samples: int | None, **given: torch.Tensor | None) -> int:
+        rows = rows_of(**given)
         if num_samples is not None:
-            if given is not None or latents is not None:
+            if rows is not None or latents is not None:
                 raise ValueError("`num_samples` is for drawing from the prior without input; use `num_return_sequences`.")
-            if num_samples < 1:
-                raise ValueError(f"`num_samples` is {num_samples}; it must be at least 1.")
+            check_count("num_samples", num_samples)
             return num_samples
-        if given is not None:
-            return given.shape[0]
-        return 1 if latents is None else latents.shape[0]
+        return rows or rows_of(latents=latents) or 1
 
     def _generate(self, latents, batch, conditioning, options, model_kwargs):
         if self.decoder.recurrent:
@@ -75,11 +77,16 @@ class LatentGenerationMixin(GenerationMixin):
         latents = latents.to(self.device)
         decoder_latents, context_ids, context_mask, states = self._before_the_first_word(latents, batch, conditioning)
         step = options.average_latents or 1
+        processors = [RefuseNaN(max(options.config.num_beams or 1, options.config.num_return_sequences or 1))]
+        processors += model_kwargs.get("logits_processor") or ()
         if step > 1:
-            average = AverageOverLatents(step)
-            model_kwargs["logits_processor"] = LogitsProcessorList([*model_kwargs.get("logits_processor", ()), average])
+            processors.append(AverageOverLatents(step))
+        model_kwargs["logits_processor"] = LogitsProcessorList(processors)
         if self.config.inputless:
             model_kwargs.update(unread_from=context_ids.shape[1], unread_token_id=self.config.word_dropout_token_id)
+        assistant = model_kwargs.pop("assistant_model", None)
+        if assistant is not None:
+            model_kwargs["assistant_model"] = assistant_of(assistant, self.decoder, reads_more=bool(states))
         output = self.decoder.generate(
             input_ids=context_ids,
             attention_mask=context_mask,
@@ -132,6 +139,7 @@ class LatentGenerationMixin(GenerationMixin):
             raise ValueError(
                 "`word_dropout` is 1: the decoder reads no words, and a server would have it read them. Use `generate`."
             )
+        latents = float_latents(latents)
         if latents.ndim != 2 or latents.shape[1] != self.config.latent_size:
             raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected (rows, {self.config.latent_size}).")
         conditioning = self.condition(**inputs)

@@ -1,5 +1,6 @@
 """What all conditional models share: q(z|x,y) reads the pair, p(y|x,z) sees the source x."""
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import cast
@@ -8,8 +9,9 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
+from .checks import check_rows, rows_of
 from .configuration_conditional_vae import ConditionalVAEConfig
-from .encoders import build_encoder, pool, read_text
+from .encoders import build_encoder, check_padding_side, pool, read_text
 from .gaussian import DiagonalGaussian
 from .gaussian_head import PriorNetwork
 from .generation_options import LatentGenerationOptions
@@ -65,6 +67,7 @@ class ConditionalVAEModel(VAEModel):
         decoder: PreTrainedModel | None = None,
     ):
         super().__init__(config, encoder, decoder)
+        config = self.config
         if config.source_conditioning != "prompt":
             able = {"cross_attention": self.decoder.takes_encoder_states, "initial_state": self.decoder.recurrent}
             if not able[config.source_conditioning]:
@@ -79,7 +82,7 @@ class ConditionalVAEModel(VAEModel):
             self.source_projection = nn.Linear(read, self.projection_size, dtype=self.encoder.dtype)
         if not config.tie_encoders:
             pooling = config.pooling if self.pools_source else "mean"
-            self.source_encoder = build_encoder(config.encoder, pooling, dtype=self.encoder.dtype)
+            self.source_encoder = build_encoder(copy.deepcopy(config.encoder), pooling, dtype=self.encoder.dtype)
             if encoder is not None:
                 # A copy of what was pretrained; a pooler, which nothing reads here, stays behind.
                 self.source_encoder.load_state_dict(encoder.state_dict(), strict=False)
@@ -92,6 +95,17 @@ class ConditionalVAEModel(VAEModel):
         VAEModel.prepare_decoder_config(config)
         if config.source_conditioning == "cross_attention":
             config.decoder.add_cross_attention = True
+
+    def check_parts(self) -> None:
+        super().check_parts()
+        if self.config.tie_encoders:
+            return
+        of_q, of_source = (part.config.get_text_config().vocab_size for part in (self.encoder, self.source_encoder))
+        if of_q != of_source:
+            raise ValueError(
+                f"`model.encoder` has a vocabulary of {of_q} tokens and `model.source_encoder` of {of_source}, and one tokenizer "
+                "serves both: call `resize_token_embeddings` of both."
+            )
 
     # q(z|x,y) -------------------------------------------------------------------------------------------------------------
 
@@ -294,6 +308,8 @@ class ConditionalVAEModel(VAEModel):
             ValueError: `labels`, the pair or the source is missing, or an input is malformed.
         """
         labels = self._check_labels(labels)
+        check_rows(labels.shape[0], input_ids=input_ids, prompt_input_ids=prompt_input_ids, posterior_input_ids=posterior_input_ids)
+        check_padding_side("attention_mask", attention_mask)
         attention_mask = self._hide_source(input_ids, attention_mask)
         prompt_attention_mask = self._hide_source(prompt_input_ids, prompt_attention_mask)
         draws = latents is None
@@ -365,13 +381,14 @@ class ConditionalVAEModel(VAEModel):
             latent_source,
             latent_temperature,
             num_return_sequences,
+            generator,
             kwargs,
             average_latents,
         )
         if not self.decoder_reads_encoder:
             self._check_prompt(prompt_input_ids)
-        given = prompt_input_ids if prompt_input_ids is not None else input_ids
-        batch = 0 if given is None else given.shape[0]
+        batch = rows_of(prompt_input_ids=prompt_input_ids, input_ids=input_ids, posterior_input_ids=posterior_input_ids) or 0
+        check_padding_side("attention_mask", attention_mask)
         latent_source = options.latent_source or "prior"
         source = self._source(latents is None and latent_source == "prior", input_ids, attention_mask)
         latents = self._settle_latents(
@@ -379,7 +396,6 @@ class ConditionalVAEModel(VAEModel):
             latent_source,
             batch,
             options,
-            generator,
             posterior=lambda: self.encode(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids).latent_dist,
             prior=lambda: self._prior(batch, source).latent_dist,
         )

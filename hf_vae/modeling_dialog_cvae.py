@@ -6,9 +6,10 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
+from .checks import check_rows, rows_of
 from .configuration_dialog_cvae import DialogCVAEConfig
 from .dialog_context import ActHead, DialogContext, MetaFeatures, TurnsEncoder
-from .encoders import check_attention_mask, pool, read_text
+from .encoders import check_attention_mask, check_mask, check_padding_side, check_tokens, pool, read_text
 from .generation_options import LatentGenerationOptions
 from .modeling_conditional_vae import ConditionalVAEModel, SourceStates
 from .modeling_vae import LatentOutput, VAEOutput
@@ -31,6 +32,7 @@ class DialogCVAEModel(ConditionalVAEModel):
 
     def __init__(self, config: DialogCVAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
         super().__init__(config, encoder, decoder)
+        config = self.config
         if config.context_encoding == "hierarchical":
             self.turns = TurnsEncoder(self.encoder_hidden_size, dtype=self.encoder.dtype)
         if config.meta_size:
@@ -109,6 +111,7 @@ class DialogCVAEModel(ConditionalVAEModel):
         """
         if input_ids is None:
             raise ValueError("`input_ids` is missing: an encoder reads the dialogue's turns.")
+        check_rows(len(input_ids), meta_categories=meta_categories, meta_values=meta_values)
         meta = None
         if self.config.meta_size:
             meta = self.meta(meta_categories, meta_values)
@@ -128,6 +131,8 @@ class DialogCVAEModel(ConditionalVAEModel):
         if same_speaker is None or same_speaker.shape != input_ids.shape[:2]:
             found = None if same_speaker is None else tuple(same_speaker.shape)
             raise ValueError(f"`same_speaker` has shape {found}; expected one bit a turn, {tuple(input_ids.shape[:2])}.")
+        check_tokens("input_ids", input_ids, self.encoder.config, dimensions=3)
+        check_mask("attention_mask", attention_mask, input_ids)
         words = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         mask = words.any(-1)
         check_attention_mask("attention_mask", mask)
@@ -169,7 +174,7 @@ class DialogCVAEModel(ConditionalVAEModel):
             ValueError: an input is missing or malformed.
         """
         source = self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values)
-        self._check_acts(act_labels)
+        self._check_acts(act_labels, len(source.hidden_states))
         return self._recognise(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids, source, act_labels)
 
     def _recognise(self, posterior_input_ids, mask, token_type_ids, source: DialogContext, act_labels) -> LatentOutput:
@@ -177,6 +182,8 @@ class DialogCVAEModel(ConditionalVAEModel):
             raise ValueError(
                 "`posterior_input_ids` is missing: q(z|x,y) reads the reply. The processor makes it where `text_target` is given."
             )
+        check_rows(len(source.hidden_states), posterior_input_ids=posterior_input_ids)
+        check_padding_side("posterior_attention_mask", mask)
         hidden_states, pooler_output = read_text("posterior_input_ids", self.encoder, posterior_input_ids, mask, token_type_ids)
         parts = [pool(self.config.pooling, hidden_states, pooler_output, mask), source.vector]
         if self.config.num_acts is not None:
@@ -184,9 +191,16 @@ class DialogCVAEModel(ConditionalVAEModel):
             parts.append(nothing if act_labels is None else self.acts.embed(act_labels, nothing))
         return LatentOutput(latent_dist=self.posterior(torch.cat(parts, dim=-1)))
 
-    def _check_acts(self, act_labels: torch.Tensor | None) -> None:
+    def _check_acts(self, act_labels: torch.Tensor | None, rows: int) -> None:
         if act_labels is not None and self.config.num_acts is None:
             raise ValueError("`act_labels` are given, but the model is configured without acts (`num_acts`).")
+        if act_labels is not None:
+            check_rows(rows, act_labels=act_labels)
+            if act_labels.ndim != 1 or act_labels.is_floating_point() or act_labels.dtype is torch.bool:
+                raise ValueError(
+                    f"`act_labels` has shape {tuple(act_labels.shape)} and holds {act_labels.dtype}; give one whole number for "
+                    "each dialogue."
+                )
 
     def prior(
         self,
@@ -310,7 +324,9 @@ class DialogCVAEModel(ConditionalVAEModel):
             ValueError: an input is missing or malformed.
         """
         labels = self._check_labels(labels)
-        self._check_acts(act_labels)
+        self._check_acts(act_labels, labels.shape[0])
+        check_rows(labels.shape[0], input_ids=input_ids, prompt_input_ids=prompt_input_ids)
+        check_padding_side("attention_mask", attention_mask)
         attention_mask = self._hide_source(input_ids, attention_mask)
         prompt_attention_mask = self._hide_source(prompt_input_ids, prompt_attention_mask)
         source = self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values)
@@ -384,19 +400,20 @@ class DialogCVAEModel(ConditionalVAEModel):
             latent_source,
             latent_temperature,
             num_return_sequences,
+            generator,
             kwargs,
             average_latents,
         )
-        self._check_acts(act_labels)
+        batch = rows_of(input_ids=input_ids, prompt_input_ids=prompt_input_ids, posterior_input_ids=posterior_input_ids) or 0
+        self._check_acts(act_labels, batch)
+        check_padding_side("attention_mask", attention_mask)
         source = self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values)
-        batch = len(source.hidden_states)
         pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
         latents = self._settle_latents(
             latents,
             options.latent_source or "prior",
             batch,
             options,
-            generator,
             posterior=lambda: self._recognise(*pair, source, act_labels).latent_dist,
             prior=lambda: self._prior(batch, source).latent_dist,
         )

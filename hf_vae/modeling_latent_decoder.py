@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -127,6 +127,8 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         # What a cache keeps for each layer.
         self.layer_kinds = layer_kinds(DynamicCache(config=self.config))
         self.recurrent = set(self.layer_kinds) == {LSTMStateLayer}
+        # What else has a row for each word, in the model around this one.
+        self.heads_by_word: list[Any] = []
         # Positions in front of the first token that only z fills.
         self.num_slots = 0
         self.embedding_size = cast(nn.Embedding, lm.get_input_embeddings()).weight.shape[-1]
@@ -245,6 +247,13 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
 
     def set_output_embeddings(self, value: nn.Module):
         self.lm.set_output_embeddings(value)
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
+        """As `PreTrainedModel.resize_token_embeddings`; what else has a row for each word follows."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        for head in self.heads_by_word:
+            head.resize(self.config.get_text_config().vocab_size)
+        return embeddings
 
     @can_return_tuple
     @takes_cache

@@ -1,27 +1,40 @@
 """The text VAE: q(z|y), p(z) = N(0, I), p(y|z), and the ELBO between them. The base of the conditional models."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, initialization
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from .bag_of_words import BagOfWordsHead
+from .checks import check_rows, float_latents
 from .configuration_lstm import LSTMConfig
 from .configuration_vae import VAEConfig
-from .encoders import build_encoder, check_attention_mask, check_length, pool, read_text
+from .encoders import (
+    build_encoder,
+    check_attention_mask,
+    check_length,
+    check_mask,
+    check_padding_side,
+    check_tokens,
+    pool,
+    read_text,
+)
 from .fitted_prior import GaussianMixturePrior
 from .gaussian import FREE_BITS, DiagonalGaussian, distance_to_capacity
 from .gaussian_head import FixedScaleBatchNorm, GaussianHead
-from .generation_options import LatentGenerationOptions, composite_generation_config
+from .generation_options import LatentGenerationOptions, composite_generation_config, end_tokens
 from .latent_generation import LatentGenerationMixin
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import register_lstm
 from .pipelines import LatentTextGenerationPipeline
 from .pretrained_parts import PretrainedParts
 from .vocabulary_loss import linear_nats, output_layer, without_logits
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -74,6 +87,51 @@ def sentence_nats(logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tenso
     return nats.view(labels.shape).sum(-1)
 
 
+def own_configuration(config: VAEConfig, encoder: PreTrainedModel | None, decoder: PreTrainedModel | None) -> VAEConfig:
+    """
+    A copy of `config` for one model: its parts are those of the models that are given, else copies, so that what is asked of one
+    part's is asked of no other, and the caller's stay as they are.
+
+    Raises:
+        ValueError: the models that are given have weights or a configuration in common.
+    """
+    if encoder is not None and decoder is not None:
+        refuse_shared_weights(encoder, decoder)
+        if encoder.config is decoder.config:
+            raise ValueError(
+                "`encoder` and `decoder` have one configuration object between them, which cannot make the one read both ways and "
+                "the other one way: build each from a `copy.deepcopy` of it."
+            )
+    own = copy.copy(config)
+    own.encoder = copy.deepcopy(config.encoder) if encoder is None else encoder.config
+    own.decoder = copy.deepcopy(config.decoder) if decoder is None else decoder.config
+    return own
+
+
+def refuse_shared_weights(encoder: nn.Module, decoder: nn.Module) -> None:
+    """Raises a `ValueError` that names a weight which `encoder` and `decoder` have in common: it could not be saved as either's."""
+    of_decoder = {id(weight): name for name, weight in decoder.named_parameters(remove_duplicate=False)}
+    for name, weight in encoder.named_parameters(remove_duplicate=False):
+        if id(weight) in of_decoder:
+            raise ValueError(
+                f"The encoder's `{name}` and the decoder's `{of_decoder[id(weight)]}` are one weight: give each part its own, for "
+                "instance a `copy.deepcopy` of the encoder."
+            )
+
+
+@torch.no_grad()
+def refuse_looking_ahead(lm: PreTrainedModel) -> None:
+    """Raises a `ValueError` where the scores of a word of `lm` depend on the word behind it."""
+    training = lm.training
+    logits = lm.eval()(input_ids=torch.tensor([[0, 1], [0, 2]], device=lm.device), use_cache=False).logits[:, 0]
+    lm.train(training)
+    if not logits.is_meta and not torch.allclose(*logits):
+        raise ValueError(
+            f"`decoder` is a {type(lm).__name__} that was built to read both ways, and would see the words that it is to predict: "
+            "build it from a configuration with `is_decoder=True`."
+        )
+
+
 class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
     r"""
     A variational autoencoder of text (Bowman et al. 2015; Li et al. 2020): an encoder proposes q(z|y), a causal LM that reads z
@@ -94,16 +152,20 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
+        config = own_configuration(config, encoder, decoder)
         for part in (config.encoder, config.decoder):
             # Without the package a configuration brings its own copy of `LSTMConfig` along, which no Auto class knows yet.
             if part.model_type == LSTMConfig.model_type:
                 register_lstm(type(part))
+        reads_both_ways = decoder is not None and not getattr(decoder.config, "is_decoder", True)
         self.prepare_decoder_config(config)
         super().__init__(config)
         self.encoder = build_encoder(config.encoder, config.pooling) if encoder is None else encoder
         self.decoder = LatentDecoder(
             config.decoder, config.decoder_latent_size, decoder, config.latent_injection, config.prefix_length
         )
+        if reads_both_ways:
+            refuse_looking_ahead(self.decoder.lm)
         # The very objects, so that whatever changes a part's configuration changes the composite's.
         config.encoder, config.decoder = self.encoder.config, self.decoder.config
         self.posterior = GaussianHead(
@@ -121,6 +183,9 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
                 config.decoder.get_text_config().vocab_size,
                 dtype=self.decoder.dtype,
             )
+            self.decoder.heads_by_word.append(self.bow)
+        # Until a training has begun with what belongs together.
+        self.parts_were_checked = False
         # Until the decoder is seen to do something to its output layer's logits.
         self.head_comes_last = True
         self.fitted_prior: GaussianMixturePrior | None = None
@@ -220,6 +285,45 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             "`model.decoder.resize_token_embeddings`."
         )
 
+    def check_parts(self) -> None:
+        """
+        Raises a `ValueError` where something was done to one part that the others have not followed: a vocabulary that was resized
+        past its decoder, a weight that both came to have.
+        """
+        refuse_shared_weights(self.encoder, self.decoder)
+        self.config.validate_tokens()
+        vocabulary = self.config.decoder.get_text_config().vocab_size
+        if self.config.bow_loss_weight and self.bow.words.out_features != vocabulary:
+            raise ValueError(
+                f"The decoder's vocabulary has {vocabulary} tokens and the bag of words {self.bow.words.out_features}: call "
+                f"`model.decoder.resize_token_embeddings({vocabulary})`, which resizes both, before an optimizer is made."
+            )
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """
+        As `PreTrainedModel.save_pretrained`, without the parts in `config.frozen_parts`.
+
+        Raises:
+            ValueError: parts that do not go together, which could not be loaded as what they are.
+        """
+        self.check_parts()
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def _check_training(self, labels: torch.Tensor) -> None:
+        """As a training begins: whether the parts go together, and a warning if no text that is generated would end."""
+        if torch.compiler.is_compiling() or not self.training or self.parts_were_checked:
+            return
+        self.check_parts()
+        last = [row[row != -100][-1].item() for row in labels]
+        ends = end_tokens(self.generation_config.eos_token_id)
+        if len(last) > 1 and len(set(last)) == 1 and last[0] not in ends:
+            logger.warning(
+                f"Every row of `labels` ends with token {last[0]}, and `generate` waits for {ends or 'none'}: no text would end. "
+                f"Set `model.config.eos_token_id` and `model.generation_config.eos_token_id` to {last[0]}, the EOS of the "
+                "processor's tokenizer, or end the labels with the model's EOS."
+            )
+        self.parts_were_checked = True
+
     # q(z|y) ---------------------------------------------------------------------------------------------------------------
 
     def encode(
@@ -252,6 +356,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
         attention_mask: torch.Tensor | None,
         token_type_ids: torch.Tensor | None,
     ) -> DiagonalGaussian:
+        check_padding_side(name.replace("input_ids", "attention_mask"), attention_mask)
         hidden_states, pooler_output = read_text(name, self.encoder, input_ids, attention_mask, token_type_ids)
         pooled = pool(self.config.pooling, hidden_states, pooler_output, attention_mask)
         return self.posterior(pooled)
@@ -268,8 +373,12 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
         `generate(latent_source="fitted_prior")` draws from it.
 
         Raises:
-            ValueError: a prior over another number of dimensions.
+            ValueError: no such prior, or one over another number of dimensions.
         """
+        if not isinstance(prior, GaussianMixturePrior):
+            raise ValueError(
+                f"`prior` is a {type(prior).__name__}; fit a `GaussianMixturePrior` with `hf_vae.latent_space.fit_prior`."
+            )
         if prior.latent_size != self.config.latent_size:
             raise ValueError(f"`prior` is over {prior.latent_size} dimensions; the model's z has {self.config.latent_size}.")
         self.config.fitted_prior_components = prior.num_components
@@ -289,7 +398,11 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
 
         Returns:
             `torch.Tensor` of shape `(batch, target, vocab)`; `[:, t]` predicts `labels[:, t]`.
+
+        Raises:
+            ValueError: `latents`, `labels` or what else is given are malformed, or differ in their number of rows.
         """
+        latents = self._check_latents(latents, labels)
         latents, conditioning = self._decoder_latents(latents, **conditioning)
         target = labels[:, :-1]
         observed = target != -100
@@ -314,6 +427,14 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             **states,
         )
         return outputs.logits
+
+    def _check_latents(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """One z for each of `labels`, where these are and in a float's precision."""
+        latents = float_latents(latents)
+        expected = (labels.shape[0], self.config.latent_size)
+        if latents.shape != expected:
+            raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}.")
+        return latents.to(labels.device)
 
     def nll(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
         """
@@ -346,7 +467,10 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             return start, torch.ones_like(start), states
         if prompt_attention_mask is None:
             prompt_attention_mask = torch.ones_like(prompt_input_ids)
+        check_tokens("prompt_input_ids", prompt_input_ids, self.decoder.config)
+        check_mask("prompt_attention_mask", prompt_attention_mask, prompt_input_ids)
         check_attention_mask("prompt_attention_mask", prompt_attention_mask)
+        check_rows(batch_size, prompt_input_ids=prompt_input_ids)
         mask = torch.cat([prompt_attention_mask, torch.ones_like(start)], dim=1)
         return torch.cat([prompt_input_ids, start], dim=1), mask, states
 
@@ -388,6 +512,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             ValueError: `labels` are missing, or an input is malformed.
         """
         labels = self._check_labels(labels)
+        check_rows(labels.shape[0], input_ids=input_ids, attention_mask=attention_mask, prompt_input_ids=prompt_input_ids)
         posterior = prior = None
         if latents is None:
             posterior = self.encode(input_ids, attention_mask, token_type_ids).latent_dist
@@ -406,12 +531,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
         self, labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict
     ) -> VAEOutput | tuple:
         """`forward` from q and p, or from given `latents`, on: the same for every model of the family."""
-        if latents is None:
-            latents = posterior.sample()
-        else:
-            expected = (labels.shape[0], self.config.latent_size)
-            if latents.shape != expected:
-                raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}.")
+        latents = posterior.sample() if latents is None else self._check_latents(latents, labels)
         output = VAEOutput()
         with_logits = not self.training if output_logits is None else output_logits
         objective = self._generation_nats(latents, labels, conditioning, output, with_logits)
@@ -456,18 +576,19 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
         """One vector `(batch, context_size)` of x."""
         return None
 
-    @staticmethod
-    def _check_labels(labels: torch.LongTensor | None) -> torch.LongTensor:
+    def _check_labels(self, labels: torch.LongTensor | None) -> torch.LongTensor:
         if labels is None:
             raise ValueError(
                 "`labels` is missing: the objective needs y. (With `label_smoothing_factor` or `compute_loss_func` the Trainer "
                 "takes `labels` away before the model sees them; an ELBO has no label smoothing, leave both unset.) To generate "
                 "text, call `generate`."
             )
+        check_tokens("labels", labels, self.decoder.config)
         if not torch.compiler.is_compiling():
             empty = (labels == -100).all(-1).nonzero().flatten().tolist()
             if empty:
                 raise ValueError(f"`labels` is all padding in row(s) {empty}: every row needs at least one token.")
+        self._check_training(labels)
         return labels
 
     # Generation -----------------------------------------------------------------------------------------------------------
@@ -518,17 +639,22 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             ValueError: an option out of range, or `latents` of a wrong shape.
         """
         options, model_kwargs = LatentGenerationOptions.settle(
-            self.generation_config, generation_config, latents, latent_source, latent_temperature, num_return_sequences, kwargs
+            self.generation_config,
+            generation_config,
+            latents,
+            latent_source,
+            latent_temperature,
+            num_return_sequences,
+            generator,
+            kwargs,
         )
-        given = input_ids if input_ids is not None else prompt_input_ids
-        batch = self._batch_size(given, latents, num_samples)
+        batch = self._batch_size(latents, num_samples, input_ids=input_ids, prompt_input_ids=prompt_input_ids)
         source = options.latent_source or ("prior" if input_ids is None else "posterior")
         latents = self._settle_latents(
             latents,
             source,
             batch,
             options,
-            generator,
             posterior=lambda: self.encode(input_ids, attention_mask, token_type_ids).latent_dist,
             prior=lambda: self.prior(batch).latent_dist,
         )

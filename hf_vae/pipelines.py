@@ -5,6 +5,8 @@ from typing import Any
 from transformers import Pipeline
 from transformers.utils.chat_template_utils import Chat
 
+from .generation_options import end_tokens
+
 
 class LatentTextGenerationPipeline(Pipeline):
     """
@@ -53,6 +55,12 @@ class LatentTextGenerationPipeline(Pipeline):
             )
         if self.processor is None:
             raise ValueError(f"The pipeline {self.default_task!r} needs the model's `processor`; pass it beside the model.")
+        ends, end = end_tokens(self.model.generation_config.eos_token_id), self.processor.tokenizer.eos_token_id
+        if end not in ends:
+            raise ValueError(
+                f"The processor's texts end with token {end}, and the model waits for {ends or 'none'}: pass the processor that it "
+                f"was trained with, or set `model.generation_config.eos_token_id` to {end}."
+            )
 
     def _sanitize_parameters(self, return_latents: bool | None = None, max_source_length: int | None = None, **generate_kwargs):
         given = {"return_latents": return_latents}, {"max_length": max_source_length}

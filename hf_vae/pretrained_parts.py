@@ -13,6 +13,8 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cache
 from .compat import AdapterLoading
 from .configuration_vae import PARTS, VAEConfig, check_choice
 from .encoders import build_encoder, check_encoder
+from .generation_options import end_tokens
+from .processing_vae import load_tokenizer
 
 # Where a part's own weights lie in the composite.
 PREFIXES = {"encoder": ("encoder.", "source_encoder."), "decoder": ("decoder.lm.",)}
@@ -64,6 +66,10 @@ class PretrainedParts(AdapterLoading):
         names = dict(zip(PARTS, (encoder_name_or_path, decoder_name_or_path)))
         configs = {part: AutoConfig.from_pretrained(name) for part, name in names.items()}
         config = cls.config_class(**configs, **latent_options)
+        if "eos_token_id" not in latent_options:
+            # Labels end with the tokenizer's EOS, which is not always what the configuration names.
+            ends = end_tokens(tokenizer_eos(decoder_name_or_path), config.eos_token_id)
+            config.eos_token_id = ends[0] if len(ends) == 1 else ends or None
         cls.prepare_decoder_config(config)
         loaded = {part: load_part(part, name, config, dtype=dtype) for part, name in names.items()}
         check_encoder(loaded["encoder"][0], config.pooling)
@@ -123,7 +129,8 @@ class PretrainedParts(AdapterLoading):
             if abs(now[1] - then[1]) > 1e-12 * self.get_parameter_or_buffer(name).numel():
                 raise ValueError(
                     f"`{name}` has changed since it was loaded from {self.config.frozen_parts}, perhaps by an adapter that was "
-                    "merged into it: call `model.keep_all_parts()`, and the model is saved whole."
+                    "merged into it, or because its vocabulary was resized: call `model.keep_all_parts()`, and the model is saved "
+                    "whole."
                 )
         return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
@@ -131,6 +138,14 @@ class PretrainedParts(AdapterLoading):
         """Makes the parts in `config.frozen_parts` the model's own: what is saved is whole. They stay as trainable as they are."""
         setattr(self, LEFT_OUT, set(getattr(self, LEFT_OUT) or ()) - set(self.sums_left_out))
         self.sums_left_out, self.config.frozen_parts = {}, None
+
+
+def tokenizer_eos(name_or_path: str) -> int | None:
+    """The EOS of the tokenizer that lies beside a part, where there is one."""
+    try:
+        return load_tokenizer(name_or_path).eos_token_id
+    except (OSError, ValueError):
+        return None
 
 
 def load_part(part: str, name_or_path: str, config: VAEConfig, **options) -> tuple[PreTrainedModel, set[str]]:

@@ -276,13 +276,13 @@ def test_without_arguments_the_embedded_recipe_is_read(script):
         (["--objective", "vae"], "`objective` is 'vae'; choose one of 'cvae', 'gsnn', 'hybrid'"),
         (["--objective", "gsnn", "--free_bits", "2", "--posterior_fit_steps", "0"], "leave `free_bits` and `capacity` out"),
         (["--objective", "gsnn", "--free_bits", "0"], "`--posterior_fit_steps` trains q, which `--objective gsnn` does without"),
-        (["--hybrid_alpha", "2"], "`hybrid_alpha` is 2.0; it is a share"),
+        (["--hybrid_alpha", "2"], "`hybrid_alpha` is 2.0; it must be a finite number"),
         (["--prior_type", "normal"], "`prior_type` is 'normal'; choose one of 'standard', 'conditional'"),
         (
             ["--prior_type", "standard", "--prior_regularization", "1", "--tie_encoders", "true"],
             "`prior_regularization` has nothing",
         ),
-        (["--source_noise", "1"], "`source_noise` is 1.0; it is a rate"),
+        (["--source_noise", "1"], "`source_noise` is 1.0; it must be a finite number, at least 0 and below 1"),
         (["--source_conditioning", "prefix"], "`source_conditioning` is 'prefix'; choose one of"),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..checks import check_count
 from ..evaluation.generation import spell
 from ..evaluation.likelihood import LikelihoodEvaluator
 from ..gaussian import DiagonalGaussian
@@ -73,7 +74,7 @@ def encode_texts(
             fewer or more than the texts.
     """
     texts = as_list("texts", texts)
-    check_batch_size(batch_size)
+    check_count("batch_size", batch_size)
     given = check_sources(model, processor, texts, sources) or texts
     lengths = {} if max_length is None else {"max_length": max_length, "max_target_length": max_length}
     with evaluation_mode(model):
@@ -148,7 +149,7 @@ def decode_latents(
             leaves no room for.
     """
     latents = as_latents(model, processor, "latents", latents)
-    check_batch_size(batch_size)
+    check_count("batch_size", batch_size)
     for name in ("num_return_sequences", "num_samples"):
         if name in generation_options:
             raise ValueError(f"`{name}`: each z gives one text; repeat the rows of `latents` instead.")
@@ -178,11 +179,6 @@ def decode_latents(
             # The first is the start token.
             texts += [spell(processor, row) for row in sequences[:, 1:]]
     return texts
-
-
-def check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` is {batch_size}; it must be at least 1.")
 
 
 __all__ = ["LatentTexts", "decode_latents", "encode_texts"]

@@ -9,12 +9,13 @@ from typing import Any, cast
 import torch
 from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList
 
+from ..checks import check_count
 from ..encoders import check_length
 from ..evaluation.generation import spell
 from ..evaluation.likelihood import call_with
 from ..modeling_vae import VAEModel, sentence_nats
 from ..processing_vae import Texts, VAEProcessor, as_list
-from .codes import LatentTexts, check_batch_size, check_sources, encode_texts, evaluation_mode
+from .codes import LatentTexts, check_sources, encode_texts, evaluation_mode
 
 # In a template: any token but a special one.
 UNKNOWN = -1
@@ -77,9 +78,8 @@ def impute(
     """
     templates, opened = open_blanks(processor, texts_with_blanks, blank, tokens_per_blank)
     for name, value in (("max_rounds", max_rounds), ("num_beams", num_beams)):
-        if value < 1:
-            raise ValueError(f"`{name}` is {value}; it must be at least 1.")
-    check_batch_size(batch_size)
+        check_count(name, value)
+    check_count("batch_size", batch_size)
     given = check_sources(model, processor, opened, sources)
     conditioning = {} if given is None else dict(processor(given))
     mask = (~_after_eos(templates, processor)).long()
@@ -130,8 +130,7 @@ def open_blanks(
         that; and the texts with the encoder's UNK in the blanks, which is what q reads first.
     """
     texts = as_list("texts_with_blanks", texts_with_blanks)
-    if tokens_per_blank < 1:
-        raise ValueError(f"`tokens_per_blank` is {tokens_per_blank}; it must be at least 1.")
+    check_count("tokens_per_blank", tokens_per_blank)
     if not blank or blank.isspace():
         raise ValueError("`blank` is empty; it is the marker that stands for missing words.")
     without = [row for row, text in enumerate(texts) if blank not in text]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import BatchEncoding
 
+from ..checks import check_count, check_number
 from ..evaluation.examples import example_noise
 from ..evaluation.likelihood import call_with
 from ..fitted_prior import GaussianMixturePrior
@@ -49,9 +50,8 @@ def reconstruct(
     Raises:
         ValueError: an option out of range, or texts that [`encode_texts`] refuses.
     """
-    if num_return_sequences < 1:
-        raise ValueError(f"`num_return_sequences` is {num_return_sequences}; it must be at least 1.")
-    check_temperature(latent_temperature)
+    check_count("num_return_sequences", num_return_sequences)
+    check_number("latent_temperature", latent_temperature, least=0)
     posterior = encode_texts(model, processor, texts, sources, batch_size).repeat(num_return_sequences)
     noise = example_noise(len(posterior.mean) // num_return_sequences, num_return_sequences, model.config.latent_size, seed)
     latents = posterior.mean + latent_temperature * posterior.std * noise.flatten(0, 1)
@@ -93,9 +93,8 @@ def sample_prior(
     Raises:
         ValueError: an option out of range, or a fitted prior of another latent size.
     """
-    if num_samples < 1:
-        raise ValueError(f"`num_samples` is {num_samples}; it must be at least 1.")
-    check_temperature(latent_temperature)
+    check_count("num_samples", num_samples)
+    check_number("latent_temperature", latent_temperature, least=0)
     size = model.config.latent_size
     if fitted_prior is not None:
         if fitted_prior.latent_size != size:
@@ -115,11 +114,6 @@ def sample_prior(
         noise = example_noise(num_samples, 1, size, seed).squeeze(1)
         latents = prior.mean.cpu() + latent_temperature * prior.std.cpu() * noise
     return LatentTexts(texts=decode_latents(model, processor, latents, batch_size, **generation_options), latents=latents)
-
-
-def check_temperature(latent_temperature: float) -> None:
-    if latent_temperature < 0:
-        raise ValueError(f"`latent_temperature` is {latent_temperature}; it cannot be negative.")
 
 
 __all__ = ["reconstruct", "sample_prior"]

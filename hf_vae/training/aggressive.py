@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Subset
 from transformers import TrainerCallback
 from transformers.utils import logging
 
+from ..checks import check_count
 from .callbacks import KLWeightCallback, calling_handler
 from .checkpointed import CheckpointedState
 from .loss_parts import find_model, uncounted
@@ -53,8 +54,7 @@ class AggressiveEncoderCallback(TrainerCallback, CheckpointedState):
 
     def __init__(self, metric: str = "eval_mutual_information", max_inner_steps: int = 100, check_every: int = 15):
         for name, count in (("max_inner_steps", max_inner_steps), ("check_every", check_every)):
-            if count < 1:
-                raise ValueError(f"`{name}` is {count}; it must be at least 1.")
+            check_count(name, count)
         self.metric, self.max_inner_steps, self.check_every = metric, max_inner_steps, check_every
         self.aggressive: bool
         self.mutual_information: float | None

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.utils import logging
 
+from ..checks import check_count
 from ..modeling_vae import VAEModel
 from .sharding import refuse_sharding
 
@@ -60,8 +61,8 @@ class DecoderResetCallback(TrainerCallback):
     """
 
     def __init__(self, step: int, seed: int | None = None):
-        if step < 1:
-            raise ValueError(f"`step` is {step}; there is nothing to reset before the first step.")
+        # There is nothing to reset before the first step.
+        check_count("step", step)
         self.step, self.seed = step, seed
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from ..checks import check_count, check_number
 from .loss_parts import find_model
 
 
@@ -70,10 +71,8 @@ class TokenNoise:
 
     def __post_init__(self):
         for name in ("drop", "blank", "substitute"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}; it is a probability in [0, 1].")
-        if self.shuffle < 0 or self.shuffle != int(self.shuffle):
-            raise ValueError(f"`shuffle` is {self.shuffle}; it is a number of places, 0 or more.")
+            check_number(name, getattr(self, name), least=0, most=1)
+        check_count("shuffle", self.shuffle, least=0)
         if not (self.drop or self.blank or self.substitute or self.shuffle):
             raise ValueError("No noise at all: give `drop`, `blank`, `substitute` or `shuffle`.")
 

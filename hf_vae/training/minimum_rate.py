@@ -6,6 +6,7 @@ import math
 
 from transformers import TrainerState
 
+from ..checks import check_number
 from .callbacks import KLWeightCallback
 from .checkpointed import CheckpointedState
 from .loss_parts import LossParts
@@ -50,8 +51,7 @@ class MinimumDesiredRateCallback(KLWeightCallback, CheckpointedState):
     def __init__(self, rate: float, learning_rate: float = 1e-3, initial_multiplier: float = 1.01):
         super().__init__()
         for name, value in (("rate", rate), ("learning_rate", learning_rate), ("initial_multiplier", initial_multiplier)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"`{name}` is {value}; it must be a number above 0.")
+            check_number(name, value, above=0)
         self.rate, self.learning_rate, self.initial_multiplier = rate, learning_rate, initial_multiplier
         self._step = LossParts(("kl",))
         self._raw_multiplier: float

@@ -6,18 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
+from ..checks import check_count, check_number
+
 Schedule = Callable[[int], float]
-
-
-def _check_steps(name: str, steps: int | float) -> None:
-    if steps < 1:
-        raise ValueError(f"`{name}` is {steps}; a schedule needs at least one step (for no annealing choose 'constant').")
-
-
-def _check_weights(**weights: float) -> None:
-    for name, weight in weights.items():
-        if weight < 0:
-            raise ValueError(f"`{name}` is {weight}; a KL weight cannot be negative.")
 
 
 @dataclass(frozen=True)
@@ -27,7 +18,7 @@ class ConstantSchedule:
     weight: float = 1.0
 
     def __post_init__(self):
-        _check_weights(weight=self.weight)
+        check_number("weight", self.weight, least=0)
 
     def __call__(self, step: int) -> float:
         return self.weight
@@ -42,8 +33,9 @@ class LinearSchedule:
     weight: float = 1.0
 
     def __post_init__(self):
-        _check_steps("steps", self.steps)
-        _check_weights(start=self.start, weight=self.weight)
+        check_number("steps", self.steps, least=1)
+        check_number("start", self.start, least=0)
+        check_number("weight", self.weight, least=0)
 
     def __call__(self, step: int) -> float:
         return self.start + (self.weight - self.start) * min(step / self.steps, 1.0)
@@ -58,8 +50,9 @@ class SigmoidSchedule:
     weight: float = 1.0
 
     def __post_init__(self):
-        _check_steps("midpoint", self.midpoint)
-        _check_weights(weight=self.weight)
+        check_number("midpoint", self.midpoint, least=1)
+        check_number("slope", self.slope)
+        check_number("weight", self.weight, least=0)
 
     def __call__(self, step: int) -> float:
         return self.weight * 0.5 * (1.0 + math.tanh(0.5 * self.slope * (step - self.midpoint)))
@@ -74,9 +67,9 @@ class TanhSchedule:
     weight: float = 1.0
 
     def __post_init__(self):
-        _check_steps("midpoint", self.midpoint)
-        _check_steps("width", self.width)
-        _check_weights(weight=self.weight)
+        check_number("midpoint", self.midpoint, least=1)
+        check_number("width", self.width, least=1)
+        check_number("weight", self.weight, least=0)
 
     def __call__(self, step: int) -> float:
         return self.weight * 0.5 * (1.0 + math.tanh((step - self.midpoint) / self.width))
@@ -96,10 +89,14 @@ class CyclicalSchedule:
     weight: float = 1.0
 
     def __post_init__(self):
-        _check_steps("period", self.period)
-        if self.zero < 0 or self.rise < 0 or self.zero + self.rise > 1:
-            raise ValueError(f"`zero` {self.zero} and `rise` {self.rise} are parts of a cycle: neither negative, together ≤ 1.")
-        _check_weights(weight=self.weight)
+        check_number("period", self.period, least=1)
+        for name in ("zero", "rise"):
+            check_number(name, getattr(self, name), least=0, most=1)
+        if self.zero + self.rise > 1:
+            raise ValueError(f"`zero` is {self.zero} and `rise` {self.rise}; they are parts of a cycle, together 1 at most.")
+        if self.cycles is not None:
+            check_count("cycles", self.cycles)
+        check_number("weight", self.weight, least=0)
 
     def __call__(self, step: int) -> float:
         if self.cycles is not None and step >= self.cycles * self.period:

@@ -1,0 +1,95 @@
+"""What an argument may be: each check names the argument, what was found, and what may stand there."""
+
+import math
+import operator
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raises a `ValueError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"`{name}` is {value!r}; choose one of {', '.join(map(repr, choices))}.")
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Raises a `ValueError` unless `value` is a whole number, and `least` or more. A truth value is no number."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"`{name}` is {value!r}; it must be a whole number, at least {least}.")
+    if value < least:
+        raise ValueError(f"`{name}` is {value!r}; it must be at least {least}.")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Raises a `ValueError` unless `value` is a finite number within the bounds that are given. A truth value is no number."""
+    bounds = [
+        (word, bound, holds)
+        for word, bound, holds in (
+            ("at least", least, operator.ge),
+            ("above", above, operator.gt),
+            ("at most", most, operator.le),
+            ("below", below, operator.lt),
+        )
+        if bound is not None
+    ]
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not all(holds(value, bound) for _, bound, holds in bounds):
+        wanted = " and ".join(f"{word} {bound:g}" for word, bound, _ in bounds)
+        raise ValueError(f"`{name}` is {value!r}; it must be a finite number{', ' if wanted else ''}{wanted}.")
+
+
+def check_rows(rows: int, **given: torch.Tensor | None) -> None:
+    """Raises a `ValueError` unless each tensor that is given has so many rows: one row is never read as all of them."""
+    for name, tensor in given.items():
+        if tensor is not None and tensor.shape[:1] != (rows,):
+            raise ValueError(f"`{name}` has shape {tuple(tensor.shape)}, and the batch has {rows} row(s): give one row for each.")
+
+
+def rows_of(**given: torch.Tensor | None) -> int | None:
+    """
+    How many rows all that is given has; `None` where nothing is.
+
+    Raises:
+        ValueError: no tensor, no rows, or not the same number in all.
+    """
+    tensors = {name: tensor for name, tensor in given.items() if tensor is not None}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor) or not tensor.ndim or not len(tensor):
+            found = f"of shape {tuple(tensor.shape)}" if isinstance(tensor, torch.Tensor) else f"a {type(tensor).__name__}"
+            raise ValueError(f"`{name}` is {found}; give a tensor with at least one row.")
+    rows = next((len(tensor) for tensor in tensors.values()), None)
+    if rows is not None:
+        check_rows(rows, **tensors)
+    return rows
+
+
+def float_latents(latents: object) -> torch.Tensor:
+    """
+    `latents` in float32 or what is more precise, so that whatever is put beside them keeps its own precision.
+
+    Raises:
+        ValueError: they are no tensor of real numbers.
+    """
+    if not isinstance(latents, torch.Tensor):
+        raise ValueError(f"`latents` is a {type(latents).__name__}; give a tensor of shape (rows, latent_size).")
+    if latents.dtype is torch.bool or latents.is_complex():
+        raise ValueError(f"`latents` holds {latents.dtype}; z is made of real numbers: give floats.")
+    return latents.to(torch.promote_types(latents.dtype, torch.float32))
+
+
+def check_finite(name: str, rows: torch.Tensor, remedy: str) -> None:
+    """Raises a `ValueError` that names the rows of `(rows, …)` which hold something that is not finite, and the `remedy`."""
+    if torch.compiler.is_compiling():
+        return
+    bad = (~rows.isfinite()).flatten(1).any(-1).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"{name} is not finite in row(s) {bad}: {remedy}.")
