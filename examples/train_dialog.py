@@ -215,6 +215,7 @@ def build(model_args: DialogArguments, data_args: DataArguments, max_new_tokens:
         context_encoding=model_args.context_encoding,
         max_turns=data_args.max_turns,
         max_turn_length=data_args.max_turn_length,
+        max_context_length=data_args.max_source_length,
         **values,
     )
     return freeze_or_adapt(model, model_args), processor
