@@ -134,7 +134,7 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, monk
     assert lines[6].startswith("(said: ") and lines[6].endswith(lines[4].partition(". ")[2].partition("   ")[0] + ")")
     assert all(line.endswith("[agree]") for line in lines[7:10])
     assert lines[10] == f"(the acts are {', '.join(processor.acts)})"
-    assert lines[11:] == ["(a new conversation)", "(no such command or reply)"]
+    assert lines[11:] == ["(a new conversation)", "(there is no reply 7 to say)"]
     with pytest.raises(ValueError, match="`--num_replies` is 0"):
         chat.main([str(output), "--num_replies", "0"])
 
