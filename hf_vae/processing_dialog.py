@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from jinja2.exceptions import TemplateError
 from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -45,7 +46,8 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
     replies; a decoder's tokenizer with a chat template writes the prompt with that, turns of one side in succession as one message.
     Some templates want the user to begin, or know no system. For them a system message becomes part of the user's turn that
     follows, and a dialogue that the replying side begins gets an empty turn of the user in front. If the template refuses that too,
-    the prompt is plain text as for other decoders, and a warning says so.
+    the prompt is plain text as for other decoders, and a warning says so. In a chat template a special token that is written in a
+    message is text; elsewhere it is that token, as in [`VAEProcessor`].
 
     Of a dialogue with more than `max_turns` turns the last ones are read. As one text, turns are left out from the oldest on until
     the rest has no more than `max_length` tokens; of a last turn that has more by itself, the end is read.
@@ -196,11 +198,7 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         """The prompt as the tokenizer's chat template writes it, or `None` if that refuses the dialogue."""
         for strict in (False, True):
             try:
-                messages = self._chat_messages(dialogue, strict)
-                ids: Any = self.tokenizer.apply_chat_template(
-                    messages, add_generation_prompt=True, tokenize=True, return_dict=False
-                )
-                return ids
+                return self._chat_ids(self._chat_messages(dialogue, strict))
             except TemplateError as error:
                 refusal = error
         logger.warning_once(
@@ -208,6 +206,24 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
             "text with `speaker_marks`."
         )
         return None
+
+    def _chat_ids(self, messages: list[Message]) -> list[int]:
+        """Messages in the chat template. A special token that is written in one is text there, so that no turn can be forged."""
+        options: dict[str, Any] = {"add_generation_prompt": True, "return_dict": False}
+        special = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        if not any(token in message["content"] for message in messages for token in special):
+            return cast(list[int], self.tokenizer.apply_chat_template(messages, tokenize=True, **options))
+        # Characters that stand for nothing hold the messages' places.
+        contents = {f"\ue000{number}\ue000": message["content"] for number, message in enumerate(messages)}
+        marked = [{**message, "content": mark} for message, mark in zip(messages, contents)]
+        text = cast(str, self.tokenizer.apply_chat_template(marked, tokenize=False, **options))
+        ids: list[int] = []
+        for piece in re.split("(\ue000\\d+\ue000)", text):
+            is_content = piece in contents
+            ids += self.tokenizer(contents.get(piece, piece), add_special_tokens=False, split_special_tokens=is_content)[
+                "input_ids"
+            ]
+        return ids
 
     def _plain_prompts(self, dialogues: list[dict]) -> list[list[int]]:
         texts = [f"{self.as_text(dialogue)}\n{self.speaker_marks[True]}" for dialogue in dialogues]

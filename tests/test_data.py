@@ -323,6 +323,12 @@ def test_quotation_marks_are_text_in_a_tsv_and_enclose_cells_in_a_csv(tmp_path, 
     assert read(tmp_path / "pairs.csv", quoted, "pairs") == [("a, b", 'he said "no"'), ("two\nlines", "c")]
     assert "row at line 3 spans 2 lines" in caplog.text and "quoting='none'" in caplog.text
     assert read(tmp_path / "quoted.tsv", quoted.replace(",", "\t"), "pairs", quoting="minimal")[0] == ("a\t b", 'he said "no"')
+    # A .tsv that looks as if it were quoted is told of, once.
+    caplog.clear()
+    assert read(tmp_path / "quoted.tsv", 'source\ttargets\n"a ""b"" c"\td\n', "pairs") == [('"a ""b"" c"', "d")]
+    assert "read as text" in caplog.text and "quoting='minimal'" in caplog.text
+    caplog.clear()
+    assert read(tmp_path / "quoted.tsv", 'source\ttargets\n"a ""b"" c"\td\n', "pairs", quoting="none") and not caplog.text
     assert read(tmp_path / "plain.csv", 'source,targets\n"a,b"\n', "pairs", quoting="none") == [('"a', 'b"')]
 
 

@@ -50,6 +50,7 @@ def load_dialogs(
     meta_columns: Sequence[str] = (),
     max_rows: int | None = None,
     encoding: str | None = None,
+    quoting: str | None = None,
 ) -> Dataset:
     """
     Contexts with their replies.
@@ -63,7 +64,7 @@ def load_dialogs(
         max_turns (`int`, defaults to 10): the last turns of a context that are kept.
         meta_columns (`list[str]`): columns that are told of the dialogue besides its turns.
         max_rows (`int`, *optional*): use only as many contexts, from the first on.
-        encoding (`str`, *optional*): of a file, as in [`load_texts`].
+        encoding, quoting (`str`, *optional*): of a file, as in [`load_texts`].
 
     Returns:
         `Dataset` with the columns `source` (a dialogue with `messages`, `role`, the reply's `act`, and `meta`) and `targets`
@@ -74,7 +75,7 @@ def load_dialogs(
         ValueError: the file has no rows or is malformed, a column is missing, a dialogue has no turns or a turn no text, some
             contexts have references and others have not, or nothing is a reply.
     """
-    examples = dialogs_of(read_rows(path_or_name, split, encoding=encoding), path_or_name, max_turns, meta_columns)
+    examples = dialogs_of(read_rows(path_or_name, split, None, encoding, quoting), path_or_name, max_turns, meta_columns)
     rows = list(itertools.islice(examples, max_rows))
     if not rows:
         raise ValueError(f"{path_or_name} holds no turn that replies to another one.")

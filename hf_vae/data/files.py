@@ -68,6 +68,8 @@ def file_rows(path: str, encoding: str | None = None, quoting: str | None = None
     kind = KINDS[Path(path).suffix.lower()]
     if quoting is not None:
         check_choice("quoting", quoting, QUOTINGS)
+        if kind not in _DELIMITERS:
+            raise ValueError(f"`quoting` is {quoting!r}, and {path} is not a .csv or .tsv file: leave it out.")
     with open(path, "rb") as file:
         lines = _lines(file, path, encoding)
         if kind == "text":
@@ -76,6 +78,8 @@ def file_rows(path: str, encoding: str | None = None, quoting: str | None = None
             rows = _json_rows(lines, path)
         else:
             rows = _table_rows(lines, path, _DELIMITERS[kind], quoting or _QUOTING_OF_KIND[kind])
+            if kind == "tsv" and quoting is None:
+                rows = _told_of_quotes(rows, path)
         first = next(rows, None)
         if first is None:
             raise ValueError(f"{path} has no rows that can be read as {kind}.")
@@ -154,6 +158,26 @@ def _shortened(text: str) -> str:
 def _split(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, str, list[str]]]:
     """Each line's number, the line, and its cells, where quotation marks are text. Empty lines are no rows."""
     return ((number, line, line.split(delimiter)) for number, line in enumerate(lines, start=1) if line)
+
+
+def _is_quoted(cell: str) -> bool:
+    """Whether a cell can hardly be anything but one in quotation marks, with those in it doubled."""
+    inner = cell[1:-1]
+    return len(cell) > 3 and cell[0] == cell[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")
+
+
+def _told_of_quotes(rows: Iterator[dict[str, str | None]], path: str) -> Iterator[dict[str, str | None]]:
+    """The rows; a warning tells of the first one whose quotation marks are probably no text."""
+    told = False
+    for row in rows:
+        if not told and any(cell and _is_quoted(cell) for cell in row.values()):
+            told = True
+            logger.warning(
+                "%s: the quotation marks of %s are read as text, as in other .tsv files. If cells stand in quotation marks, "
+                "read it with `quoting='minimal'`; `quoting='none'` is silent.",
+                path, _shortened(next(cell for cell in row.values() if cell and _is_quoted(cell))),
+            )  # fmt: skip
+        yield row
 
 
 def _unquote(lines: Iterator[str], delimiter: str, path: str) -> Iterator[tuple[int, str, list[str]]]:
