@@ -7,7 +7,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from datasets import Dataset, load_dataset
 
@@ -16,7 +16,7 @@ from .files import file_rows, is_file_name
 logger = logging.getLogger(__name__)
 
 # A dataset of the Hub, or the rows of a file.
-Rows = Dataset | list[dict[str, Any]]
+Rows: TypeAlias = Dataset | list[dict[str, Any]]
 
 
 def read_rows(
