@@ -4,7 +4,8 @@ Talk to a dialogue model in the terminal: several replies to every turn, the fir
     python examples/chat.py outputs/dialog --num_replies 5
 
 The model is a directory or a name on the Hub. An empty line asks for other replies to the same turn; `/2` says the second one in
-place of the first, `/act NAME` asks for an act from then on (`/act` for any), `/reset` begins anew, `/quit` ends.
+place of the first, `/act NAME` asks for an act from then on (`/act` for any), `/reset` begins anew, `/quit`, Ctrl-D or Ctrl-C ends.
+Of a conversation that is longer than the model holds, the latest turns are read.
 """
 
 import sys
@@ -43,29 +44,48 @@ def main(argv: list[str]) -> None:
     model, processor = AutoModel.from_pretrained(arguments.model), AutoProcessor.from_pretrained(arguments.model)
     if not isinstance(model, DialogCVAEModel):
         raise ValueError(f"{arguments.model} is a {type(model).__name__}; this talks to a DialogCVAEModel.")
+    longest = model.longest_context(arguments.max_new_tokens)
+    if None not in (longest, arguments.max_length) and arguments.max_length > longest:
+        raise ValueError(f"`--max_length` is {arguments.max_length}; beside a reply the model holds {longest} tokens.")
     generator = torch.Generator()
     generator.manual_seed(arguments.seed) if arguments.seed is not None else generator.seed()
-    session, act, replies = DialogSession(model, processor, generator=generator), None, []
+    session = DialogSession(model, processor, generator=generator)
+    try:
+        talk(session, arguments)
+    except KeyboardInterrupt:
+        print()
+
+
+def talk(session: DialogSession, arguments: ChatArguments) -> None:
+    """Answers every line of the standard input until it ends."""
+    processor = session.processor
+    act, replies = None, []
     for line in sys.stdin:
         line = line.strip()
         if line == "/quit":
             break
         if line == "/reset":
             session.messages.clear()
+            replies = []
             print("(a new conversation)")
             continue
-        if line.startswith("/act"):
-            act = line.removeprefix("/act").strip() or None
+        command, _, rest = line.partition(" ")
+        if command == "/act":
+            act = rest.strip() or None
             if act is not None and act not in (processor.acts or ()):
                 print(f"(the acts are {', '.join(processor.acts or ()) or 'none: this model has no acts'})")
                 act = None
             continue
         if line.startswith("/"):
             chosen = line.removeprefix("/")
-            if not chosen.isdigit() or not 1 <= int(chosen) <= len(replies):
-                print("(no such command or reply)")
+            if not chosen.isdecimal():
+                print(f"({command} is no command; there are /1, /2, …, /act, /reset and /quit)")
                 continue
-            session.messages[-1]["content"] = replies[int(chosen) - 1].text
+            text = replies[int(chosen) - 1].text if 1 <= int(chosen) <= len(replies) else ""
+            if not text:
+                print(f"(there is no reply {chosen} to say)")
+                continue
+            session.messages[-1]["content"] = text
             print(f"(said: {session.messages[-1]['content']})")
             continue
         if line:

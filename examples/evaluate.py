@@ -41,7 +41,7 @@ from hf_vae.evaluation import (
 from hf_vae.evaluation.rate_distortion import load_figures
 from hf_vae.hub import write_metrics
 from hf_vae.processing_vae import ConditionalVAEProcessor, load_tokenizer
-from hf_vae.training.arguments import check_least, use_all_cores
+from hf_vae.training.arguments import FileArguments, check_least, use_all_cores
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ class ModelArguments:
     )
 
 
-@dataclass
-class DataArguments:
+@dataclass(kw_only=True)
+class DataArguments(FileArguments):
     file: str = field(
         metadata={"help": "Text file of one sentence a line, JSON lines, CSV or TSV with columns, or a dataset's name."}
     )
@@ -138,7 +138,9 @@ def load_data(data_args: DataArguments, processor: VAEProcessor) -> tuple[list, 
     """What the processor takes as texts and targets: the same sentences for the VAE, pairs or dialogues for conditional models."""
     if isinstance(processor, DialogCVAEProcessor):
         meta = [*processor.meta_categories, *processor.meta_values]
-        pairs = load_dialogs(data_args.file, data_args.split, processor.max_turns, meta, data_args.max_samples)
+        pairs = load_dialogs(
+            data_args.file, data_args.split, processor.max_turns, meta, data_args.max_samples, **data_args.file_options
+        )
         texts, targets = list(pairs["source"]), [targets[0] for targets in pairs["targets"]]
         if processor.acts is None:
             # The file may know of acts that the model was not told.
@@ -150,10 +152,12 @@ def load_data(data_args: DataArguments, processor: VAEProcessor) -> tuple[list, 
             source_column=data_args.source_column,
             target_column=data_args.target_column,
             max_rows=data_args.max_samples,
+            **data_args.file_options,
         )
         texts, targets = list(pairs["source"]), [targets[0] for targets in pairs["targets"]]
     else:
-        texts = targets = load_texts(data_args.file, data_args.split, data_args.text_column, data_args.max_samples)
+        columns = (data_args.text_column, data_args.max_samples)
+        texts = targets = load_texts(data_args.file, data_args.split, *columns, **data_args.file_options)
     if len(texts) < 2:
         raise ValueError(f"{data_args.file} has {len(texts)} sentence(s); what z tells apart needs at least two.")
     return texts, targets

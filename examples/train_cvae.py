@@ -135,7 +135,7 @@ def stream_train(data_args: DataArguments) -> IterableDataset:
         parts = (split_text(text, given) for text in texts_of(rows, file, data_args.text_column, first))
         return ({"source": source, "target": target} for source, target in parts if source and target)
 
-    return stream_pairs(file, read)
+    return stream_pairs(file, read, **data_args.file_options)
 
 
 def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Dataset, Dataset, Dataset]:
@@ -149,8 +149,10 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
 
     def load(file: str, split: str, max_rows: int | None = None) -> Dataset:
         if data_args.given is None:
-            return load_pairs(file, split, data_args.source_column, data_args.target_column, max_rows)
-        pairs = split_texts(load_texts(file, split, data_args.text_column, max_rows), data_args.given)
+            columns = (data_args.source_column, data_args.target_column)
+            return load_pairs(file, split, *columns, max_rows, **data_args.file_options)
+        texts = load_texts(file, split, data_args.text_column, max_rows, **data_args.file_options)
+        pairs = split_texts(texts, data_args.given)
         # A row may hold several texts.
         return pairs.select(range(min(max_rows or len(pairs), len(pairs))))
 

@@ -136,7 +136,7 @@ def stream_train(data_args: DataArguments, knowledge_guided: bool) -> IterableDa
         examples = list(dialogs_of(rows, data_args.train_file, data_args.max_turns, data_args.meta_columns, first))
         return expand_targets(examples if knowledge_guided else [{**each, **without_act(each)} for each in examples])
 
-    return stream_pairs(data_args.train_file, read)
+    return stream_pairs(data_args.train_file, read, **data_args.file_options)
 
 
 def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Dataset, Dataset, Dataset]:
@@ -147,7 +147,7 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
         counts["train"] = (data_args.num_dialogues, max_test + num_validation)
         splits = {name: dialogues.load_examples(count, seed, skip) for name, (count, skip) in counts.items()}
     else:
-        options = {"max_turns": data_args.max_turns, "meta_columns": data_args.meta_columns}
+        options = {"max_turns": data_args.max_turns, "meta_columns": data_args.meta_columns, **data_args.file_options}
         names = held_out_files(data_args.validation_file, data_args.test_file)
         splits = {
             "validation": load_dialogs(*names["validation"], **options),
@@ -215,6 +215,7 @@ def build(model_args: DialogArguments, data_args: DataArguments, max_new_tokens:
         context_encoding=model_args.context_encoding,
         max_turns=data_args.max_turns,
         max_turn_length=data_args.max_turn_length,
+        max_context_length=data_args.max_source_length,
         **values,
     )
     return freeze_or_adapt(model, model_args), processor

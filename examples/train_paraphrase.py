@@ -89,7 +89,7 @@ def stream_train(data_args: DataArguments) -> IterableDataset:
         columns = (data_args.source_column, data_args.target_column)
         return PAIRINGS[data_args.pairing](pairs_of(rows, data_args.train_file, *columns, first))
 
-    return stream_pairs(data_args.train_file, read)
+    return stream_pairs(data_args.train_file, read, **data_args.file_options)
 
 
 def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Dataset, Dataset, Dataset]:
@@ -101,14 +101,15 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
         train = grammar.load_paraphrases(data_args.grammar_pairs, seed, skip=max_test + num_validation)
         return expand_targets(train), validation, test
     columns = {"source_column": data_args.source_column, "target_column": data_args.target_column}
+    options = {**columns, **data_args.file_options}
     names = held_out_files(data_args.validation_file, data_args.test_file)
-    validation = load_pairs(*names["validation"], **columns)
-    test = load_pairs(*names["test"], max_rows=max_test, **columns)
+    validation = load_pairs(*names["validation"], **options)
+    test = load_pairs(*names["test"], max_rows=max_test, **options)
     if len(test) < 2:
         raise ValueError(f"{names['test'][0]} has {len(test)} source; figures need at least two.")
     if data_args.streaming:
         return first_pairs(stream_train(data_args), data_args.first_rows), validation, test
-    train = load_pairs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **columns)
+    train = load_pairs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **options)
     return PAIRINGS[data_args.pairing](train), validation, test
 
 

@@ -100,7 +100,7 @@ def stream_train(data_args: DataArguments) -> IterableDataset:
     def read(rows, first: int):
         return ({"source": text, "target": text} for text in texts_of(rows, data_args.train_file, data_args.text_column, first))
 
-    return stream_pairs(data_args.train_file, read)
+    return stream_pairs(data_args.train_file, read, **data_args.file_options)
 
 
 def load_data(data_args: DataArguments, max_test: int | None, seed: int) -> dict[str, list[str]]:
@@ -116,7 +116,8 @@ def load_data(data_args: DataArguments, max_test: int | None, seed: int) -> dict
     if not data_args.streaming:
         names["train"] = (data_args.train_file, "train")
     most = {"test": max_test, "train": data_args.max_train_samples}
-    texts = {split: load_texts(*name, text_column=data_args.text_column, max_rows=most.get(split)) for split, name in names.items()}
+    options = {"text_column": data_args.text_column, **data_args.file_options}
+    texts = {split: load_texts(*name, max_rows=most.get(split), **options) for split, name in names.items()}
     if data_args.streaming:
         names["train"] = (data_args.train_file, "train")
         texts["train"] = first_pairs(stream_train(data_args), data_args.first_rows)["source"]

@@ -77,12 +77,18 @@ class DialogSession:
             act (`str`, *optional*): the act that all are to perform.
             latent_temperature (`float`, *optional*): factor on the spread of z, by default the model's own; 0 gives the likeliest
                 z.
-            max_length (`int`, *optional*): tokens of the conversation that are read; by default as many as the model holds.
+            max_length (`int`, *optional*): tokens of the conversation that are read, from the latest turns; by default as many as
+                the model holds beside the reply, and not more than the processor's `max_context_length`. All turns are kept.
             generation_options: passed to `generate`.
 
         Raises:
-            ValueError: nothing has been said yet, or an act that the model does not know.
+            ValueError: nothing has been said yet, an act that the model does not know, or a reply that may be as long as all that
+                the model holds.
         """
+        if max_length is None:
+            lengths = {name: generation_options.get(name) for name in ("max_new_tokens", "generation_config")}
+            longest = self.model.longest_context(**lengths)
+            max_length = min((length for length in (longest, self.processor.max_context_length) if length), default=None)
         dialogue = {"messages": self.messages, "role": self.role, "act": act, "meta": self.meta}
         inputs = self.processor(dialogue, max_length=max_length).to(self.model.device)
         act_labels = inputs.pop("act_labels", None)

@@ -9,7 +9,16 @@ from transformers import GenerationConfig, PreTrainedModel
 from .checks import check_rows, rows_of
 from .configuration_dialog_cvae import DialogCVAEConfig
 from .dialog_context import ActHead, DialogContext, MetaFeatures, TurnsEncoder
-from .encoders import check_attention_mask, check_mask, check_padding_side, check_tokens, pool, read_text
+from .encoders import (
+    check_attention_mask,
+    check_mask,
+    check_padding_side,
+    check_tokens,
+    longest_text,
+    pool,
+    read_text,
+    reserved_positions,
+)
 from .generation_options import LatentGenerationOptions
 from .modeling_conditional_vae import ConditionalVAEModel, SourceStates
 from .modeling_vae import LatentOutput, VAEOutput
@@ -87,6 +96,35 @@ class DialogCVAEModel(ConditionalVAEModel):
     def latent_modules(self) -> list[nn.Module]:
         turns = [self.turns] if self.config.context_encoding == "hierarchical" and not self.encodes_source_for_y else []
         return [*super().latent_modules, *turns]
+
+    def longest_context(self, max_new_tokens: int | None = None, generation_config: GenerationConfig | None = None) -> int | None:
+        """
+        Most tokens of a context that encoder and decoder can read, so that the reply has room behind it.
+
+        Args:
+            max_new_tokens (`int`, *optional*): longest reply; by default as `generation_config` has it.
+            generation_config (`GenerationConfig`, *optional*): by default the model's.
+
+        Returns:
+            The number, or `None` if there is no limit.
+
+        Raises:
+            ValueError: the reply alone takes all of the decoder's positions.
+        """
+        if max_new_tokens is None:
+            config = generation_config or cast(GenerationConfig, self.generation_config)
+            # 20 is transformers' own default; the start token counts there.
+            max_new_tokens = config.max_new_tokens or (config.max_length or 20) - 1
+        limits = [longest_text(self.encoder.config, reserved_positions(self.encoder))]
+        positions = self.decoder.longest_text
+        if positions is not None and self.config.source_conditioning == "prompt":
+            if positions <= max_new_tokens:
+                raise ValueError(
+                    f"`max_new_tokens` is {max_new_tokens}, and the decoder holds {positions} tokens: no room is left for the "
+                    "dialogue. Lower it."
+                )
+            limits.append(positions - max_new_tokens)
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def read_source(
         self,

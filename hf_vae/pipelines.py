@@ -1,11 +1,14 @@
 """Pipelines: texts or dialogues in, several texts for each out, with the z of each on request."""
 
+from types import GeneratorType
 from typing import Any
 
+from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.utils.chat_template_utils import Chat
 
 from .generation_options import end_tokens
+from .processing_vae import as_items
 
 
 class LatentTextGenerationPipeline(Pipeline):
@@ -18,7 +21,7 @@ class LatentTextGenerationPipeline(Pipeline):
     generator(None, num_return_sequences=3)  # z from the prior
     ```
 
-    A call takes an input or a list of them, and:
+    A call takes an input, or several in a list, a tuple, a column of a dataset, a generator or a PyTorch dataset, and:
 
     - `return_latents` (`bool`, defaults to `False`): give the z of each text beside it.
     - `max_source_length` (`int`, *optional*): inputs are cut to so many tokens.
@@ -61,6 +64,15 @@ class LatentTextGenerationPipeline(Pipeline):
                 f"The processor's texts end with token {end}, and the model waits for {ends or 'none'}: pass the processor that it "
                 f"was trained with, or set `model.generation_config.eos_token_id` to {end}."
             )
+
+    def __call__(self, inputs: Any, *args, **kwargs):
+        # What is read as it is asked for is checked then.
+        if inputs is not None and not isinstance(inputs, (Chat, GeneratorType, Dataset)):
+            if not isinstance(inputs, (str, dict)):
+                inputs = as_items("text", inputs, "an input or a list of inputs")
+            # All of them before the first is answered, and each by its position.
+            self.processor.batch(inputs)
+        return super().__call__(inputs, *args, **kwargs)
 
     def _sanitize_parameters(self, return_latents: bool | None = None, max_source_length: int | None = None, **generate_kwargs):
         given = {"return_latents": return_latents}, {"max_length": max_source_length}
@@ -120,10 +132,24 @@ class DialogPipeline(LatentTextGenerationPipeline):
     reply = pipeline("dialog", model="outputs/dialog")
     reply([{"role": "user", "content": "the farmer bought a lamp ."}], num_return_sequences=5)
     ```
+
+    Without `max_source_length` as much of a dialogue is read, from the latest turns, as the model holds beside the reply.
     """
 
     default_task = "dialog"
     model_types = ("dialog-cvae",)
+
+    def _sanitize_parameters(self, **kwargs):
+        preprocess, generate, postprocess = super()._sanitize_parameters(**kwargs)
+        reply = {name: generate[name] for name in ("max_new_tokens", "generation_config") if generate.get(name) is not None}
+        return {**preprocess, **reply}, generate, postprocess
+
+    def preprocess(self, inputs: Any, max_length: int | None = None, **reply) -> dict[str, Any]:
+        """One dialogue's features, of which the latest turns are read that the model holds beside the reply."""
+        if max_length is None:
+            limits = (self.model.longest_context(**reply), self.processor.max_context_length)
+            max_length = min((limit for limit in limits if limit), default=None)
+        return super().preprocess(inputs, max_length=max_length)
 
 
 __all__ = ["DialogPipeline", "LatentTextGenerationPipeline", "ParaphrasePipeline"]

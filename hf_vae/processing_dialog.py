@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
-import torch
+from jinja2.exceptions import TemplateError
 from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from .configuration_dialog_cvae import CONTEXT_ENCODINGS
 from .configuration_vae import check_choice
-from .processing_vae import ConditionalVAEProcessor, check_rows
+from .processing_vae import ConditionalVAEProcessor, as_items, check_rows
+
+logger = logging.get_logger(__name__)
 
 Message = dict[str, str]
+# Whoever has this role sets the scene, and is never asked to reply.
+SYSTEM = "system"
 
 
 def replying_role(messages: Sequence[Message]) -> str | None:
-    """Who is expected to reply: the one who spoke last before somebody else did, or `None`, somebody who has not spoken yet."""
-    last = messages[-1]["role"]
-    return next((message["role"] for message in reversed(messages) if message["role"] != last), None)
+    """
+    Who is expected to reply: the one who spoke last before somebody else did, or `None`, somebody who has not spoken yet. The
+    system never replies.
+    """
+    speakers = [message["role"] for message in messages if message["role"] != SYSTEM]
+    return next((speaker for speaker in reversed(speakers) if speaker != speakers[-1]), None)
 
 
 class DialogCVAEProcessor(ConditionalVAEProcessor):
@@ -28,18 +38,24 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
 
     - `messages`: the turns so far;
     - `role` (*optional*): who replies; where it is not given, the one who spoke last before the last speaker did. Only who replies
-      and who does not is told apart, so any name will do;
+      and who does not is told apart, so any name will do, but `"system"`, who never replies;
     - `act` (*optional*): the act of the reply, one of `acts`; in training that of the target, in generation the one that is wanted;
     - `meta` (*optional*): a dictionary with a value for each of `meta_categories` and `meta_values`.
 
     As one text every turn stands on a line that opens with one of `speaker_marks`, and the prompt ends with the mark of the one who
     replies; a decoder's tokenizer with a chat template writes the prompt with that, turns of one side in succession as one message.
+    Some templates want the user to begin, or know no system. For them a system message becomes part of the user's turn that
+    follows, and a dialogue that the replying side begins gets an empty turn of the user in front. If the template refuses that too,
+    the prompt is plain text as for other decoders, and a warning says so. In a chat template a special token that is written in a
+    message is text; elsewhere it is that token, as in [`VAEProcessor`].
+
     Of a dialogue with more than `max_turns` turns the last ones are read. As one text, turns are left out from the oldest on until
     the rest has no more than `max_length` tokens; of a last turn that has more by itself, the end is read.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): the decoder's.
-        encoder_tokenizer (`PreTrainedTokenizerBase`): the encoder's; it truncates on the left from now on.
+        encoder_tokenizer (`PreTrainedTokenizerBase`): the encoder's. Of one that truncates on the right a copy is used, which
+            truncates on the left.
         source_conditioning (`str`, defaults to `"prompt"`): the model's.
         context_encoding (`str`, defaults to `"flat"`): the model's.
         acts (`list[str]`, *optional*): names of the acts, by their numbers.
@@ -48,7 +64,9 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         speaker_marks (`list[str]`, defaults to `["user:", "assistant:"]`): what opens a turn of somebody else, and of the one who
             replies.
         max_turns (`int`, defaults to 10): turns that are read.
-        max_turn_length (`int`, *optional*): tokens of each turn that are read with `context_encoding="hierarchical"`.
+        max_turn_length (`int`, *optional*): tokens of each turn that are read with `context_encoding="hierarchical"`; by default
+            as many as a call's `max_length`.
+        max_context_length (`int`, *optional*): the `max_length` of a call that gives none.
 
     Raises:
         ValueError: a choice that does not exist, or a number out of range.
@@ -68,49 +86,63 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         speaker_marks: Sequence[str] = marks_of_speakers,
         max_turns: int = 10,
         max_turn_length: int | None = None,
+        max_context_length: int | None = None,
         **kwargs,
     ):
         check_choice("context_encoding", context_encoding, CONTEXT_ENCODINGS)
-        for name, least in (("max_turns", max_turns), ("max_turn_length", max_turn_length)):
-            if least is not None and least < 1:
-                raise ValueError(f"`{name}` is {least}; at least 1 is read.")
+        numbers = {"max_turns": max_turns, "max_turn_length": max_turn_length, "max_context_length": max_context_length}
+        for name, number in numbers.items():
+            if number is not None and number < 1:
+                raise ValueError(f"`{name}` is {number}; it must be at least 1.")
         if len(speaker_marks) != 2:
             raise ValueError(f"`speaker_marks` is {list(speaker_marks)}; there are two, of others and of the one who replies.")
+        if encoder_tokenizer.truncation_side != "left":
+            encoder_tokenizer = copy.deepcopy(encoder_tokenizer)
+            encoder_tokenizer.truncation_side = "left"
         super().__init__(tokenizer, encoder_tokenizer, source_conditioning, **kwargs)
-        encoder_tokenizer.truncation_side = "left"
         self.context_encoding = context_encoding
         self.acts = None if acts is None else list(acts)
         self.meta_categories = dict(meta_categories or {})
         self.meta_values = list(meta_values or ())
         self.speaker_marks = list(speaker_marks)
-        self.max_turns, self.max_turn_length = max_turns, max_turn_length
+        self.max_turns, self.max_turn_length, self.max_context_length = max_turns, max_turn_length, max_context_length
+
+    def __call__(
+        self, text: Any, text_target: Any = None, max_length: int | None = None, *more: Any, **options: Any
+    ) -> BatchEncoding:
+        """As [`ConditionalVAEProcessor.__call__`]; `max_length` defaults to the processor's `max_context_length`."""
+        return super().__call__(text, text_target, max_length or self.max_context_length, *more, **options)
 
     # A dialogue -----------------------------------------------------------------------------------------------------------
 
     def batch(self, text: Any) -> tuple[list[dict], bool]:
+        if isinstance(text, Mapping) and "messages" in text:
+            return [self._checked(0, text)], True
+        expected = "a dialogue, which is a list of messages or a dictionary with `messages`, or a list of dialogues"
+        items = as_items("text", text, expected)
         # A message has no messages.
-        single = isinstance(text, dict) or (bool(text) and isinstance(text[0], dict) and "messages" not in text[0])
-        dialogues = [text] if single else list(text)
-        if not dialogues:
-            raise ValueError("`text` is an empty list.")
-        return [self._checked(number, dialogue) for number, dialogue in enumerate(dialogues)], single
+        single = isinstance(items[0], Mapping) and "messages" not in items[0]
+        return [self._checked(number, dialogue) for number, dialogue in enumerate([items] if single else items)], single
 
     def _checked(self, number: int, dialogue: Any) -> dict:
         """The last turns of a dialogue as `{"messages", "own", "act", "meta"}`; `own` says which are of the one who replies."""
-        given = dialogue if isinstance(dialogue, dict) else {"messages": dialogue}
+        given = dialogue if isinstance(dialogue, Mapping) else {"messages": dialogue}
         unknown = sorted(set(given) - {"messages", "role", "act", "meta"})
         if unknown:
             raise ValueError(f"Dialogue {number} has {', '.join(unknown)}; it may have messages, role, act and meta.")
-        messages = list(given.get("messages") or ())
-        if not messages:
+        messages = given.get("messages")
+        if messages is None or (isinstance(messages, Sequence) and not messages):
             raise ValueError(f"Dialogue {number} has no turns: there is nothing to reply to.")
+        messages = as_items(f"dialogue {number}", messages, "a list of messages, each with a `role` and a `content`")
         for turn, message in enumerate(messages):
-            content = message.get("content")
-            if not isinstance(content, str) or not content.strip() or "role" not in message:
+            content = message.get("content") if isinstance(message, Mapping) else None
+            if not isinstance(content, str) or not content.strip() or message.get("role") is None:
                 raise ValueError(
                     f"Turn {turn} of dialogue {number} is {message!r}; it needs a `role` and a `content` with some text."
                 )
         role = given.get("role")
+        if role == SYSTEM:
+            raise ValueError(f"The `role` of dialogue {number} is {SYSTEM!r}, who never replies; name another, or leave it out.")
         role = replying_role(messages) if role is None else role
         messages = messages[-self.max_turns :]
         own = [message["role"] == role for message in messages]
@@ -148,22 +180,59 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
             for message, own in zip(dialogue["messages"], dialogue["own"], strict=True)
         )
 
-    def _chat_prompt(self, dialogue: dict) -> list[int]:
-        sides: list[Message] = []
+    def _chat_messages(self, dialogue: dict, strict: bool) -> list[Message]:
+        """
+        The turns as a chat template's messages, those of one side in succession as one. `strict` is for templates that know user
+        and assistant alone, by turns, the user first.
+        """
+        sides: list[Message] = [{"role": "user", "content": ""}] if strict and dialogue["own"][0] else []
         for message, own in zip(dialogue["messages"], dialogue["own"], strict=True):
-            role = "assistant" if own else "system" if message["role"] == "system" else "user"
+            role = "assistant" if own else SYSTEM if message["role"] == SYSTEM and not strict else "user"
             if sides and sides[-1]["role"] == role:
                 sides[-1]["content"] += f"\n{message['content']}"
             else:
                 sides.append({"role": role, "content": message["content"]})
-        ids: Any = self.tokenizer.apply_chat_template(sides, add_generation_prompt=True, tokenize=True, return_dict=False)
+        return sides
+
+    def _chat_prompt(self, dialogue: dict) -> list[int] | None:
+        """The prompt as the tokenizer's chat template writes it, or `None` if that refuses the dialogue."""
+        for strict in (False, True):
+            try:
+                return self._chat_ids(self._chat_messages(dialogue, strict))
+            except TemplateError as error:
+                refusal = error
+        logger.warning_once(
+            f"The chat template of the decoder's tokenizer refuses a dialogue ({refusal}). The prompts of such dialogues are plain "
+            "text with `speaker_marks`."
+        )
+        return None
+
+    def _chat_ids(self, messages: list[Message]) -> list[int]:
+        """Messages in the chat template. A special token that is written in one is text there, so that no turn can be forged."""
+        options: dict[str, Any] = {"add_generation_prompt": True, "return_dict": False}
+        special = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        if not any(token in message["content"] for message in messages for token in special):
+            return cast(list[int], self.tokenizer.apply_chat_template(messages, tokenize=True, **options))
+        # Characters that stand for nothing hold the messages' places.
+        contents = {f"\ue000{number}\ue000": message["content"] for number, message in enumerate(messages)}
+        marked = [{**message, "content": mark} for message, mark in zip(messages, contents)]
+        text = cast(str, self.tokenizer.apply_chat_template(marked, tokenize=False, **options))
+        ids: list[int] = []
+        for piece in re.split("(\ue000\\d+\ue000)", text):
+            is_content = piece in contents
+            ids += self.tokenizer(contents.get(piece, piece), add_special_tokens=False, split_special_tokens=is_content)[
+                "input_ids"
+            ]
         return ids
+
+    def _plain_prompts(self, dialogues: list[dict]) -> list[list[int]]:
+        texts = [f"{self.as_text(dialogue)}\n{self.speaker_marks[True]}" for dialogue in dialogues]
+        return [self._open(row) for row in self.tokenizer(texts)["input_ids"]]
 
     def _prompts(self, dialogues: list[dict]) -> list[list[int]]:
         if getattr(self.tokenizer, "chat_template", None):
-            return [self._chat_prompt(dialogue) for dialogue in dialogues]
-        texts = [f"{self.as_text(dialogue)}\n{self.speaker_marks[True]}" for dialogue in dialogues]
-        return [self._open(row) for row in self.tokenizer(texts)["input_ids"]]
+            return [self._chat_prompt(dialogue) or self._plain_prompts([dialogue])[0] for dialogue in dialogues]
+        return self._plain_prompts(dialogues)
 
     @staticmethod
     def _within(dialogues: list[dict], longest: int | None, tokenize) -> tuple[list[dict], list[list[int]]]:
@@ -194,7 +263,8 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
             source = self.encoder_tokenizer(lines, **cuts["text"])
             features.update({name: source[name] for name in ("input_ids", "attention_mask")})
         else:
-            cut = {"truncation": self.max_turn_length is not None, "max_length": self.max_turn_length}
+            most = self.max_turn_length or longest
+            cut = {"truncation": most is not None, "max_length": most}
             turns = self._first_tokens([message["content"] for text in texts for message in text["messages"]], cut)
             features["input_ids"] = [[next(turns) for _ in text["messages"]] for text in texts]
             features["same_speaker"] = [[int(own) for own in text["own"]] for text in texts]
@@ -230,34 +300,48 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         padding: bool | str = True,
         pad_to_multiple_of: int | None = None,
         return_tensors: str | None = "pt",
+        max_length: int | None = None,
+        max_target_length: int | None = None,
     ) -> BatchEncoding:
-        """As [`ConditionalVAEProcessor.pad`]; with `context_encoding="hierarchical"` turns are padded behind the last one."""
-        own: set[str] = {name for name in ("same_speaker", "meta_categories", "meta_values", "act_labels") if name in features[0]}
-        if self.context_encoding == "hierarchical":
-            own.add("input_ids")
-        rest = [{name: row[name] for name in row if name not in own} for row in features]
-        options: dict[str, Any] = {"padding": padding, "pad_to_multiple_of": pad_to_multiple_of, "return_tensors": return_tensors}
-        batch = super().pad(rest, **options) if rest[0] else BatchEncoding()
-        if "act_labels" in own:
-            batch["act_labels"] = torch.tensor([row["act_labels"] for row in features])
-        if "meta_categories" in own:
-            batch["meta_categories"] = torch.tensor([row["meta_categories"] for row in features])
-        if "meta_values" in own:
-            batch["meta_values"] = torch.tensor([row["meta_values"] for row in features], dtype=torch.float32)
-        if "input_ids" in own:
-            check_rows("input_ids", [row["input_ids"] for row in features], len)
-            turns = max(len(row["input_ids"]) for row in features)
-            words = max(len(turn) for row in features for turn in row["input_ids"])
-            shape = (len(features), turns, words)
-            batch["input_ids"] = torch.full(shape, self.encoder_tokenizer.pad_token_id)
-            batch["attention_mask"] = torch.zeros(shape, dtype=torch.long)
-            batch["same_speaker"] = torch.zeros(shape[:2], dtype=torch.long)
-            for number, row in enumerate(features):
-                batch["same_speaker"][number, : len(row["same_speaker"])] = torch.tensor(row["same_speaker"])
-                for turn, ids in enumerate(row["input_ids"]):
-                    batch["input_ids"][number, turn, : len(ids)] = torch.tensor(ids)
-                    batch["attention_mask"][number, turn, : len(ids)] = 1
+        """
+        As [`ConditionalVAEProcessor.pad`]. With `context_encoding="hierarchical"` turns are padded behind the last one;
+        `padding="max_length"` is for `"flat"`.
+        """
+        turn_by_turn = self.context_encoding == "hierarchical" and "input_ids" in features[0]
+        if self.context_encoding == "hierarchical" and padding in ("max_length", False):
+            raise ValueError(
+                f"`padding` is {padding!r}; with `context_encoding='hierarchical'` turns are padded to the longest one. Leave "
+                "it out, or give `pad_to_multiple_of`."
+            )
+        own = [name for name in ("meta_categories", "meta_values", "act_labels") if name in features[0]]
+        apart = {*own, *(("input_ids", "same_speaker") if turn_by_turn else ())}
+        rest = [{name: row[name] for name in row if name not in apart} for row in features]
+        options: dict[str, Any] = {"padding": padding, "pad_to_multiple_of": pad_to_multiple_of}
+        options.update(max_length=max_length, max_target_length=max_target_length)
+        batch = super().pad(rest, return_tensors=None, **options) if rest[0] else BatchEncoding()
+        for name in own:
+            batch[name] = [row[name] for row in features]
+        if turn_by_turn:
+            batch.update(self._padded_turns(features, pad_to_multiple_of or 1))
+        batch.convert_to_tensors(return_tensors)
+        if "meta_values" in own and return_tensors == "np":
+            # PyTorch makes numbers float32 by itself.
+            batch["meta_values"] = batch["meta_values"].astype("float32")
         return batch
+
+    def _padded_turns(self, features: list[dict[str, Any]], multiple_of: int) -> dict[str, list]:
+        """Turns of token ids with their mask, `(dialogues, turns, tokens)`, and whose each is, `(dialogues, turns)`."""
+        check_rows("input_ids", [row["input_ids"] for row in features], len)
+        turns = max(len(row["input_ids"]) for row in features)
+        words = max(len(turn) for row in features for turn in row["input_ids"])
+        words = -(-words // multiple_of) * multiple_of
+        padding = self.encoder_tokenizer.pad_token_id
+        rows: list[list[list[int]]] = [row["input_ids"] + [[]] * (turns - len(row["input_ids"])) for row in features]
+        return {
+            "input_ids": [[turn + [padding] * (words - len(turn)) for turn in row] for row in rows],
+            "attention_mask": [[[1] * len(turn) + [0] * (words - len(turn)) for turn in row] for row in rows],
+            "same_speaker": [row["same_speaker"] + [0] * (turns - len(row["same_speaker"])) for row in features],
+        }
 
 
 __all__ = ["DialogCVAEProcessor"]

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.utils import logging
 
 from .configuration_conditional_vae import SOURCE_CONDITIONINGS
 from .configuration_vae import check_choice
 
+logger = logging.get_logger(__name__)
+
 Texts = str | list[str]
 # A fast tokenizer keeps in itself where it cuts. A thread that asks for another length while the first one reads would change its.
 ONE_THREAD_READS = threading.RLock()
+
+
+def as_items(name: str, given: Any, expected: str) -> list:
+    """
+    What is in a list, a tuple, a column of a dataset, an array of one dimension or anything else that has items.
+
+    Raises:
+        ValueError: it has none, or keys or columns in place of them.
+    """
+    # Iterating over these would give names and numbers: keys, columns, bytes, rows.
+    is_other = isinstance(given, (Mapping, str, bytes, bytearray)) or getattr(given, "ndim", 1) != 1
+    if is_other or not hasattr(given, "__iter__"):
+        raise ValueError(
+            f"`{name}` is {_shown(given)}, of type {type(given).__name__}; it should be {expected}. Of a row or a table give the "
+            "column that you mean, for instance `row['text']`."
+        )
+    items = list(given)
+    if not items:
+        raise ValueError(f"`{name}` is an empty list.")
+    return items
 
 
 def as_list(name: str, texts: Texts) -> list[str]:
@@ -20,15 +45,19 @@ def as_list(name: str, texts: Texts) -> list[str]:
     `texts` as a list of strings.
 
     Raises:
-        ValueError: there is nothing in it, or an item that is no text or is empty.
+        ValueError: it is neither a text nor has texts in it, there is nothing in it, or an item that is no text or is empty.
     """
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    if not texts:
-        raise ValueError(f"`{name}` is an empty list.")
+    texts = [texts] if isinstance(texts, str) else as_items(name, texts, "a text or a list of texts")
     bad = [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
     if bad:
-        raise ValueError(f"`{name}` holds no text at position(s) {bad[:10]} (found {texts[bad[0]]!r}).")
+        raise ValueError(f"`{name}` holds no text at position(s) {bad[:10]} (found {_shown(texts[bad[0]])}).")
     return texts
+
+
+def _shown(value: Any) -> str:
+    """As an error message shows it."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
@@ -49,10 +78,13 @@ class VAEProcessor(ProcessorMixin):
     r"""
     The two tokenizers of a [`VAEModel`].
 
+    A special token that is written out in a text, such as "[EOS]", is read as that token, as transformers' tokenizers do; give
+    them `split_special_tokens=True` where texts come from strangers.
+
     Args:
-        tokenizer (`PreTrainedTokenizerBase`): the decoder's; decodes what `generate` returns. One without a padding token pads
-            with its EOS.
-        encoder_tokenizer (`PreTrainedTokenizerBase`): the encoder's.
+        tokenizer (`PreTrainedTokenizerBase`): the decoder's; decodes what `generate` returns. Of one without a padding token a
+            copy is used, which pads with its EOS.
+        encoder_tokenizer (`PreTrainedTokenizerBase`): the encoder's. If it is the same object as `tokenizer`, a copy is used.
 
     Raises:
         ValueError: the decoder's tokenizer has no EOS, so generation would not know where to stop.
@@ -64,10 +96,10 @@ class VAEProcessor(ProcessorMixin):
     def __init__(self, tokenizer: PreTrainedTokenizerBase, encoder_tokenizer: PreTrainedTokenizerBase, **kwargs):
         if tokenizer.eos_token_id is None:
             raise ValueError("`tokenizer` has no EOS token; set one, generation ends with it.")
-        for each in (tokenizer, encoder_tokenizer):
-            if each.pad_token is None:
-                each.pad_token = each.eos_token
-        super().__init__(tokenizer, encoder_tokenizer, **kwargs)
+        if encoder_tokenizer is tokenizer:
+            # Each is saved, and may be changed, by itself.
+            encoder_tokenizer = copy.deepcopy(tokenizer)
+        super().__init__(_that_pads(tokenizer), _that_pads(encoder_tokenizer), **kwargs)
 
     def __call__(
         self,
@@ -91,15 +123,20 @@ class VAEProcessor(ProcessorMixin):
             max_target_length (`int`, *optional*): truncates y to as many tokens, its EOS included.
             truncation (`bool`, *optional*): whether to truncate; by default where a length is given. `True` without a length
                 truncates to what the tokenizer says that its model holds.
-            padding (`bool` or `str`, defaults to `True`): the tokenizers' own option.
-            return_tensors (`str`, *optional*, defaults to `"pt"`): `None` gives lists, unpadded.
+            padding (`bool` or `str`, defaults to `True`): `True` or `"longest"` pads to the longest row, `"max_length"` to
+                `max_length` and `max_target_length` (a pair to both together), `False` not at all.
+            return_tensors (`str`, *optional*, defaults to `"pt"`): or `"np"`; `None` gives lists, unpadded.
 
         Returns:
             `BatchEncoding` with `input_ids` and `attention_mask`, and `labels` (-100 on padding) where there is a target.
 
         Raises:
-            ValueError: an empty text, or texts and targets that differ in number.
+            ValueError: an empty text, or texts and targets that differ in number, or a padding without the length that it needs.
         """
+        if return_tensors is None and padding == "max_length":
+            raise ValueError(
+                "`padding='max_length'` pads tensors, and `return_tensors=None` gives lists, unpadded: give one of both."
+            )
         texts, single = self.batch(text)
         targets = None if text_target is None else as_list("text_target", text_target)
         if targets is not None and len(targets) != len(texts):
@@ -118,7 +155,8 @@ class VAEProcessor(ProcessorMixin):
                 return BatchEncoding({name: rows[0] for name, rows in features.items()})
             return BatchEncoding(features)
         rows = [dict(zip(features, values)) for values in zip(*features.values())]
-        return self.pad(rows, padding=padding, return_tensors=return_tensors)
+        lengths = {"max_length": max_length, "max_target_length": max_target_length}
+        return self.pad(rows, padding=padding, return_tensors=return_tensors, **lengths)
 
     def batch(self, text: Any) -> tuple[list, bool]:
         """
@@ -139,6 +177,11 @@ class VAEProcessor(ProcessorMixin):
     def label_ids(self, targets: list[str], cut: dict[str, Any]) -> list[list[int]]:
         """y and EOS in the decoder's vocabulary, nothing else."""
         rows = self.tokenizer(targets, add_special_tokens=False, **cut)["input_ids"]
+        if any(self.tokenizer.eos_token_id in row for row in rows):
+            logger.warning_once(
+                f"A target has {self.tokenizer.eos_token!r} written in it, which is read as the end of a text: a model learns to "
+                "stop there. Take it out of the texts, or load the tokenizer with `split_special_tokens=True`."
+            )
         if cut["truncation"] and cut["max_length"] is not None:
             rows = [row[: cut["max_length"] - 1] for row in rows]
         return [[*row, self.tokenizer.eos_token_id] for row in rows]
@@ -149,21 +192,24 @@ class VAEProcessor(ProcessorMixin):
         padding: bool | str = True,
         pad_to_multiple_of: int | None = None,
         return_tensors: str | None = "pt",
+        max_length: int | None = None,
+        max_target_length: int | None = None,
     ) -> BatchEncoding:
         """
         Rows of unpadded features as one batch: the prompt is padded on the left, so that what is generated follows it directly,
-        everything else on the right; labels with -100.
+        everything else on the right; labels with -100. With `padding="max_length"` to the two lengths, a pair to both together.
 
         Raises:
-            ValueError: a feature that no argument of a model is named after, or a row that is empty or all padding.
+            ValueError: a feature that no argument of a model is named after, a row that is empty or all padding, or
+                `padding="max_length"` without the length.
         """
-        batch: dict = {}
-        options: dict[str, Any] = {"padding": padding, "pad_to_multiple_of": pad_to_multiple_of, "return_tensors": return_tensors}
+        batch: dict[str, list] = {}
+        pair_length = None if max_length is None or max_target_length is None else max_length + max_target_length
         known = {"labels"}
-        for prefix, tokenizer in (
-            ("", self.encoder_tokenizer),
-            ("posterior_", self.encoder_tokenizer),
-            ("prompt_", self.tokenizer),
+        for prefix, tokenizer, length in (
+            ("", self.encoder_tokenizer, max_length),
+            ("posterior_", self.encoder_tokenizer, pair_length),
+            ("prompt_", self.tokenizer, max_length),
         ):
             names = [name for name in features[0] if name == f"{prefix}input_ids"]
             names += [f"{prefix}{name}" for name in ("attention_mask", "token_type_ids") if f"{prefix}{name}" in features[0]]
@@ -173,17 +219,51 @@ class VAEProcessor(ProcessorMixin):
             rows = [{name.removeprefix(prefix): row[name] for name in names} for row in features]
             check_rows(f"{prefix}attention_mask", [row.get("attention_mask", row["input_ids"]) for row in rows], any)
             side = "left" if prefix == "prompt_" else "right"
-            padded = tokenizer.pad(rows, padding_side=side, return_attention_mask=True, **options)
-            batch.update({f"{prefix}{name}": tensor for name, tensor in padded.items()})
+            padded = _padded(tokenizer, rows, side, padding, pad_to_multiple_of, length)
+            batch.update({f"{prefix}{name}": values for name, values in padded.items()})
         if "labels" in features[0]:
             check_rows("labels", [row["labels"] for row in features], len)
             rows = [{"input_ids": row["labels"]} for row in features]
-            padded = self.tokenizer.pad(rows, padding_side="right", return_attention_mask=True, **options)
-            batch["labels"] = padded["input_ids"].masked_fill(padded["attention_mask"] == 0, -100)
+            padded = _padded(self.tokenizer, rows, "right", padding, pad_to_multiple_of, max_target_length)
+            batch["labels"] = [
+                [token if real else -100 for token, real in zip(*row)] for row in zip(padded["input_ids"], padded["attention_mask"])
+            ]
         unknown = sorted(set(features[0]) - known)
         if unknown:
             raise ValueError(f"Features hold {', '.join(unknown)}, which no model of this kind reads; remove the column(s).")
-        return BatchEncoding(batch)
+        return BatchEncoding(batch, tensor_type=return_tensors)
+
+
+def _that_pads(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """`tokenizer`, or if it has no padding token a copy that pads with its EOS: what was given stays as it is."""
+    if tokenizer.pad_token is None:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _padded(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[dict],
+    side: str,
+    padding: bool | str,
+    multiple_of: int | None,
+    length: int | None,
+) -> dict[str, list]:
+    """Rows of one tokenizer's features, padded as lists, with their mask."""
+    if padding == "max_length" and length is None:
+        raise ValueError(
+            "`padding='max_length'` pads to `max_length`, and with targets to `max_target_length`; give the length(s)."
+        )
+    padded = tokenizer.pad(
+        rows,
+        padding=padding,
+        max_length=length if padding == "max_length" else None,
+        pad_to_multiple_of=multiple_of,
+        padding_side=side,
+        return_attention_mask=True,
+    )
+    return dict(padded)
 
 
 def check_rows(name: str, rows: list, holds) -> None:

@@ -5,8 +5,21 @@ import logging
 import math
 
 import pytest
+from datasets import Dataset
 
-from hf_vae.data import expand_all_pairs, expand_both_ways, expand_targets, grammar, held_out_files, load_pairs, load_texts
+from hf_vae.data import (
+    expand_all_pairs,
+    expand_both_ways,
+    expand_targets,
+    grammar,
+    held_out_files,
+    load_dialogs,
+    load_pairs,
+    load_texts,
+    pairs_of,
+    stream_pairs,
+    texts_of,
+)
 
 SOURCE = grammar.realize(grammar.meaning_at(123_456), grammar.FORMS[7])
 
@@ -236,7 +249,10 @@ def test_the_column_and_the_number_of_rows(tmp_path):
         ("empty.txt", "", r"empty\.txt has no rows that can be read as text"),
         ("empty.jsonl", "", r"empty\.jsonl has no rows that can be read as json"),
         ("header.csv", "id,text\n", r"header\.csv has no rows that can be read as csv"),
-        ("broken.jsonl", '{"text": "a"\n', r"broken\.jsonl has no rows that can be read as json"),
+        ("broken.jsonl", '{"text": "b"}\n{"text": "a"\n', r"Line 2 of .*broken\.jsonl is not JSON"),
+        ("broken.json", '[{"text": "b"},\n{"text": "a"\n]', r"Line 3 of .*broken\.json is not JSON"),
+        ("numbers.jsonl", '{"text": "a"}\n7\n', r"numbers\.jsonl has the row 7; a row is an object"),
+        ("nan.jsonl", '{"text": "a"}\n{"text": NaN}\n', r"no text in 1 row\(s\), counted from 1: 2"),
     ],
 )
 def test_bad_files_of_texts_are_named(tmp_path, name, content, message):
@@ -255,3 +271,159 @@ def test_one_held_out_file_stands_for_both():
     assert held_out_files("v.txt", "t.txt") == {"validation": ("v.txt", "validation"), "test": ("t.txt", "test")}
     assert held_out_files("v.txt", None) == {"validation": ("v.txt", "validation"), "test": ("v.txt", "validation")}
     assert held_out_files(None, "t.txt") == {"validation": ("t.txt", "test"), "test": ("t.txt", "test")}
+
+
+def read(path, content, how="texts", **options):
+    """What `load_texts` or `load_pairs` read from a file of `content`, and the same of it as a stream."""
+    if isinstance(content, str):
+        content = content.encode()
+    path.write_bytes(content)
+    file = str(path)
+    if how == "texts":
+        texts = load_texts(file, **options)
+        stream = stream_pairs(file, lambda rows, first: as_pairs(texts_of(rows, file, "text", first)), **options)
+        assert [row["target"] for row in stream] == texts
+        return texts
+    pairs = [(row["source"], *row["targets"]) for row in load_pairs(file, **options)]
+    stream = stream_pairs(file, lambda rows, first: expand_targets(pairs_of(rows, file, "source", "targets", first)), **options)
+    assert [(row["source"], row["target"]) for row in stream] == [(source, each) for source, *rest in pairs for each in rest]
+    return pairs
+
+
+def as_pairs(texts):
+    return [{"source": text, "target": text} for text in texts]
+
+
+def test_a_row_with_more_cells_than_the_header_is_read_whole_or_refused(tmp_path):
+    assert read(tmp_path / "one.csv", "text\nhello, there\nyes, sir,\nno\n") == ["hello, there", "yes, sir,", "no"]
+    assert read(tmp_path / "one.tsv", 'text\nhello\tthere\n"no\n') == ["hello\tthere", '"no']
+    bad = [
+        (
+            "two.csv",
+            "source,targets\na,b\nhow are you,well, thanks\n",
+            r"Row 2 of .* \(line 3\), has 3 cells, and the header has 2",
+        ),
+        ("id.csv", "source,targets\n0,a,b\n1,c,d\n", r"Row 1 of .* has 3 cells.*'0,a,b'.* in quotation marks"),
+        ("two.tsv", "source\ttargets\na\tb\tc\n", r"Row 1 of .* has 3 cells.*`quoting='minimal'`"),
+        ("one.csv", 'text\nhe said "a, b", twice\n', r"Row 1 of .* has 3 cells.*`quoting='none'`"),
+        ("twice.csv", "source,targets,targets\na,b,c\n", "several columns of the name targets"),
+        ("few.csv", "source,targets\na,b\nc\n", r"Row 1 of .* has no text in `targets` \(found None\)"),
+    ]
+    for name, content, message in bad:
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        with pytest.raises(ValueError, match=message):
+            (load_texts if name.startswith("one") else load_pairs)(str(tmp_path / name))
+
+
+def test_quotation_marks_are_text_in_a_tsv_and_enclose_cells_in_a_csv(tmp_path, caplog):
+    rows = [("a row", "one"), ('"I am here', "I am present"), ("we go", "they go"), ('it is "over', 'it "ends"'), ("last", "end")]
+    tabs = "source\ttargets\n" + "".join(f"{x}\t{y}\n" for x, y in rows)
+    assert read(tmp_path / "pairs.tsv", tabs, "pairs") == rows
+    quoted = 'source,targets\r\n"a, b","he said ""no"""\r\n"two\r\nlines",c\r\n'
+    assert read(tmp_path / "pairs.csv", quoted, "pairs") == [("a, b", 'he said "no"'), ("two\nlines", "c")]
+    assert "row at line 3 spans 2 lines" in caplog.text and "quoting='none'" in caplog.text
+    assert read(tmp_path / "quoted.tsv", quoted.replace(",", "\t"), "pairs", quoting="minimal")[0] == ("a\t b", 'he said "no"')
+    # A .tsv that looks as if it were quoted is told of, once.
+    caplog.clear()
+    assert read(tmp_path / "quoted.tsv", 'source\ttargets\n"a ""b"" c"\td\n', "pairs") == [('"a ""b"" c"', "d")]
+    assert "read as text" in caplog.text and "quoting='minimal'" in caplog.text
+    caplog.clear()
+    assert read(tmp_path / "quoted.tsv", 'source\ttargets\n"a ""b"" c"\td\n', "pairs", quoting="none") and not caplog.text
+    assert read(tmp_path / "plain.csv", 'source,targets\n"a,b"\n', "pairs", quoting="none") == [('"a', 'b"')]
+
+
+@pytest.mark.parametrize("content", ['source,targets\na,b\n"I" am,c\n', 'source,targets\na,b\n"I am,c\nd,e\n'])
+def test_stray_quotation_marks_are_refused_with_the_row_and_the_option_that_reads_them(tmp_path, content):
+    path = tmp_path / "stray.csv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"Line 3 of .*stray\.csv cannot .*`quoting='none'`"):
+        load_pairs(str(path))
+    assert len(load_pairs(str(path), quoting="none")) == content.count("\n") - 1
+    with pytest.raises(ValueError, match="`quoting` is 'all'"):
+        load_pairs(str(path), quoting="all")
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json"])
+def test_what_looks_like_a_number_a_date_or_nothing_is_text(tmp_path, kind):
+    cells = ["007", "4", "1.50", "2020-01-01", "true", "NA", "null", "nan", "2020-01-01T10:00:00Z", "#1", "a"]
+    rows = [{"source": cell, "targets": f"{cell} x", "text": cell} for cell in cells]
+    if kind in ("csv", "tsv"):
+        separator = "," if kind == "csv" else "\t"
+        lines = [separator.join(row.values()) for row in rows]
+        content = "\n".join([separator.join(rows[0]), *lines])
+    else:
+        content = json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows))
+    assert read(tmp_path / f"cells.{kind}", content) == cells
+    assert read(tmp_path / f"cells.{kind}", content, "pairs") == [(cell, f"{cell} x") for cell in cells]
+
+
+def test_numbers_of_json_are_the_texts_that_json_writes(tmp_path):
+    lines = '{"text": 7}\n{"text": true}\n{"text": 1.5}\n{"text": [1, "a"]}\n{"text": "x", "more": 3}\n'
+    lines += '{"more": "y", "text": 10000000000000000000000}\n'
+    expected = ["7", "true", "1.5", "1", "a", "x", "10000000000000000000000"]
+    assert read(tmp_path / "numbers.jsonl", lines) == expected
+    assert texts_of(Dataset.from_dict({"text": [7, 8]}), "mine", "text") == ["7", "8"]
+    pairs = '{"source": "two and two", "targets": 4}\n{"source": 3, "targets": ["x", 7]}\n'
+    assert read(tmp_path / "sums.jsonl", pairs, "pairs") == [("two and two", "4"), ("3", "x", "7")]
+    path = write(tmp_path / "object.jsonl", [{"source": "a", "targets": {"b": "c"}}])
+    with pytest.raises(ValueError, match=r"Row 0 of .* has no text in `targets` \(found \{'b': 'c'\}\)"):
+        load_pairs(path)
+
+
+def test_encodings(tmp_path):
+    content = "text\nnaïve\ncafé\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+        assert read(tmp_path / "a.csv", content.encode(encoding)) == ["naïve", "café"], encoding
+    assert read(tmp_path / "a.csv", content.encode("latin-1"), encoding="latin-1") == ["naïve", "café"]
+    assert read(tmp_path / "a.csv", content.encode("utf-8-sig"), encoding="utf-8") == ["naïve", "café"]
+    for wrong, message in ((content.encode("latin-1"), "is not in utf-8"), (content.encode("utf-16-le"), "is not in|NUL")):
+        (tmp_path / "a.csv").write_bytes(wrong)
+        with pytest.raises(ValueError, match=rf"({message}).*`encoding`, for instance"):
+            load_texts(str(tmp_path / "a.csv"))
+    (tmp_path / "plain.csv").write_bytes("text\nplain\n".encode("utf-16-be"))
+    with pytest.raises(ValueError, match="NUL, as UTF-16 does"):
+        load_texts(str(tmp_path / "plain.csv"))
+    with pytest.raises(ValueError, match="`encoding` is 'klingon'"):
+        load_texts(str(tmp_path / "a.csv"), encoding="klingon")
+
+
+def test_a_line_is_what_a_line_feed_ends(tmp_path):
+    long = "word " * 100_000
+    content = f"a\x0cb\x85c\u2028d\x1ce\n{long}\r\nf"
+    expected = ["a\x0cb\x85c\u2028d\x1ce", long.strip(), "f"]
+    assert read(tmp_path / "lines.txt", content) == expected
+    assert read(tmp_path / "lines.csv", f"text\n{content}") == expected
+    assert read(tmp_path / "lines.tsv", f"text\n{content}") == expected
+    assert (
+        read(tmp_path / "lines.jsonl", "\n".join(json.dumps({"text": each}, ensure_ascii=False) for each in expected)) == expected
+    )
+
+
+def test_a_named_dataset_has_no_options_of_files(tmp_path):
+    for call in (load_texts, load_pairs, lambda name, **options: stream_pairs(name, lambda rows, first: [], **options)):
+        with pytest.raises(ValueError, match="`encoding` is given for some/name, which is not a file"):
+            call("some/name", encoding="latin-1")
+
+
+def test_dialogues_are_texts_whatever_json_makes_of_them(tmp_path):
+    turns = [{"speaker": 0, "text": 7, "act": 1}, {"speaker": 1, "text": "2020-01-01", "act": 2}]
+    path = write(tmp_path / "talk.jsonl", [{"turns": turns, "age": 3}, {"turns": turns, "age": 2.5, "response": 4}])
+    first, second = load_dialogs(path, meta_columns=["age"])
+    assert first["source"]["messages"] == [{"role": "0", "content": "7"}] and first["targets"] == ["2020-01-01"]
+    assert first["source"]["act"] == "2" and first["source"]["meta"] == {"age": 3} and second["targets"] == ["4"]
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ({"turns": []}, "Dialogue 0 of .* has no turns"),
+        ({"turns": "hello"}, "has no turns: `turns` is 'hello'"),
+        ({"turns": ["hello", "you"]}, "has the turn 'hello': every turn needs a `speaker` and a `text`"),
+        ({"turns": [{"speaker": "a", "text": " "}]}, "every turn needs a `speaker` and a `text`"),
+        ({"turns": [{"speaker": "a", "text": "b"}], "response": " "}, "has no text in `response`"),
+        ({"turns": [{"speaker": "a", "text": "b", "references": "abc"}]}, "they are a list of texts"),
+    ],
+)
+def test_bad_dialogues_are_named(tmp_path, row, message):
+    with pytest.raises(ValueError, match=message):
+        load_dialogs(write(tmp_path / "talk.jsonl", [row]))

@@ -1,7 +1,9 @@
 """Pipelines: batches, several texts for each input, z beside them, and what they refuse."""
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from hub_publisher import TALK, make
 from transformers import pipeline
 
@@ -102,3 +104,50 @@ def test_saved_with_everything_that_it_needs(name, tmp_path):
     assert type(again) is type(pipe)
     assert again(text, latent_temperature=0.0, **WRITE) == pipe(text, latent_temperature=0.0, **WRITE)
     assert (tmp_path / "pipelines.py").exists()
+
+
+def test_whatever_holds_texts_is_answered_as_a_list():
+    pipe, *texts = make_pipeline("paraphrase")
+    options = {"latent_temperature": 0.0, **WRITE}
+    expected = pipe(texts, **options)
+    for several in (tuple(texts), np.array(texts), Dataset.from_dict({"text": texts})["text"]):
+        assert pipe(several, **options) == expected, type(several)
+    pipe, *talks = make_pipeline("dialog")
+    expected = pipe(talks, **options)
+    column = Dataset.from_dict({"messages": talks})["messages"]
+    assert pipe(column, **options) == expected and pipe(tuple(talks[0]), **options) == expected[0]
+    assert pipe([{"messages": talk} for talk in talks], **options) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("paraphrase", {"text": "the mat"}, "`text` is {'text': 'the mat'}, of type dict"),
+        ("paraphrase", [], "`text` is an empty list"),
+        ("paraphrase", (), "`text` is an empty list"),
+        ("paraphrase", ["the mat", None], r"no text at position\(s\) \[1\] \(found None\)"),
+        ("paraphrase", ["the mat", {"text": "the mat"}], r"no text at position\(s\) \[1\]"),
+        ("vae", [None, "the mat"], r"no text at position\(s\) \[0\]"),
+        ("dialog", [], "`text` is an empty list"),
+        ("dialog", "hello", "it should be a dialogue, which is a list of messages"),
+        ("dialog", {"turns": []}, "it should be a dialogue|has turns; it may have messages"),
+        ("dialog", ["hello"], "`dialogue 0` is 'hello'"),
+    ],
+)
+def test_what_holds_no_text_is_refused_before_anything_is_answered(name, given, message):
+    pipe, *_ = make_pipeline(name)
+    with pytest.raises(ValueError, match=message):
+        pipe(given)
+
+
+def test_a_dialogue_that_outgrows_the_model_is_read_from_its_end():
+    pipe, *_ = make_pipeline("dialog")
+    talk = [{"role": "ab"[turn % 2], "content": f"the cat sat on the mat {turn}"} for turn in range(40)]
+    pipe.processor.max_turns = 40
+    options = {"latent_temperature": 0.0, **WRITE}
+    room = pipe.model.longest_context(WRITE["max_new_tokens"])
+    whole = pipe.processor(talk)["prompt_input_ids"].shape[1]
+    assert room < whole
+    assert pipe(talk, **options) == pipe(talk, max_source_length=room, **options)
+    pipe.processor.max_context_length = 20
+    assert pipe(talk, **options) == pipe(talk, max_source_length=20, **options)

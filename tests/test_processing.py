@@ -1,11 +1,15 @@
 """Text to tensors and back."""
 
+import copy
+import logging
 import threading
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from conftest import make_model
+from datasets import Dataset
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from hf_vae import ParaphraseVAEProcessor, VAEDataCollator, VAEProcessor
@@ -143,6 +147,8 @@ def test_bad_texts_are_named(processor):
         processor(["the mat"], [None])
     with pytest.raises(ValueError, match="`text` is an empty list"):
         processor([])
+    with pytest.raises(ValueError, match=r"no text at position\(s\) \[1, 2\] \(found 7\)"):
+        processor(["the mat", 7, b"the mat"])
     with pytest.raises(ValueError, match="`text` has 1 and `text_target` 2"):
         processor(["the mat"], TARGETS)
     with pytest.raises(ValueError, match="`source_conditioning` is 'telepathy'"):
@@ -179,3 +185,87 @@ def test_a_tokenizer_without_padding_pads_with_eos_and_one_without_eos_is_refuse
     assert VAEProcessor(bare, tokenizers[1]).tokenizer.pad_token == "[EOS]"
     with pytest.raises(ValueError, match="has no EOS token"):
         VAEProcessor(PreTrainedTokenizerFast(tokenizer_object=tokenizers[0]._tokenizer), tokenizers[1])
+    assert bare.pad_token is None, "what was given stays as it is"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"source": "the mat"}, Dataset.from_dict({"text": ["the mat"]})[0], b"the mat", None, 7, np.zeros((2, 2)), torch.zeros(1, 3)],
+)
+def test_what_is_no_text_and_has_none_is_refused_by_its_type(processor, vae_processor, given):
+    """A mapping's items are its keys, and those of a table its columns."""
+    for call in (processor, vae_processor, lambda text: processor("the mat", text if text is not None else {})):
+        with pytest.raises(ValueError, match=r"(?s)`text(_target)?` is .*, of type \w+; it should be a text or a list of texts"):
+            call(given)
+    with pytest.raises(ValueError, match=r"no text at position\(s\) \[1\]"):
+        processor(["the mat", given])
+
+
+def test_whatever_holds_texts_is_read_as_a_list(processor):
+    expected = processor(TEXTS, TARGETS)
+    column = Dataset.from_dict({"text": TEXTS})["text"]
+    for several in (tuple(TEXTS), np.array(TEXTS), np.array(TEXTS, dtype=object), column, iter(TEXTS)):
+        found = processor(several, tuple(TARGETS))
+        assert all(torch.equal(found[name], expected[name]) for name in expected), type(several)
+
+
+def test_padding_to_lengths_that_are_given(processor, vae_processor):
+    lengths = {"max_length": 20, "max_target_length": 12}
+    for text, target in ((TEXTS, TARGETS), (TEXTS[:1], TARGETS[:1])):
+        short, batch = processor(text, target), processor(text, target, padding="max_length", **lengths)
+        widths = {"input_ids": 20, "prompt_input_ids": 20, "posterior_input_ids": 32, "labels": 12}
+        assert {name: batch[name].shape[1] for name in widths} == widths
+        for name in widths:
+            filler = {"labels": -100, "prompt_input_ids": processor.tokenizer.pad_token_id}
+            padding = torch.full((len(text), widths[name] - short[name].shape[1]), filler.get(name, 0))
+            if name in ("input_ids", "posterior_input_ids"):
+                padding[:] = processor.encoder_tokenizer.pad_token_id
+            parts = (padding, short[name]) if name.startswith("prompt") else (short[name], padding)
+            assert torch.equal(batch[name], torch.cat(parts, dim=1)), name
+    assert vae_processor(TEXTS[0], padding="max_length", max_length=9)["input_ids"].shape == (1, 9)
+    with pytest.raises(ValueError, match="`padding='max_length'` pads to `max_length`, and with targets to `max_target_length`"):
+        vae_processor(TEXTS, TARGETS, padding="max_length", max_length=9)
+    with pytest.raises(ValueError, match="`return_tensors=None` gives lists, unpadded"):
+        vae_processor(TEXTS, padding="max_length", max_length=9, return_tensors=None)
+
+
+def test_the_other_paddings_and_arrays(processor):
+    expected = processor(TEXTS, TARGETS)
+    longest, arrays = processor(TEXTS, TARGETS, padding="longest"), processor(TEXTS, TARGETS, return_tensors="np")
+    for name in expected:
+        assert torch.equal(longest[name], expected[name])
+        assert isinstance(arrays[name], np.ndarray) and (arrays[name] == expected[name].numpy()).all()
+    alone = processor(TEXTS[0], TARGETS[0], padding=False)
+    assert all(torch.equal(alone[name], tensor) for name, tensor in processor(TEXTS[0], TARGETS[0]).items())
+    with pytest.raises(ValueError, match="padding"):
+        processor(TEXTS, TARGETS, padding=False)
+    rows = [dict(processor(x, y, return_tensors=None)) for x, y in zip(TEXTS, TARGETS)]
+    lists = processor.pad(rows, return_tensors=None)
+    assert all(lists[name] == expected[name].tolist() for name in expected)
+
+
+def test_one_tokenizer_for_both(tokenizers, tmp_path):
+    tokenizer = copy.deepcopy(tokenizers[1])
+    tokenizer.eos_token = "[EOS]"
+    processor = VAEProcessor(tokenizer, tokenizer)
+    assert processor.tokenizer is tokenizer and processor.encoder_tokenizer is not tokenizer
+    processor.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded, apart = AutoProcessor.from_pretrained(tmp_path), VAEProcessor(tokenizer, copy.deepcopy(tokenizer))
+    for name, tensor in apart(TEXTS, TARGETS).items():
+        assert torch.equal(processor(TEXTS, TARGETS)[name], tensor) and torch.equal(loaded(TEXTS, TARGETS)[name], tensor)
+    # Another processor of the same object, as of another model, is none the worse.
+    other = ParaphraseVAEProcessor(tokenizer, tokenizer)
+    other.save_pretrained(tmp_path / "other")
+    processor.save_pretrained(tmp_path)
+    assert AutoProcessor.from_pretrained(tmp_path / "other")(TEXTS).keys() == other(TEXTS).keys()
+
+
+def test_an_eos_that_is_written_in_a_target_is_told_of(processor, caplog):
+    with caplog.at_level(logging.WARNING):
+        processor(TEXTS, TARGETS)
+        assert not caplog.records
+        eos = processor.tokenizer.eos_token
+        ids = processor(["the mat"], [f"the {eos} mat"])["labels"][0].tolist()
+    assert ids.count(processor.tokenizer.eos_token_id) == 2
+    assert f"A target has {eos!r} written in it" in caplog.text

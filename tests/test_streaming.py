@@ -56,13 +56,15 @@ def arguments_for(name: str, file: str, tmp_path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_stream_holds_what_the_whole_file_does_in_its_order(name, tmp_path):
+def test_a_stream_holds_what_the_whole_file_does_in_its_order(name, encoding, tmp_path):
     script = load_script(name)
     file = write_rows(tmp_path / "rows.jsonl", SCRIPTS[name][0])
+    Path(file).write_text(Path(file).read_text(encoding="utf-8"), encoding=encoding)
     classes = {"train_vae": "ModelArguments", "train_dialog": "DialogArguments", "train_cvae": "CVAEArguments"}
     model_class = getattr(script, classes.get(name, "ConditionalArguments"))
-    argv = arguments_for(name, file, tmp_path)
+    argv = arguments_for(name, file, tmp_path, "--encoding", encoding)
     parsed = script.parse_arguments((model_class, script.DataArguments, script.EvaluationArguments), argv, None, "out")
     model_args, data_args = parsed[0], parsed[1]
     if name == "train_vae":
@@ -167,3 +169,24 @@ def test_bad_rows_are_named_by_their_number_in_the_file(tmp_path):
         stream_pairs("none.txt", lambda rows, first: [])
     with pytest.raises(ValueError, match="holds no pair"):
         first_pairs(stream_pairs(file, lambda rows, first: []), 3)
+
+
+@pytest.mark.parametrize("name", ["rows.txt", "rows.csv", "rows.tsv", "rows.jsonl", "rows.json"])
+def test_a_stream_goes_on_where_it_was_left(name, tmp_path):
+    rows = [json.dumps({"text": text}) for text in TEXTS]
+    contents = {"jsonl": "\n".join(rows), "json": f"[{', '.join(rows)}]", "txt": "\n".join(TEXTS)}
+    file = tmp_path / name
+    file.write_text(contents.get(file.suffix[1:], "\n".join(["text", *TEXTS])), encoding="utf-8")
+
+    def stream():
+        def as_pairs(rows, first):
+            return [{"source": text, "target": text} for text in texts_of(rows, name, "text", first)]
+
+        return stream_pairs(str(file), as_pairs)
+
+    first = stream()
+    reading = iter(first)
+    read = [next(reading)["target"] for _ in range(6)]
+    rest = stream()
+    rest.load_state_dict(first.state_dict())
+    assert read + [row["target"] for row in rest] == TEXTS

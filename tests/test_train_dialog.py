@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hub_publisher import make
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModel, AutoProcessor
 
@@ -134,7 +135,7 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, monk
     assert lines[6].startswith("(said: ") and lines[6].endswith(lines[4].partition(". ")[2].partition("   ")[0] + ")")
     assert all(line.endswith("[agree]") for line in lines[7:10])
     assert lines[10] == f"(the acts are {', '.join(processor.acts)})"
-    assert lines[11:] == ["(a new conversation)", "(no such command or reply)"]
+    assert lines[11:] == ["(a new conversation)", "(there is no reply 7 to say)"]
     with pytest.raises(ValueError, match="`--num_replies` is 0"):
         chat.main([str(output), "--num_replies", "0"])
 
@@ -257,3 +258,30 @@ def test_a_session_keeps_its_turns(tokenizers):
     session.say("the mat")
     marked = session.processor.as_text(session.processor.batch({"messages": session.messages, "role": "assistant"})[0][0])
     assert marked.splitlines() == ["user: the cat sat", "assistant: a dog ran", "user: the mat"]
+
+
+def test_a_chat_goes_on_however_long_it_is_and_ends_quietly(tmp_path, monkeypatch, capsys):
+    model, processor, _ = make("dialog")
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    chat = load_script("chat")
+
+    def lines():
+        yield from ["the cat sat on the mat\n"] * 30
+        yield from ["the cat " * 200 + "\n", "/actor\n", "/7\n", "/act dance\n", "/reset\n", "/1\n", "\n"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", lines())
+    chat.main([str(tmp_path), "--num_replies", "1", "--max_new_tokens", "2", "--seed", "0"])
+    said = capsys.readouterr().out.splitlines()
+    assert len([line for line in said if line.startswith("1. ")]) == 31
+    assert said[31:] == [
+        "(/actor is no command; there are /1, /2, …, /act, /reset and /quit)",
+        "(there is no reply 7 to say)",
+        "(the acts are x, y, z)",
+        "(a new conversation)",
+        "(there is no reply 1 to say)",
+        "",
+    ]
+    with pytest.raises(ValueError, match="`--max_length` is 9999; beside a reply the model holds"):
+        chat.main([str(tmp_path), "--max_length", "9999", "--max_new_tokens", "2"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from .readers import _read
+from .readers import Rows, as_text, column_names, is_text, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ def load_dialogs(
     max_turns: int = 10,
     meta_columns: Sequence[str] = (),
     max_rows: int | None = None,
+    encoding: str | None = None,
+    quoting: str | None = None,
 ) -> Dataset:
     """
     Contexts with their replies.
@@ -62,6 +64,7 @@ def load_dialogs(
         max_turns (`int`, defaults to 10): the last turns of a context that are kept.
         meta_columns (`list[str]`): columns that are told of the dialogue besides its turns.
         max_rows (`int`, *optional*): use only as many contexts, from the first on.
+        encoding, quoting (`str`, *optional*): of a file, as in [`load_texts`].
 
     Returns:
         `Dataset` with the columns `source` (a dialogue with `messages`, `role`, the reply's `act`, and `meta`) and `targets`
@@ -72,41 +75,72 @@ def load_dialogs(
         ValueError: the file has no rows or is malformed, a column is missing, a dialogue has no turns or a turn no text, some
             contexts have references and others have not, or nothing is a reply.
     """
-    examples = dialogs_of(_read(path_or_name, split), path_or_name, max_turns, meta_columns)
+    examples = dialogs_of(read_rows(path_or_name, split, None, encoding, quoting), path_or_name, max_turns, meta_columns)
     rows = list(itertools.islice(examples, max_rows))
     if not rows:
         raise ValueError(f"{path_or_name} holds no turn that replies to another one.")
     return Dataset.from_list(rows)
 
 
-def dialogs_of(data: Dataset, name: str, max_turns: int, meta_columns: Sequence[str] = (), first: int = 0) -> Iterator[dict]:
-    """The examples of the rows `data` of what is called `name`, as [`load_dialogs`] has them; `first` rows stand before these."""
-    missing = [column for column in ("turns", *meta_columns) if column not in data.column_names]
+def dialogs_of(data: Rows, name: str, max_turns: int, meta_columns: Sequence[str] = (), first: int = 0) -> Iterator[dict]:
+    """
+    The contexts in rows with their replies, as [`load_dialogs`] returns them.
+
+    Args:
+        data: a `Dataset`, or rows. A number or a truth value in a text's place is the text that JSON writes for it.
+        name (`str`): what the data is called in errors.
+        max_turns (`int`): the last turns of a context that are kept.
+        meta_columns (`list[str]`): columns that are told of the dialogue besides its turns.
+        first (`int`, defaults to 0): how many rows stand before these, for the numbers in errors.
+
+    Raises:
+        ValueError: a column is missing, a dialogue has no turns, or a turn or a reply no text.
+    """
+    known = column_names(data)
+    missing = [column for column in ("turns", *meta_columns) if column not in known]
     if missing:
-        raise ValueError(f"{name} has no column {', '.join(missing)}; it has {', '.join(data.column_names)}.")
+        raise ValueError(f"{name} has no column {', '.join(missing)}; it has {', '.join(known)}.")
     for number, row in enumerate(data, start=first):
-        turns = row["turns"] or []
-        bad = [turn for turn in turns if not str(turn.get("speaker") or "").strip() or not str(turn.get("text") or "").strip()]
-        if not turns or bad:
-            raise ValueError(
-                f"Dialogue {number} of {name} has {'no turns' if not turns else f'the turn {bad[0]!r}'}: every turn needs "
-                "a `speaker` and a `text`. Mend or remove it; none is skipped."
-            )
-        meta = {column: row[column] for column in meta_columns} or None
-        unsaid = [column for column in meta_columns if row[column] is None]
+        turns = row.get("turns") or []
+        if not isinstance(turns, list) or not turns:
+            raise ValueError(f"Dialogue {number} of {name} has no turns: `turns` is {turns!r} and should be a list of turns.")
+        turns = [_turn(turn, f"Dialogue {number} of {name}") for turn in turns]
+        unsaid = [column for column in meta_columns if row.get(column) is None]
         if unsaid:
             raise ValueError(f"Dialogue {number} of {name} has no value in {', '.join(unsaid)}. Mend or remove it.")
-        if row.get("response"):
-            speaker = row.get("response_speaker")
+        meta = {column: row[column] for column in meta_columns} or None
+        response = as_text(row.get("response"))
+        if response is not None:
+            if not is_text(response):
+                raise ValueError(f"Dialogue {number} of {name} has no text in `response` (found {response!r}). Mend or remove it.")
+            speaker = as_text(row.get("response_speaker"))
             messages = [{"role": turn["speaker"], "content": turn["text"]} for turn in turns[-max_turns:]]
-            source = {"messages": messages, "role": speaker, "act": row.get("act"), "meta": meta}
-            yield {"source": source, "targets": [row["response"]]}
+            source = {"messages": messages, "role": speaker, "act": as_text(row.get("act")), "meta": meta}
+            yield {"source": source, "targets": [response]}
             continue
-        answered = [turn for turn in turns if turn.get("references")]
+        answered = [turn for turn in turns if turn["references"]]
         if answered and len(answered) < len(turns) - 1:
-            unanswered = next(i for i, turn in enumerate(turns) if not turn.get("references"))
+            unanswered = next(i for i, turn in enumerate(turns) if not turn["references"])
             raise ValueError(
                 f"Turn {unanswered} of dialogue {number} of {name} has no `references`, and others have: give some to "
                 "every turn but the last, or to none."
             )
         yield from as_examples(turns, meta, max_turns, with_references=bool(answered))
+
+
+def _turn(turn: Any, dialogue: str) -> dict:
+    """A turn with its texts as texts; `dialogue` is what errors call the dialogue."""
+    texts = {name: as_text(turn.get(name)) for name in ("speaker", "text", "act")} if isinstance(turn, dict) else {}
+    if not is_text(texts.get("speaker")) or not is_text(texts.get("text")):
+        raise ValueError(
+            f"{dialogue} has the turn {turn!r}: every turn needs a `speaker` and a `text`. Mend or remove it; none is skipped."
+        )
+    references = [as_text(reference) for reference in turn.get("references") or ()]
+    if isinstance(turn.get("references"), str) or not all(map(is_text, references)):
+        raise ValueError(
+            f"{dialogue} has a turn with the `references` {turn['references']!r}; they are a list of texts. Mend or remove them."
+        )
+    return {**texts, "references": references}
+
+
+__all__ = ["as_examples", "dialogs_of", "load_dialogs"]

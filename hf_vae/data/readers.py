@@ -3,40 +3,76 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 from datasets import Dataset, load_dataset
-from datasets.exceptions import DatasetGenerationError
+
+from .files import file_rows, is_file_name
 
 logger = logging.getLogger(__name__)
 
-_LOADERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
+# A dataset of the Hub, or the rows of a file.
+Rows: TypeAlias = Dataset | list[dict[str, Any]]
 
 
-def _read(path_or_name: str, split: str, max_rows: int | None = None, streaming: bool = False) -> Any:
-    """A `Dataset`, or with `streaming` an `IterableDataset`, of a file's or a named dataset's rows as they stand there."""
-    path = Path(path_or_name)
-    ending = path.suffix.lower()
-    if path.is_file() and ending not in _LOADERS:
-        raise ValueError(f"{path_or_name} is a file of an unknown kind: its name must end in {', '.join(_LOADERS)}.")
-    if ending in _LOADERS:
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no file {path_or_name}.")
-        loader = _LOADERS[ending]
-        # "NA" and "null" are words too.
-        options: dict[str, Any] = {"keep_default_na": False} if loader == "csv" else {}
-        if ending == ".tsv":
-            options["delimiter"] = "\t"
-        try:
-            data = load_dataset(loader, data_files=str(path), split="train", streaming=streaming, **options)
-        except (DatasetGenerationError, StopIteration, ValueError) as error:
-            raise ValueError(f"{path_or_name} has no rows that can be read as {loader}: {error.__cause__ or error}.") from error
-    else:
-        data = load_dataset(path_or_name, split=split, streaming=streaming)
+def read_rows(
+    path_or_name: str, split: str, max_rows: int | None = None, encoding: str | None = None, quoting: str | None = None
+) -> Rows:
+    """The first rows of a file, or of a named dataset's split, as they stand there; [`file_rows`] has the options and errors."""
+    if is_file_name(path_or_name):
+        return list(itertools.islice(file_rows(path_or_name, encoding, quoting), max_rows))
+    refuse_file_options(path_or_name, encoding=encoding, quoting=quoting)
+    data = load_dataset(path_or_name, split=split)
     return data if max_rows is None else data.select(range(min(max_rows, len(data))))
+
+
+def refuse_file_options(name: str, **options: str | None) -> None:
+    """Raises a `ValueError` if options of files are given for a named dataset."""
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"`{given[0]}` is given for {name}, which is not a file but the name of a dataset; leave it out.")
+
+
+def column_names(data: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The columns of a `Dataset`, or those that any of some rows has."""
+    return data.column_names if isinstance(data, Dataset) else list(dict.fromkeys(column for row in data for column in row))
+
+
+def columns_of(data: Rows, name: str, **columns: str) -> Iterator[list]:
+    """
+    The values of columns, `None` where a row has none.
+
+    Args:
+        data: a `Dataset`, or rows.
+        name (`str`): what the data is called in errors.
+        columns (`dict[str, str]`): columns by the arguments that name them.
+
+    Raises:
+        ValueError: no row has such a column.
+    """
+    known = column_names(data)
+    missing = [column for column in columns.values() if column not in known]
+    if missing:
+        raise ValueError(
+            f"{name} has no column {', '.join(missing)}; it has {', '.join(known)}. Name the column(s) with "
+            f"{' and '.join(f'`{option}`' for option in columns)}."
+        )
+    for column in columns.values():
+        yield list(data[column]) if isinstance(data, Dataset) else [row.get(column) for row in data]
+
+
+def as_text(value: Any) -> Any:
+    """A number or a truth value as JSON writes it (7, 1.5, true), and anything else as it is."""
+    plain = isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value))
+    return json.dumps(value) if plain else value
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def held_out_files(validation_file: str | None, test_file: str | None) -> dict[str, tuple[str, str]]:
@@ -46,7 +82,14 @@ def held_out_files(validation_file: str | None, test_file: str | None) -> dict[s
     return {split: (name, split) if name else given[0] for split, name in files.items()}
 
 
-def load_texts(path_or_name: str, split: str = "train", text_column: str = "text", max_rows: int | None = None) -> list[str]:
+def load_texts(
+    path_or_name: str,
+    split: str = "train",
+    text_column: str = "text",
+    max_rows: int | None = None,
+    encoding: str | None = None,
+    quoting: str | None = None,
+) -> list[str]:
     """
     Sentences.
 
@@ -56,25 +99,34 @@ def load_texts(path_or_name: str, split: str = "train", text_column: str = "text
         split (`str`, defaults to `"train"`): which split of a named dataset; a file is read whole.
         text_column (`str`, defaults to `"text"`): where the rows have columns. A column of lists gives every text in them.
         max_rows (`int`, *optional*): use only as many rows, from the first on.
+        encoding (`str`, *optional*): of a file; by default what its byte order mark says, else UTF-8.
+        quoting (`str`, *optional*): of a `.csv` or `.tsv` file. `"minimal"`, the default of .csv: cells may stand in quotation
+            marks, as RFC 4180 says. `"none"`, the default of .tsv: quotation marks are text.
 
     Raises:
         FileNotFoundError: `path_or_name` ends like a file and there is none.
         ValueError: the file has no rows or is malformed, the column is missing, or rows have no text; they are named, and none is
             skipped.
     """
-    return texts_of(_read(path_or_name, split, max_rows), path_or_name, text_column)
+    return texts_of(read_rows(path_or_name, split, max_rows, encoding, quoting), path_or_name, text_column)
 
 
-def texts_of(data: Dataset, name: str, text_column: str, first: int = 0) -> list[str]:
-    """The sentences of the rows `data` of what is called `name`, as [`load_texts`] has them; `first` rows stand before these."""
-    if text_column not in data.column_names:
-        raise ValueError(f"{name} has no column {text_column}; it has {', '.join(data.column_names)}. Name it with `text_column`.")
-    rows = [row if isinstance(row, list) else [row] for row in data[text_column]]
-    empty = [
-        number
-        for number, row in enumerate(rows, start=first + 1)
-        if not row or any(not isinstance(text, str) or not text.strip() for text in row)
-    ]
+def texts_of(data: Rows, name: str, text_column: str, first: int = 0) -> list[str]:
+    """
+    The sentences in rows.
+
+    Args:
+        data: a `Dataset`, or rows. A number or a truth value in the text's place is the text that JSON writes for it.
+        name (`str`): what the data is called in errors.
+        text_column (`str`): the column of texts or of lists of texts.
+        first (`int`, defaults to 0): how many rows stand before these, for the numbers in errors.
+
+    Raises:
+        ValueError: the column is missing, or rows have no text.
+    """
+    [column] = columns_of(data, name, text_column=text_column)
+    rows = [[as_text(text) for text in row] if isinstance(row, list) else [as_text(row)] for row in column]
+    empty = [number for number, row in enumerate(rows, start=first + 1) if not row or not all(map(is_text, row))]
     if empty:
         shown = ", ".join(map(str, empty[:10])) + (", …" if len(empty) > 10 else "")
         raise ValueError(f"{name} has no text in {len(empty)} row(s), counted from 1: {shown}. Remove them; none is skipped.")
@@ -87,6 +139,8 @@ def load_pairs(
     source_column: str = "source",
     target_column: str = "targets",
     max_rows: int | None = None,
+    encoding: str | None = None,
+    quoting: str | None = None,
 ) -> Dataset:
     """
     Sources with their targets.
@@ -97,6 +151,7 @@ def load_pairs(
         source_column (`str`, defaults to `"source"`): texts.
         target_column (`str`, defaults to `"targets"`): a text, or a list of texts.
         max_rows (`int`, *optional*): use only as many rows, from the first on.
+        encoding, quoting (`str`, *optional*): of a file, as in [`load_texts`].
 
     Returns:
         `Dataset` with the columns `source` (a text) and `targets` (a list of texts). A target that equals its source is left
@@ -106,25 +161,33 @@ def load_pairs(
         FileNotFoundError: `path_or_name` ends like a file and there is none.
         ValueError: the file has no rows or is malformed, a column is missing, a text is empty, or no pair is left.
     """
-    rows = pairs_of(_read(path_or_name, split, max_rows), path_or_name, source_column, target_column)
+    data = read_rows(path_or_name, split, max_rows, encoding, quoting)
+    rows = pairs_of(data, path_or_name, source_column, target_column)
     if not rows:
         raise ValueError(f"{path_or_name} holds no pair of a source and a different target.")
     return Dataset.from_list(rows)
 
 
-def pairs_of(data: Dataset, name: str, source_column: str, target_column: str, first: int = 0) -> list[dict[str, Any]]:
-    """The pairs of the rows `data` of what is called `name`, as [`load_pairs`] has them; `first` rows stand before these."""
-    missing = [column for column in (source_column, target_column) if column not in data.column_names]
-    if missing:
-        raise ValueError(
-            f"{name} has no column {', '.join(missing)}; it has {', '.join(data.column_names)}. Name the columns with "
-            "`source_column` and `target_column`."
-        )
+def pairs_of(data: Rows, name: str, source_column: str, target_column: str, first: int = 0) -> list[dict[str, Any]]:
+    """
+    The pairs in rows, as [`load_pairs`] returns them.
+
+    Args:
+        data: a `Dataset`, or rows. A number or a truth value in a text's place is the text that JSON writes for it.
+        name (`str`): what the data is called in errors.
+        source_column (`str`): the column of sources.
+        target_column (`str`): the column of targets.
+        first (`int`, defaults to 0): how many rows stand before these, for the numbers in errors.
+
+    Raises:
+        ValueError: a column is missing, or a text.
+    """
+    columns = columns_of(data, name, source_column=source_column, target_column=target_column)
     rows, copies = [], 0
-    for number, (source, targets) in enumerate(zip(data[source_column], data[target_column]), start=first):
-        targets = [targets] if isinstance(targets, str) else targets
+    for number, (source, targets) in enumerate(zip(*columns), start=first):
+        source, targets = as_text(source), [as_text(target) for target in (targets if isinstance(targets, list) else [targets])]
         for column, text in [(source_column, source), *((target_column, target) for target in targets or [None])]:
-            if not isinstance(text, str) or not text.strip():
+            if not is_text(text):
                 raise ValueError(f"Row {number} of {name} has no text in `{column}` (found {text!r}); mend or remove it.")
         others = [target for target in targets if target.strip() != source.strip()]
         copies += len(targets) - len(others)

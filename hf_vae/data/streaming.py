@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, load_dataset
 
-from .readers import _read
+from .files import file_rows, is_file_name
+from .readers import refuse_file_options
 
 # Rows of the file that are made into pairs, and tokenised, at once.
 CHUNK = 1000
+_ROW = "row of a file"
 
 
 def stream_pairs(
-    path_or_name: str, pairs_of_rows: Callable[[Dataset, int], Iterable[Mapping[str, Any]]], split: str = "train"
+    path_or_name: str,
+    pairs_of_rows: Callable[[list[dict[str, Any]], int], Iterable[Mapping[str, Any]]],
+    split: str = "train",
+    encoding: str | None = None,
+    quoting: str | None = None,
 ) -> IterableDataset:
     """
     Pairs in the order of the file, made a chunk of rows at a time.
@@ -24,6 +30,7 @@ def stream_pairs(
         pairs_of_rows (`Callable`): from rows as they stand in the file, and how many stand before them, to rows of `source` and
             `target`.
         split (`str`, defaults to `"train"`): which split of a named dataset; a file is read whole.
+        encoding, quoting (`str`, *optional*): of a file, as in [`load_texts`].
 
     Returns:
         `IterableDataset` with the columns `source` and `target`, not shuffled.
@@ -32,16 +39,27 @@ def stream_pairs(
         FileNotFoundError: `path_or_name` ends like a file and there is none.
         ValueError: there is nothing to read. What is wrong with a row is told when it is read.
     """
-    rows = _read(path_or_name, split, streaming=True)
+    if is_file_name(path_or_name):
+        options = {"path": str(path_or_name), "encoding": encoding, "quoting": quoting}
+        rows = IterableDataset.from_generator(_single_column, gen_kwargs=options)
+    else:
+        refuse_file_options(path_or_name, encoding=encoding, quoting=quoting)
+        rows = load_dataset(path_or_name, split=split, streaming=True)
     first = next(iter(rows), None)
     if first is None:
         raise ValueError(f"{path_or_name} has no rows.")
 
     def read(chunk: dict[str, list], numbers: list[int]) -> dict[str, list]:
-        pairs = list(pairs_of_rows(Dataset.from_dict(chunk), numbers[0]))
+        examples = [dict(zip(chunk, values)) for values in zip(*chunk.values())]
+        pairs = list(pairs_of_rows([example.get(_ROW, example) for example in examples], numbers[0]))
         return {name: [pair[name] for pair in pairs] for name in ("source", "target")}
 
     return rows.map(read, batched=True, batch_size=CHUNK, with_indices=True, remove_columns=list(first))
+
+
+def _single_column(**options: Any) -> Iterator[dict[str, dict]]:
+    """A file's rows in one column: rows of JSON need not have the same columns, and those of a stream do."""
+    return ({_ROW: row} for row in file_rows(**options))
 
 
 def first_pairs(stream: IterableDataset, count: int) -> Dataset:

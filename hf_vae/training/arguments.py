@@ -164,7 +164,28 @@ class ReportArguments:
 
 
 @dataclass
-class StreamingArguments:
+class FileArguments:
+    """How files of texts are to be read."""
+
+    encoding: str | None = field(
+        default=None, metadata={"help": "Encoding of files, such as latin-1. Default: what a byte order mark says, else UTF-8."}
+    )
+    quoting: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of .csv and .tsv files. minimal, the default of .csv: cells may stand in quotation marks; none, the default "
+            "of .tsv: quotation marks are text."
+        },
+    )
+
+    @property
+    def file_options(self) -> dict[str, str | None]:
+        """Arguments of the functions that read files."""
+        return {"encoding": self.encoding, "quoting": self.quoting}
+
+
+@dataclass
+class StreamingArguments(FileArguments):
     """Training data that is read while it is trained on."""
 
     streaming: bool = field(

@@ -66,6 +66,8 @@ def build_model(
     else:
         tokenizer, encoder_tokenizer = train_tokenizers(texts, model_args.vocab_size, model_args.tokenizer_type)
     processor = processor_class(tokenizer, encoder_tokenizer, **processor_options)
+    # One that had no padding token has it now.
+    tokenizer = processor.tokenizer
     if model_args.word_dropout:
         candidates = (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id)
         latent_options["word_dropout_token_id"] = next(token for token in candidates if token is not None)
