@@ -395,6 +395,7 @@ def test_another_example_is_one_with_another_target(vae_processor):
         (["a", "a", "b", "c", "a"], [2, 2, 3, 4, 2]),
         (["a", "b", "a"], [1, 2, 1]),
         (["a", "a", "a"], [1, 2, 0]),
+        (["a", "a", "b", "b", "a", "a"], [2, 2, 4, 4, 2, 2]),
     ):
         assert LikelihoodEvaluator(model, vae_processor, texts, texts).others() == others
 

@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -175,8 +174,14 @@ class LikelihoodEvaluator:
     def others(self) -> list[int]:
         """For each example the number of the next one, round in a circle, whose target is another; the next one where none is."""
         count, targets = len(self), self.targets
-        circles = (chain(range(i + 1, count), range(i)) for i in range(count))
-        return [next((j for j in circle if targets[j] != targets[i]), (i + 1) % count) for i, circle in enumerate(circles)]
+        others = [(i + 1) % count for i in range(count)]
+        if len(set(targets)) == 1:
+            return others
+        # Backwards, so that what follows a run of equal targets is passed on through it; twice, for a run that goes round the end.
+        for i in [*reversed(range(count))] * 2:
+            if targets[others[i]] == targets[i]:
+                others[i] = others[(i + 1) % count]
+        return others
 
     def label_ids(self) -> list[list[int]]:
         """Every target's tokens as the model is scored on them: EOS is one, the start token is none."""

@@ -137,6 +137,8 @@ def train_in_stages(
         ValueError: a training set that is too small for the arguments, or a stream that cannot serve them.
     """
     # What cannot work is refused before a stage trains or a Trainer makes its directory.
+    if training_args.do_eval:
+        check_evaluation(training_args)
     if isinstance(tokenized["train"], IterableDataset):
         if model_args.aggressive_encoder:
             raise ValueError("`--aggressive_encoder` draws further examples from the training set, and a stream has no others.")
@@ -175,6 +177,16 @@ def train_in_stages(
     if model_args.posterior_fit_steps:
         fit_posterior(model, processor, training_args, model_args.posterior_fit_steps, tokenized["train"])
     return save_trained(trainer, processor)
+
+
+def check_evaluation(training_args: TrainingArguments) -> None:
+    """Raises a `ValueError` for arguments with which the Trainer does not hand the model's outputs to `compute_metrics`."""
+    for name in ("prediction_loss_only", "eval_use_gather_object"):
+        if getattr(training_args, name):
+            raise ValueError(
+                f"`--{name}` keeps the model's outputs from the metrics of an evaluation: leave it out, or turn evaluation off "
+                "(`--eval_strategy no`)."
+            )
 
 
 def train_baseline(
