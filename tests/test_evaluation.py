@@ -17,6 +17,7 @@ from hf_vae.evaluation import (
     LikelihoodEvaluator,
     bleu,
     count_tokens_and_words,
+    dialog_metrics,
     distinct,
     evaluate_vae,
     generate_texts,
@@ -546,3 +547,69 @@ def test_the_evaluate_metric_gives_the_same_figures(tmp_path):
     assert metric.compute(predictions=outputs, references=references, sources=sources) == paraphrase_metrics(
         sources, outputs, references
     )
+
+
+# Texts without spaces between words ----------------------------------------------------------------------------------------
+
+CHINESE = ["小明在市场买了苹果", "在市场小明买了苹果呢", "在市场小明买了苹果吧", "老王老王老王老王"]
+
+
+def test_a_tokenizer_splits_texts_without_spaces(caplog):
+    source, reference, near, nonsense = CHINESE
+    scores = [
+        paraphrase_metrics([source], [[output] * 2], [[reference]], tokenize="zh") for output in (reference, near, nonsense, "")
+    ]
+    bleus = [score["bleu"] for score in scores]
+    # Nine of ten words, eight of nine pairs, seven of eight triples, six of seven quadruples.
+    exact = 100 * (9 / 10 * 8 / 9 * 7 / 8 * 6 / 7) ** 0.25
+    assert bleus == [pytest.approx(100), pytest.approx(exact), pytest.approx(0, abs=1), 0]
+    assert scores[1]["ter"] == pytest.approx(10) and scores[0]["ter"] == 0
+    assert scores[0]["distinct_1"] == pytest.approx(10 / 20) and scores[2]["distinct_1"] == pytest.approx(2 / 16)
+    assert scores[0]["distinct_2"] == pytest.approx(9 / 18)
+    assert not caplog.records
+
+
+def test_dialogue_metrics_take_the_same_tokenizer():
+    _, reference, near, nonsense = CHINESE
+    figures = [dialog_metrics([[reply]], [[reference]], tokenize="char") for reply in (near, nonsense)]
+    assert figures[0]["bleu_1_precision"] > 0.8 > 0.1 > figures[1]["bleu_1_precision"]
+    assert figures[1]["distinct_1_intra"] == pytest.approx(2 / 8)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [CHINESE, ["これは本です", "私は学生です"], ["ฉันรักภาษาไทยมาก", "สวัสดีครับทุกคน"], ["a cat sat"] * 20 + CHINESE],
+    ids=["Chinese", "Japanese", "Thai", "mixed"],
+)
+def test_texts_without_spaces_give_a_warning(texts, caplog):
+    reference_metrics([[text] for text in texts], [[text] for text in texts])
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1 and "no spaces between words" in messages[0] and "--metrics_tokenizer" in messages[0]
+    caplog.clear()
+    reference_metrics([[text] for text in texts], [[text] for text in texts], tokenize="char")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [["나는 학생 입니다", "한국어를 공부합니다"], ["小明 在 市场 买 了 苹果"], ["a cat", ""], ["a cat sat"] * 200 + ["北京大学"]],
+    ids=str,
+)
+def test_texts_with_spaces_give_none(texts, caplog):
+    bleu(texts, [[text or "a"] for text in texts])
+    distinct(texts, 1)
+    assert not caplog.records
+
+
+def test_perplexity_per_word_counts_the_tokenizer_s_words(vae_processor, caplog):
+    evaluator = LikelihoodEvaluator(make_model("vae"), vae_processor, CHINESE, CHINESE)
+    counts = count_tokens_and_words(evaluator)
+    assert counts["words"] == 2 * len(CHINESE) and "no spaces" in caplog.text
+    assert count_tokens_and_words(evaluator, "zh")["words"] == sum(map(len, CHINESE)) + len(CHINESE)
+
+
+def test_a_tokenizer_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"'nope'; choose one of sacrebleu's: .*zh"):
+        reference_metrics([["a"]], [["a"]], tokenize="nope")
+    with pytest.raises(ValueError, match="'nope'"):
+        dialog_metrics([["a"]], [["a"]], tokenize="nope")

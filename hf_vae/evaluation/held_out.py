@@ -34,6 +34,7 @@ class HeldOutPairs:
         importance_samples (`int`): samples of z in the bounds.
         seed (`int`): of all noise.
         requests (`list`, *optional*): the sources as generation is given them, where q may know more of them.
+        tokenize (`str`, *optional*): one of sacrebleu's tokenizers, whose words perplexities count.
     """
 
     processor: VAEProcessor
@@ -46,6 +47,7 @@ class HeldOutPairs:
     importance_samples: int = 100
     seed: int = 0
     requests: Sequence[Any] | None = None
+    tokenize: str | None = None
 
     def measure(self, model: VAEModel) -> tuple[dict[str, Any], list[list[str]]]:
         """
@@ -80,9 +82,8 @@ class HeldOutPairs:
         evaluator = self._evaluator(model)
         return evaluator.posterior(), evaluator.prior()
 
-    @staticmethod
-    def _perplexities(evaluator: LikelihoodEvaluator, metrics: dict[str, float]) -> dict[str, float]:
-        counts = count_tokens_and_words(evaluator)
+    def _perplexities(self, evaluator: LikelihoodEvaluator, metrics: dict[str, float]) -> dict[str, float]:
+        counts = count_tokens_and_words(evaluator, self.tokenize)
         return {**counts, **perplexities(metrics, len(evaluator), **counts)}
 
     def _evaluator(self, model: VAEModel) -> LikelihoodEvaluator:

@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from ..evaluation.callbacks import CollapseReportCallback
 from ..evaluation.compute_metrics import elbo_metrics
+from ..evaluation.words import check_tokenizer
 from ..hub import create_repository
 from ..processing_vae import VAEProcessor
 from .arguments import ModelArguments, ReportArguments, check_rows, resume_checkpoint, run_steps, use_all_cores
@@ -40,8 +41,10 @@ def start_run(
         The processes' state, and on the main process the repository's name, if the run is to be shared.
 
     Raises:
-        ValueError: processes that do not know of each other, or what FSDP and DeepSpeed cannot do.
+        ValueError: processes that do not know of each other, what FSDP and DeepSpeed cannot do, or a tokenizer for metrics that
+            there is not.
     """
+    check_tokenizer(evaluation_args.metrics_tokenizer)
     stages = ("encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps", "lora")
     whole = {name: getattr(model_args, name) for name in stages}
     whole["collapse_report_samples"] = training_args.do_eval and evaluation_args.collapse_report_samples
