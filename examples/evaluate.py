@@ -200,6 +200,7 @@ def load_language_model(name_or_path: str, model: VAEModel, evaluator: Likelihoo
 # What the table says of each figure, in its order.
 DESCRIPTIONS = {
     "num_examples": "examples, N",
+    "unknown_tokens": "share of tokens that are not in the vocabulary",
     "elbo": "ELBO, nats per sentence",
     "iw_nll": "NLL, importance-weighted bound, nats per sentence",
     "iw_nll_error": "  its standard error over draws of z",

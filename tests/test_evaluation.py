@@ -38,6 +38,7 @@ from hf_vae.evaluation.evaluate_metric import ParaphraseMetric
 from hf_vae.evaluation.examples import NOISE_BLOCK, example_noise, sample_noise
 from hf_vae.evaluation.generation import spell
 from hf_vae.evaluation.likelihood import error_of_mean
+from hf_vae.unknown_words import unknown_share
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
 TARGETS = ["a cat", "the dog ran", "the mat sat", "a dog", "the park"]
@@ -613,3 +614,18 @@ def test_a_tokenizer_that_is_not_there_is_refused():
         reference_metrics([["a"]], [["a"]], tokenize="nope")
     with pytest.raises(ValueError, match="'nope'"):
         dialog_metrics([["a"]], [["a"]], tokenize="nope")
+
+
+def test_the_share_of_unknown_tokens_is_measured(vae_processor, caplog):
+    model, unknown = resized(make_model("vae"), vae_processor), vae_processor.tokenizer.unk_token
+    texts = [f"the cat {unknown}", f"{unknown} mat"]
+    tokens = sum(len(vae_processor.tokenizer.tokenize(text)) for text in texts)
+    assert evaluate_vae(LikelihoodEvaluator(model, vae_processor, texts, texts), 2)["unknown_tokens"] == pytest.approx(2 / tokens)
+    assert f"{200 / tokens:.1f} % of the texts' tokens" in caplog.text
+    caplog.clear()
+    known = ["the cat", "the mat"]
+    assert evaluate_vae(LikelihoodEvaluator(model, vae_processor, known, known), 2)["unknown_tokens"] == 0
+    assert not caplog.records
+    # A vocabulary of bytes calls its EOS unknown, and knows everything.
+    vae_processor.tokenizer.unk_token = vae_processor.tokenizer.eos_token
+    assert unknown_share(vae_processor.tokenizer, texts) == 0

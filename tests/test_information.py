@@ -251,6 +251,13 @@ def test_there_is_no_marginal_kl_to_a_prior_that_depends_on_the_example():
     assert figures["prior_depends_on_source"] and not {"marginal_kl", "kl_minus_mutual_information"} & set(figures)
 
 
+def test_texts_of_unknown_words_are_not_held_against_z():
+    report = collapse_report({**HEALTHY, "nll_shuffled": HEALTHY["nll_posterior"], "unknown_tokens": 0.84})
+    assert report.verdict == "unknown words" and not report.ignored
+    assert "84.0 % of their tokens are not in the model's vocabulary" in report.summary and "z" not in report.advice[0].split()
+    assert collapse_report({**HEALTHY, "unknown_tokens": 0.02}).verdict == "used"
+
+
 def test_a_report_needs_its_figures():
     with pytest.raises(ValueError, match="lacks mutual_information, nll_shuffled"):
         collapse_report({key: value for key, value in HEALTHY.items() if key not in ("mutual_information", "nll_shuffled")})

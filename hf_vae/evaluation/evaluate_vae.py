@@ -34,9 +34,9 @@ def evaluate_vae(
 
     Returns:
         The figures of [`likelihood_metrics`], [`perplexities`] with `tokens` and `words`, [`information_metrics`],
-        [`reconstruction_at_mean`] and, where asked for, [`refine`] under their own names; `importance_samples`;
-        `language_model_nll`, where given; `collapse_report`, of [`collapse_report`] as a dictionary, but not with
-        `objective="gsnn"`, which has no q to judge.
+        [`reconstruction_at_mean`] and, if asked for, [`refine`] under their own names; `importance_samples`; `unknown_tokens`, the
+        share of tokens that are not in the vocabulary; `language_model_nll`, if given; `collapse_report`, of [`collapse_report`] as
+        a dictionary, but not with `objective="gsnn"`, which has no q to judge.
 
     Raises:
         ValueError: fewer than two examples, examples of more tokens than the model holds, no importance samples, or a negative
@@ -51,6 +51,7 @@ def evaluate_vae(
     posterior, prior = evaluator.posterior(), evaluator.prior()
     metrics: dict[str, Any] = likelihood_metrics(evaluator, importance_samples, seed, posterior, prior)
     metrics["importance_samples"] = importance_samples
+    metrics["unknown_tokens"] = evaluator.unknown_tokens()
     counts = count_tokens_and_words(evaluator, tokenize)
     metrics.update(counts, **perplexities(metrics, len(evaluator), **counts))
     metrics.update(information_metrics(posterior, prior, seed=seed, examples=evaluator.examples()))

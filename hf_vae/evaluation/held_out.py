@@ -52,13 +52,14 @@ class HeldOutPairs:
     def measure(self, model: VAEModel) -> tuple[dict[str, Any], list[list[str]]]:
         """
         Bounds on the likelihood of the first targets, the perplexities that these are, `references_cut` (the share of targets that
-        is longer than `max_target_length`), and the score of greedy outputs that differ by z, drawn from the prior; and these
-        outputs.
+        is longer than `max_target_length`), `unknown_tokens` (the share of tokens that are not in the vocabulary), and the score of
+        greedy outputs that differ by z, drawn from the prior; and these outputs.
         """
         evaluator = self._evaluator(model)
         metrics = likelihood_metrics(evaluator, self.importance_samples, self.seed)
         metrics.update(self._perplexities(evaluator, metrics))
         metrics["references_cut"] = evaluator.share_cut()
+        metrics["unknown_tokens"] = evaluator.unknown_tokens()
         outputs = self._generate(model, do_sample=False)
         return {**metrics, **self.score(outputs)}, outputs
 

@@ -23,6 +23,7 @@ from ..gaussian import DiagonalGaussian
 from ..modeling_conditional_vae import ConditionalVAEModel
 from ..modeling_vae import LatentOutput, VAEModel
 from ..processing_vae import VAEProcessor
+from ..unknown_words import unknown_share, warn_of_unknown_words
 from .examples import NOISE_BLOCK, copied_rows, example_noise, gather_in_order, own_batches, sample_noise
 
 logger = logging.getLogger(__name__)
@@ -194,6 +195,16 @@ class LikelihoodEvaluator:
         if cut:
             logger.warning("%d of %d targets are cut to the longest length; their likelihood is the cut text's.", cut, len(self))
         return cut / len(self)
+
+    def unknown_tokens(self) -> float:
+        """
+        The largest share of unknown tokens among the targets in the decoder's vocabulary, the same in the encoder's, and the texts
+        (dialogues left out) in the encoder's; with a warning above 1 %.
+        """
+        texts = [text for text in self.texts if isinstance(text, str)]
+        decoder, encoder = self.processor.tokenizer, self.processor.encoder_tokenizer
+        read = [(decoder, self.targets), (encoder, self.targets), (encoder, texts)]
+        return warn_of_unknown_words(*max(read, key=lambda each: unknown_share(*each)))
 
     def posterior(self) -> DiagonalGaussian:
         """q of every example, in order, on the CPU; each is encoded once. With `objective="gsnn"` q is the prior."""
