@@ -19,7 +19,8 @@ def unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> f
     # Vocabularies of bytes name one of these as unknown and never use it so.
     if unknown is None or unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
         return 0.0
-    rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    texts = list(texts)
+    rows = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     total = sum(map(len, rows))
     return sum(row.count(unknown) for row in rows) / total if total else 0.0
 
