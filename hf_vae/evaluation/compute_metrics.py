@@ -125,7 +125,7 @@ class ElboMetrics:
 
     __name__ = "elbo_metrics"
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._batches: list[_Examples] = []
         self._dataloader: Any = None
 
