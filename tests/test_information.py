@@ -349,7 +349,7 @@ def test_the_loss_of_an_evaluation_is_that_of_one_batch_of_everything(vae, vae_p
         whole = vae.eval()(**vae_processor(TEXTS, TEXTS)).loss.item()
     trainer = make_trainer(
         vae, vae_processor, tmp_path, compute_metrics=elbo_metrics, per_device_eval_batch_size=3, eval_strategy="steps",
-        eval_steps=1, save_strategy="steps", save_steps=1, load_best_model_at_end=True, learning_rate=0.0, report_to="tensorboard",
+        eval_steps=1, save_strategy="steps", save_steps=1, load_best_model_at_end=True, learning_rate=0.0,
     )  # fmt: skip
     assert trainer.evaluate()["eval_loss"] == pytest.approx(whole, rel=1e-5)
     trainer.train()
