@@ -24,6 +24,9 @@ from .profiles import write_profiles
 from .report import figure, markdown, write_json
 from .sizes import SIZES
 
+# Said where it is asked for and before it runs.
+QUICK = "few and small measurements of the small size alone, in two to ten minutes: see that everything runs; the figures are noise"
+
 
 def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(prog="python -m benchmarks", description="What the models cost against the limit and a peer.")
@@ -37,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--repeats", type=int, help="Pairs of measurements: 7, with --quick 3; some cases take more or fewer.")
     parse.add_argument("--device", default="cpu", help="cpu or cuda")
     parse.add_argument("--seed", type=int, default=0)
-    parse.add_argument("--quick", action="store_true", help="Fewer and smaller measurements, of the small size alone.")
+    parse.add_argument("--quick", action="store_true", help=f"{QUICK.capitalize()}.")
     parse.add_argument("--ragged_file", help="Real texts of many lengths: text lines, JSON lines or CSV; else made ones.")
     parse.add_argument("--text_column", default="text", help="Its column, where it has columns.")
     parse.add_argument("--synthetic_dir", help="train.txt and eval.txt of an entropy of 30.1 nats; else the embedded grammar.")
@@ -73,6 +76,12 @@ def settle(argv: list[str]) -> tuple[argparse.Namespace, Options]:
 
 def main(argv: list[str]) -> list[Row]:
     arguments, options = settle(argv)
+    if options.quick:
+        print(
+            "--quick: these figures are too few and too small to mean anything; leave it out to measure.",
+            file=sys.stderr,
+            flush=True,
+        )
     rows: list[Row] = []
     for case in arguments.cases:
         start = time.perf_counter()

@@ -54,11 +54,13 @@ def markdown(rows: Sequence[Row], options: Options, command: str) -> str:
     lines = ["| case | ours | against | unit | ratio | spread | target | |", "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         target = "" if row.target is None else f"{'≤' if row.better == 'lower' else '≥'} {row.target:g}"
-        reached = {True: "reached", False: "**missed**", None: ""}[row.reached]
+        reached = "" if options.quick else {True: "reached", False: "**missed**", None: ""}[row.reached]
         against = f"{figure(row.theirs)} {row.against}".strip()
         ratio = "–" if row.ratio is None else f"{row.ratio:.3f}"
         cells = [row.case, figure(row.ours), against, row.unit, ratio, figure(row.spread), target, f"{reached} {row.note}".strip()]
         lines.append(f"| {' | '.join(cells)} |")
     pairs = max((row.repeats for row in rows), default=0)
     made = f"`{command}`: {machine(options)}; {versions()}; medians of up to {pairs} interleaved pairs, seed {options.seed}."
+    if options.quick:
+        made += " Quick: too few and too small to mean anything, and not judged."
     return "\n".join([*lines, "", made, ""])

@@ -39,6 +39,7 @@ from hf_vae.evaluation import (
     rate_distortion_table,
 )
 from hf_vae.evaluation.rate_distortion import load_figures
+from hf_vae.evaluation.words import check_tokenizer
 from hf_vae.hub import write_metrics
 from hf_vae.processing_vae import ConditionalVAEProcessor, load_tokenizer
 from hf_vae.training.arguments import FileArguments, check_least, use_all_cores
@@ -85,6 +86,13 @@ class EvaluationArguments:
         default=None, metadata={"help": "Samples of z of each example decoded at once; 1 on a CPU, 8 elsewhere."}
     )
     seed: int = field(default=0, metadata={"help": "Of all noise."})
+    metrics_tokenizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "sacrebleu's tokenizer for perplexity per word and BLEU: 13a, intl, zh, ja-mecab, ko-mecab, char, ... Texts "
+            "without spaces between words need one."
+        },
+    )
     output_file: str | None = field(default=None, metadata={"help": "JSON file for the figures."})
     compare_with: list[str] = field(
         default_factory=list, metadata={"help": "JSON files of other models' figures, for a table of rate and distortion."}
@@ -106,6 +114,7 @@ def check_arguments(
     given = {**vars(data_args), **vars(evaluation_args)}
     least = {"importance_samples": 1, "refine_steps": 0, "batch_size": 1, "chunk": 1, "max_samples": 2, "max_target_length": 2}
     check_least(given, least)
+    check_tokenizer(evaluation_args.metrics_tokenizer)
     if model_args.language_model and model_args.language_model_nll is not None:
         raise ValueError("Give `--language_model` or `--language_model_nll`, not both.")
     if model_args.language_model_nll is not None and not math.isfinite(model_args.language_model_nll):
@@ -195,6 +204,7 @@ def load_language_model(name_or_path: str, model: VAEModel, evaluator: Likelihoo
 # What the table says of each figure, in its order.
 DESCRIPTIONS = {
     "num_examples": "examples, N",
+    "unknown_tokens": "share of tokens that are not in the vocabulary",
     "elbo": "ELBO, nats per sentence",
     "iw_nll": "NLL, importance-weighted bound, nats per sentence",
     "iw_nll_error": "  its standard error over draws of z",
@@ -287,6 +297,7 @@ def main(argv: list[str]) -> dict:
         seed=evaluation_args.seed,
         refine_steps=evaluation_args.refine_steps,
         language_model_nll=language_model_figure,
+        tokenize=evaluation_args.metrics_tokenizer,
     )
 
     # 5. What it comes to.

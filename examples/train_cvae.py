@@ -167,10 +167,10 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
     return expand_targets(train), validation, test
 
 
-def score(outputs: list[list[str]], test: Dataset, on_dialogues: bool) -> dict[str, float]:
+def score(outputs: list[list[str]], test: Dataset, on_dialogues: bool, tokenize: str | None = None) -> dict[str, float]:
     """Of several outputs for each test source: how many are right, where that is known, and else text metrics."""
     if not on_dialogues:
-        return reference_metrics(outputs, list(test["targets"]))
+        return reference_metrics(outputs, list(test["targets"]), tokenize)
     judged = dialogues.judge(outputs, map(last_turn, test["source"]))
     judged[f"distinct_valid_in_{len(outputs[0])}"] = judged.pop("distinct_valid")
     return {**judged, "entropy": dialogues.entropy(), "cll_exact": -dialogues.entropy()}
@@ -210,13 +210,14 @@ def main(argv: list[str]) -> dict:
     held_out = HeldOutPairs(
         processor,
         test,
-        partial(score, test=test, on_dialogues=on_dialogues),
+        partial(score, test=test, on_dialogues=on_dialogues, tokenize=evaluation_args.metrics_tokenizer),
         lengths,
         num_outputs=evaluation_args.num_outputs,
         latent_temperature=evaluation_args.latent_temperature,
         max_new_tokens=evaluation_args.max_new_tokens,
         importance_samples=evaluation_args.importance_samples,
         seed=training_args.seed,
+        tokenize=evaluation_args.metrics_tokenizer,
     )
     metrics, outputs = held_out.measure(model)
     posterior, prior = held_out.distributions(model)

@@ -225,7 +225,7 @@ def last_turns(test: Dataset) -> list[str]:
     return [source["messages"][-1]["content"] for source in test["source"]]
 
 
-def score(outputs, test: Dataset, on_grammar: bool, classify=None, word_vectors=None) -> dict[str, float]:
+def score(outputs, test: Dataset, on_grammar: bool, classify=None, word_vectors=None, tokenize=None) -> dict[str, float]:
     """Of several replies to each test context: how many are right, where that is known, and else the paper's metrics."""
     if on_grammar:
         judged = dialogues.judge(outputs, last_turns(test))
@@ -233,8 +233,8 @@ def score(outputs, test: Dataset, on_grammar: bool, classify=None, word_vectors=
         return {**judged, "entropy": dialogues.entropy(), "cll_exact": -dialogues.entropy()}
     references = list(test["targets"])
     acts = {} if classify is None else {"hypothesis_acts": classify(outputs), "reference_acts": classify(references)}
-    metrics = dialog_metrics(outputs, references, **acts)
-    return metrics if word_vectors is None else {**metrics, **bow_similarities(outputs, references, word_vectors)}
+    metrics = dialog_metrics(outputs, references, **acts, tokenize=tokenize)
+    return metrics if word_vectors is None else {**metrics, **bow_similarities(outputs, references, word_vectors, tokenize)}
 
 
 def main(argv: list[str]) -> dict:
@@ -280,7 +280,14 @@ def main(argv: list[str]) -> dict:
     held_out = HeldOutPairs(
         processor,
         test,
-        partial(score, test=test, on_grammar=on_grammar, classify=classify, word_vectors=word_vectors),
+        partial(
+            score,
+            test=test,
+            on_grammar=on_grammar,
+            classify=classify,
+            word_vectors=word_vectors,
+            tokenize=evaluation_args.metrics_tokenizer,
+        ),
         lengths,
         num_outputs=evaluation_args.num_outputs,
         latent_temperature=evaluation_args.latent_temperature,
@@ -289,6 +296,7 @@ def main(argv: list[str]) -> dict:
         seed=training_args.seed,
         # Who is asked for a reply is not told its act.
         requests=[{**source, "act": None} for source in test["source"]],
+        tokenize=evaluation_args.metrics_tokenizer,
     )
     metrics, outputs = held_out.measure(model)
     posterior, prior = held_out.distributions(model)

@@ -113,9 +113,9 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
     return PAIRINGS[data_args.pairing](train), validation, test
 
 
-def score(outputs: list[list[str]], test: Dataset, on_grammar: bool) -> dict[str, float]:
+def score(outputs: list[list[str]], test: Dataset, on_grammar: bool, tokenize: str | None = None) -> dict[str, float]:
     """Text metrics of several outputs for each test source, and on the grammar how right they are."""
-    metrics = paraphrase_metrics(list(test["source"]), outputs, list(test["targets"]))
+    metrics = paraphrase_metrics(list(test["source"]), outputs, list(test["targets"]), tokenize)
     if on_grammar:
         judged = grammar.judge(outputs, test["source"])
         judged[f"distinct_correct_in_{len(outputs[0])}"] = judged.pop("distinct_correct")
@@ -158,13 +158,14 @@ def main(argv: list[str]) -> dict:
     held_out = HeldOutPairs(
         processor,
         test,
-        partial(score, test=test, on_grammar=on_grammar),
+        partial(score, test=test, on_grammar=on_grammar, tokenize=evaluation_args.metrics_tokenizer),
         lengths,
         num_outputs=evaluation_args.num_paraphrases,
         latent_temperature=evaluation_args.latent_temperature,
         max_new_tokens=evaluation_args.max_new_tokens,
         importance_samples=evaluation_args.importance_samples,
         seed=training_args.seed,
+        tokenize=evaluation_args.metrics_tokenizer,
     )
     metrics, outputs = held_out.measure(model)
     posterior, prior = held_out.distributions(model)

@@ -185,6 +185,7 @@ def main(argv: list[str]) -> dict:
         seed=training_args.seed,
         refine_steps=evaluation_args.refine_steps,
         language_model_nll=language_model_nll,
+        tokenize=evaluation_args.metrics_tokenizer,
     )
     metrics["sentences_cut"] = evaluator.share_cut()
     generation = {"max_new_tokens": evaluation_args.max_new_tokens}

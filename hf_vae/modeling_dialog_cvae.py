@@ -57,6 +57,10 @@ class DialogCVAEModel(ConditionalVAEModel):
                 config.act_embedding_size,
                 dtype=self.encoder.dtype,
             )
+        if config.context_encoding == "hierarchical":
+            # The Trainer collects its main input for metrics and pads one dimension, while turns in `input_ids` have two.
+            has_prompt = config.source_conditioning == "prompt"
+            self.main_input_name = "prompt_input_ids" if has_prompt else "posterior_input_ids"
         self.post_init()
 
     @torch.no_grad()

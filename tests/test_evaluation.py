@@ -1,5 +1,6 @@
 """Estimators against exact values, and metrics against cases counted by hand."""
 
+import copy
 import json
 import math
 
@@ -17,6 +18,7 @@ from hf_vae.evaluation import (
     LikelihoodEvaluator,
     bleu,
     count_tokens_and_words,
+    dialog_metrics,
     distinct,
     evaluate_vae,
     generate_texts,
@@ -37,6 +39,7 @@ from hf_vae.evaluation.evaluate_metric import ParaphraseMetric
 from hf_vae.evaluation.examples import NOISE_BLOCK, example_noise, sample_noise
 from hf_vae.evaluation.generation import spell
 from hf_vae.evaluation.likelihood import error_of_mean
+from hf_vae.unknown_words import unknown_share
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
 TARGETS = ["a cat", "the dog ran", "the mat sat", "a dog", "the park"]
@@ -395,6 +398,7 @@ def test_another_example_is_one_with_another_target(vae_processor):
         (["a", "a", "b", "c", "a"], [2, 2, 3, 4, 2]),
         (["a", "b", "a"], [1, 2, 1]),
         (["a", "a", "a"], [1, 2, 0]),
+        (["a", "a", "b", "b", "a", "a"], [2, 2, 4, 4, 2, 2]),
     ):
         assert LikelihoodEvaluator(model, vae_processor, texts, texts).others() == others
 
@@ -545,3 +549,85 @@ def test_the_evaluate_metric_gives_the_same_figures(tmp_path):
     assert metric.compute(predictions=outputs, references=references, sources=sources) == paraphrase_metrics(
         sources, outputs, references
     )
+
+
+# Texts without spaces between words ----------------------------------------------------------------------------------------
+
+CHINESE = ["小明在市场买了苹果", "在市场小明买了苹果呢", "在市场小明买了苹果吧", "老王老王老王老王"]
+
+
+def test_a_tokenizer_splits_texts_without_spaces(caplog):
+    source, reference, near, nonsense = CHINESE
+    scores = [
+        paraphrase_metrics([source], [[output] * 2], [[reference]], tokenize="zh") for output in (reference, near, nonsense, "")
+    ]
+    bleus = [score["bleu"] for score in scores]
+    # Nine of ten words, eight of nine pairs, seven of eight triples, six of seven quadruples.
+    exact = 100 * (9 / 10 * 8 / 9 * 7 / 8 * 6 / 7) ** 0.25
+    assert bleus == [pytest.approx(100), pytest.approx(exact), pytest.approx(0, abs=1), 0]
+    assert scores[1]["ter"] == pytest.approx(10) and scores[0]["ter"] == 0
+    assert scores[0]["distinct_1"] == pytest.approx(10 / 20) and scores[2]["distinct_1"] == pytest.approx(2 / 16)
+    assert scores[0]["distinct_2"] == pytest.approx(9 / 18)
+    assert not caplog.records
+
+
+def test_dialogue_metrics_take_the_same_tokenizer():
+    _, reference, near, nonsense = CHINESE
+    figures = [dialog_metrics([[reply]], [[reference]], tokenize="char") for reply in (near, nonsense)]
+    assert figures[0]["bleu_1_precision"] > 0.8 > 0.1 > figures[1]["bleu_1_precision"]
+    assert figures[1]["distinct_1_intra"] == pytest.approx(2 / 8)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [CHINESE, ["これは本です", "私は学生です"], ["ฉันรักภาษาไทยมาก", "สวัสดีครับทุกคน"], ["a cat sat"] * 20 + CHINESE],
+    ids=["Chinese", "Japanese", "Thai", "mixed"],
+)
+def test_texts_without_spaces_give_a_warning(texts, caplog):
+    reference_metrics([[text] for text in texts], [[text] for text in texts])
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1 and "no spaces between words" in messages[0] and "--metrics_tokenizer" in messages[0]
+    caplog.clear()
+    reference_metrics([[text] for text in texts], [[text] for text in texts], tokenize="char")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [["나는 학생 입니다", "한국어를 공부합니다"], ["小明 在 市场 买 了 苹果"], ["a cat", ""], ["a cat sat"] * 200 + ["北京大学"]],
+    ids=str,
+)
+def test_texts_with_spaces_give_none(texts, caplog):
+    bleu(texts, [[text or "a"] for text in texts])
+    distinct(texts, 1)
+    assert not caplog.records
+
+
+def test_perplexity_per_word_counts_the_tokenizer_s_words(vae_processor, caplog):
+    evaluator = LikelihoodEvaluator(make_model("vae"), vae_processor, CHINESE, CHINESE)
+    counts = count_tokens_and_words(evaluator)
+    assert counts["words"] == 2 * len(CHINESE) and "no spaces" in caplog.text
+    assert count_tokens_and_words(evaluator, "zh")["words"] == sum(map(len, CHINESE)) + len(CHINESE)
+
+
+def test_a_tokenizer_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"'nope'; choose one of sacrebleu's: .*zh"):
+        reference_metrics([["a"]], [["a"]], tokenize="nope")
+    with pytest.raises(ValueError, match="'nope'"):
+        dialog_metrics([["a"]], [["a"]], tokenize="nope")
+
+
+def test_the_share_of_unknown_tokens_is_measured(vae_processor, caplog):
+    model, unknown = resized(make_model("vae"), vae_processor), vae_processor.tokenizer.unk_token
+    texts = [f"the cat {unknown}", f"{unknown} mat"]
+    tokens = sum(len(vae_processor.tokenizer.tokenize(text)) for text in texts)
+    assert evaluate_vae(LikelihoodEvaluator(model, vae_processor, texts, texts), 2)["unknown_tokens"] == pytest.approx(2 / tokens)
+    assert f"{200 / tokens:.1f} % of the texts' tokens" in caplog.text
+    caplog.clear()
+    known = ["the cat", "the mat"]
+    assert evaluate_vae(LikelihoodEvaluator(model, vae_processor, known, known), 2)["unknown_tokens"] == 0
+    assert not caplog.records
+    # A vocabulary of bytes calls its EOS unknown, and knows everything.
+    of_bytes = copy.deepcopy(vae_processor.tokenizer)
+    of_bytes.unk_token = of_bytes.eos_token
+    assert unknown_share(of_bytes, texts) == 0

@@ -4,17 +4,19 @@ import dataclasses
 import json
 import logging
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import BOS, make_model
+from conftest import BOS, make_batch, make_model
 from datasets import Dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_training import resized
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 
-from hf_vae import DiagonalGaussian, KLAnnealingCallback, VAEDataCollator
+from hf_vae import DiagonalGaussian, DialogCVAEProcessor, KLAnnealingCallback, VAEDataCollator
 from hf_vae.evaluation import (
     CollapseReportCallback,
     LikelihoodEvaluator,
@@ -68,6 +70,33 @@ def test_marginal_kl_and_information_of_a_mixture_by_quadrature():
     assert figures["mutual_information"] == pytest.approx(information, abs=0.02)
     assert figures["kl_minus_mutual_information"] == pytest.approx(divergence, abs=0.02)
     torch.testing.assert_close(aggregate_log_prob(grid[::50].float(), posterior, chunk=37), whole[::50].log(), atol=1e-4, rtol=1e-6)
+
+
+def test_the_aggregate_in_blocks_is_the_plain_formula():
+    posterior = mixture(latent_size=5, count=2_500)
+    latents = mixture(latent_size=5, count=700).sample()
+    mean, logvar = posterior.mean.double(), posterior.logvar.double()
+    scaled = (latents.double().unsqueeze(1) - mean).square() * torch.exp(-logvar)
+    plain = torch.logsumexp(-0.5 * (scaled + logvar + math.log(2 * math.pi)).sum(-1), dim=1) - math.log(2_500)
+    torch.testing.assert_close(aggregate_log_prob(latents, posterior), plain, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(aggregate_log_prob(latents, posterior, chunk=699), plain, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_information_of_many_examples_takes_flat_memory():
+    code = """
+import resource, torch
+from hf_vae import DiagonalGaussian
+from hf_vae.evaluation import information_metrics
+torch.set_num_threads(1)
+posterior = DiagonalGaussian(torch.randn(20_000, 32), torch.zeros(20_000, 32))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+information_metrics(posterior)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # 20,000 numbers of 8 bytes for each of 1,024 z alone are 156 MiB.
+    assert float(done.stdout.split()[-1]) < 130
 
 
 @pytest.mark.parametrize("logvar", [-18.0, -2.0, 1.0])
@@ -222,6 +251,13 @@ def test_there_is_no_marginal_kl_to_a_prior_that_depends_on_the_example():
     assert figures["prior_depends_on_source"] and not {"marginal_kl", "kl_minus_mutual_information"} & set(figures)
 
 
+def test_texts_of_unknown_words_are_not_held_against_z():
+    report = collapse_report({**HEALTHY, "nll_shuffled": HEALTHY["nll_posterior"], "unknown_tokens": 0.84})
+    assert report.verdict == "unknown words" and not report.ignored
+    assert "84.0 % of their tokens are not in the model's vocabulary" in report.summary and "z" not in report.advice[0].split()
+    assert collapse_report({**HEALTHY, "unknown_tokens": 0.02}).verdict == "used"
+
+
 def test_a_report_needs_its_figures():
     with pytest.raises(ValueError, match="lacks mutual_information, nll_shuffled"):
         collapse_report({key: value for key, value in HEALTHY.items() if key not in ("mutual_information", "nll_shuffled")})
@@ -273,6 +309,118 @@ def test_compute_metrics_gives_the_corpus_s_own_elbo(vae, vae_processor, tmp_pat
         assert metrics[f"eval_{name}"] == pytest.approx(information[name], abs=1e-4)
 
 
+SAME = ("elbo", "reconstruction", "kl", "loss", "ppl_per_token_elbo", "mutual_information", "active_units_0.01")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"eval_do_concat_batches": False},
+        {"eval_do_concat_batches": False, "eval_accumulation_steps": 1},
+        {"eval_accumulation_steps": 2},
+        {"batch_eval_metrics": True},
+        {"batch_eval_metrics": True, "include_for_metrics": ["inputs", "loss"]},
+        {"include_for_metrics": ["inputs", "loss"]},
+        {"per_device_eval_batch_size": 7},
+    ],
+    ids=str,
+)
+def test_metrics_do_not_depend_on_how_the_trainer_hands_them_on(vae, vae_processor, tmp_path, monkeypatch, options):
+    monkeypatch.setattr(DiagonalGaussian, "sample", lambda self, *_: self.mean + self.std * torch.sin(37 * self.mean))
+    plain, other = (
+        make_trainer(vae, vae_processor, tmp_path, compute_metrics=elbo_metrics, **each).evaluate() for each in ({}, options)
+    )
+    assert plain.keys() == other.keys()
+    assert [other[f"eval_{name}"] for name in SAME] == pytest.approx([plain[f"eval_{name}"] for name in SAME], rel=1e-5)
+
+
+@pytest.mark.parametrize("option", ["fp16_full_eval", "bf16_full_eval"])
+def test_metrics_of_a_model_in_half_precision_are_close(vae, vae_processor, tmp_path, monkeypatch, option):
+    monkeypatch.setattr(DiagonalGaussian, "sample", lambda self, *_: self.mean)
+    plain = make_trainer(vae, vae_processor, tmp_path, compute_metrics=elbo_metrics).evaluate()
+    half = make_trainer(vae, vae_processor, tmp_path, compute_metrics=elbo_metrics, **{option: True}).evaluate()
+    assert [half[f"eval_{name}"] for name in SAME[:5]] == pytest.approx([plain[f"eval_{name}"] for name in SAME[:5]], rel=0.03)
+
+
+def test_the_loss_of_an_evaluation_is_that_of_one_batch_of_everything(vae, vae_processor, tmp_path, monkeypatch):
+    """A mean over batches of means over tokens it would be without the metrics."""
+    monkeypatch.setattr(DiagonalGaussian, "sample", lambda self, *_: self.mean)
+    with torch.no_grad():
+        whole = vae.eval()(**vae_processor(TEXTS, TEXTS)).loss.item()
+    trainer = make_trainer(
+        vae, vae_processor, tmp_path, compute_metrics=elbo_metrics, per_device_eval_batch_size=3, eval_strategy="steps",
+        eval_steps=1, save_strategy="steps", save_steps=1, load_best_model_at_end=True, learning_rate=0.0,
+    )  # fmt: skip
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(whole, rel=1e-5)
+    trainer.train()
+    logged = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert logged == pytest.approx([whole] * len(logged), rel=1e-5)
+    assert trainer.state.best_metric == pytest.approx(whole, rel=1e-5)
+    assert trainer.predict(trainer.eval_dataset).metrics["test_loss"] == pytest.approx(whole, rel=1e-5)
+    without = make_trainer(vae, vae_processor, tmp_path, per_device_eval_batch_size=3).evaluate()["eval_loss"]
+    assert abs(without - whole) > 1e-4
+
+
+def test_an_evaluation_that_broke_off_leaves_nothing_for_the_next_one(vae, vae_processor, tmp_path, monkeypatch):
+    monkeypatch.setattr(DiagonalGaussian, "sample", lambda self, *_: self.mean)
+    options = {"compute_metrics": elbo_metrics, "batch_eval_metrics": True}
+
+    class Stop(TrainerCallback):
+        def on_prediction_step(self, *_, eval_dataloader=None, **kwargs):
+            self.steps = getattr(self, "steps", 0) + 1
+            if self.steps == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(vae, vae_processor, tmp_path, callbacks=[Stop()], **options).evaluate()
+    metrics = make_trainer(vae, vae_processor, tmp_path, **options).evaluate()
+    assert metrics["eval_num_examples"] == len(TEXTS)
+
+
+def test_outputs_that_were_left_out_are_not_taken_for_others():
+    model = make_model("vae", bow_loss_weight=1.0)
+    batch = make_batch(model)
+    with torch.no_grad():
+        output = model(**batch)
+
+    def metrics(*ignored):
+        kept = [output[name].numpy() for name in output if name not in ("loss", "logits", *ignored)]
+        return elbo_metrics(EvalPrediction(predictions=tuple(kept), label_ids=batch["labels"].numpy()))
+
+    assert metrics().keys() - metrics("posterior_mean").keys() >= {"mutual_information", "active_units_0.01"}
+    assert metrics("posterior_mean")["kl"] == metrics()["kl"]
+    for ignored in ("kl", "reconstruction_loss"):
+        with pytest.raises(ValueError, match="ignore_keys"):
+            metrics(ignored)
+
+
+@pytest.mark.parametrize("source_conditioning", ["prompt", "cross_attention"])
+@pytest.mark.parametrize("options", [{}, {"eval_do_concat_batches": False}, {"batch_eval_metrics": True}], ids=str)
+def test_dialogues_turn_by_turn_hand_their_inputs_to_metrics(tmp_path, tokenizers, options, source_conditioning):
+    ways = {"context_encoding": "hierarchical", "source_conditioning": source_conditioning}
+    processor = DialogCVAEProcessor(*tokenizers, **ways)
+    model = resized(make_model("dialog", meta_categories=[], num_meta_values=0, **ways), processor)
+    talks = [[{"role": "AB"[turn % 2], "content": "the cat " * (1 + turn)} for turn in range(1 + row % 3)] for row in range(7)]
+    rows = Dataset.from_list([dict(processor(talk, "the mat", return_tensors=None)) for talk in talks])
+    seen = []
+
+    def compute_metrics(prediction, compute_result=None):
+        seen.append(prediction.inputs)
+        return elbo_metrics(prediction, compute_result)
+
+    arguments = TrainingArguments(
+        str(tmp_path), per_device_eval_batch_size=2, report_to="none", use_cpu=True, include_for_metrics=["inputs"],
+        label_names=["labels"], disable_tqdm=True, **options,
+    )  # fmt: skip
+    trainer = Trainer(
+        model, arguments, eval_dataset=rows, data_collator=VAEDataCollator(processor), compute_metrics=compute_metrics
+    )
+    metrics = trainer.evaluate()
+    assert metrics["eval_num_examples"] == 7 and seen[0] is not None
+    if not options:
+        assert seen[0].shape[0] == 7 and seen[0].ndim == 2
+
+
 def test_outputs_are_in_the_order_of_their_fields(model, batch):
     """The Trainer hands them on by their order, and `elbo_metrics` finds them by it."""
     with torch.no_grad():
@@ -284,6 +432,7 @@ def test_outputs_are_in_the_order_of_their_fields(model, batch):
     metrics = elbo_metrics(EvalPrediction(predictions=tuple(kept), label_ids=labels if len(labels) > 1 else labels[0]))
     nats = (output.reconstruction_loss + output.kl).sum().item()
     assert metrics["kl"] == pytest.approx(output.kl.mean().item(), rel=1e-5)
+    assert metrics["loss"] == pytest.approx(output.loss.item(), rel=1e-5)
     assert metrics["elbo"] == pytest.approx(-nats / 3, rel=1e-5)
     assert metrics["ppl_per_token_elbo"] == pytest.approx(math.exp(nats / (batch["labels"] != -100).sum().item()), rel=1e-5)
     prior = DiagonalGaussian(output.prior_mean, output.prior_logvar)

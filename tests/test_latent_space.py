@@ -3,6 +3,7 @@
 import copy
 import math
 import random
+import warnings
 from itertools import pairwise, permutations
 
 import numpy as np
@@ -155,16 +156,76 @@ def test_samples_have_the_posteriors_moments_and_their_own_seeds(vae, vae_proces
 
 
 def test_prior_samples_are_standard_or_the_fitted_priors(vae, vae_processor):
-    output = sample_prior(vae, vae_processor, 2_000, batch_size=2_000, max_new_tokens=1)
+    output = sample_prior(vae, vae_processor, 2_000, seed=0, batch_size=2_000, max_new_tokens=1)
     assert output.latents.mean(0).abs().max() < 4 / math.sqrt(2_000)
     torch.testing.assert_close(output.latents.std(0), torch.ones(4), rtol=0.1, atol=0)
-    few = sample_prior(vae, vae_processor, 5, batch_size=2, **SHORT)
+    few = sample_prior(vae, vae_processor, 5, seed=0, batch_size=2, **SHORT)
     torch.testing.assert_close(few.latents, output.latents[:5])
     assert few.texts == decode_latents(vae, vae_processor, few.latents, **SHORT)
     assert not sample_prior(vae, vae_processor, 2, latent_temperature=0.0, **SHORT).latents.any()
     prior = GaussianMixturePrior.from_components(torch.ones(1), torch.full((1, 4), 7.0), torch.full((1, 4), -10.0))
     fitted = sample_prior(vae, vae_processor, 3, fitted_prior=prior, **SHORT)
     torch.testing.assert_close(fitted.latents, torch.full((3, 4), 7.0), atol=0.1, rtol=0)
+
+
+def test_prior_samples_are_new_at_every_call_and_follow_from_the_seed_of_torch(vae, vae_processor):
+    draws = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        draws += [sample_prior(vae, vae_processor, 2, **SHORT).latents for _ in range(2)]
+    assert torch.equal(draws[0], draws[2]) and torch.equal(draws[1], draws[3]) and not torch.equal(draws[0], draws[1])
+
+
+@pytest.mark.parametrize("configured, length", [({}, 20), ({"max_new_tokens": 7}, 7), ({"max_length": 6}, 5)], ids=str)
+def test_a_length_comes_from_the_model_or_is_a_long_sentence_s(vae, vae_processor, monkeypatch, configured, length):
+    monkeypatch.setattr("hf_vae.latent_space.codes.MAX_NEW_TOKENS", 20)
+    for name, value in configured.items():
+        setattr(vae.generation_config, name, value)
+    given = []
+    generate = vae.generate
+    monkeypatch.setattr(vae, "generate", lambda **options: given.append(out := generate(**options)) or out)
+    # No text ends by itself.
+    vae.generation_config.eos_token_id = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reconstruct(vae, vae_processor, "the cat sat")
+        sample_prior(vae, vae_processor, 2)
+        interpolate(vae, vae_processor, "the cat", "a dog", steps=2)
+    assert [out.shape[1] for out in given] == [1 + length] * 3
+    assert reconstruct(vae, vae_processor, "the cat sat", max_new_tokens=3) and given[-1].shape[1] == 4
+
+
+def test_words_that_the_model_does_not_know_give_one_warning_a_call(vae_processor, caplog):
+    model = resized(make_model("vae"), vae_processor)
+    unknown = vae_processor.encoder_tokenizer.unk_token
+    text = f"the cat sat {unknown}"
+    for call in (
+        lambda: reconstruct(model, vae_processor, [text] * 3, batch_size=1, **SHORT),
+        lambda: interpolate(model, vae_processor, text, "the mat", **SHORT),
+        lambda: arithmetic(model, vae_processor, text, text, "the mat", **SHORT),
+        lambda: impute(model, vae_processor, f"{text} ____", max_rounds=2, num_beams=1),
+    ):
+        caplog.clear()
+        call()
+        messages = [record.getMessage() for record in caplog.records if "vocabulary" in record.getMessage()]
+        assert len(messages) == 1 and "% of the texts' tokens" in messages[0]
+    caplog.clear()
+    reconstruct(model, vae_processor, "the cat sat", **SHORT)
+    impute(model, vae_processor, "the cat ____", max_rounds=2, num_beams=1)
+    assert "vocabulary" not in caplog.text
+
+
+def test_paths_and_analogies_of_a_conditional_model_take_its_sources(conditional, processor):
+    sources, texts = TEXTS[:3], TEXTS[2:]
+    means = encode_texts(conditional, processor, texts[:2], sources=[sources[0]] * 2).mean
+    path = interpolate(conditional, processor, *texts[:2], steps=3, sources=sources[0], **SHORT)
+    torch.testing.assert_close(path.latents[[0, -1]], means)
+    assert path.texts == decode_latents(conditional, processor, path.latents, **processor(sources[0]), **SHORT)
+    analogies = arithmetic(conditional, processor, texts[:2], texts[:2], texts[1:3], sources=sources[:2], **SHORT)
+    torch.testing.assert_close(analogies.latents, encode_texts(conditional, processor, texts[1:3], sources=sources[:2]).mean)
+    assert analogies.texts == decode_latents(conditional, processor, analogies.latents, **processor(sources[:2]), **SHORT)
+    with pytest.raises(ValueError, match="3 `sources` for 1 `start`, 1 `end`"):
+        interpolate(conditional, processor, *texts[:2], sources=sources)
 
 
 def test_a_conditional_model_is_given_its_sources(conditional, processor):

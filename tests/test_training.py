@@ -20,6 +20,7 @@ from hf_vae import KLAnnealingCallback, VAEDataCollator
 from hf_vae.compat import ACTIVATION_CHECKPOINTING
 from hf_vae.training import LinearSchedule, SigmoidSchedule
 from hf_vae.training.plots import plot_training
+from hf_vae.training.run import check_evaluation
 
 SCRIPT = Path(__file__).parent / "two_process_gradients.py"
 
@@ -275,3 +276,10 @@ def test_a_run_killed_and_resumed_ends_with_the_same_weights(tmp_path):
         for name in ("whole", "killed")
     ]
     assert weights[0] == weights[1] == pytest.approx([SigmoidSchedule(midpoint=6, slope=1.0)(step) for step in range(12)])
+
+
+@pytest.mark.parametrize("option", ["prediction_loss_only", "eval_use_gather_object"])
+def test_what_keeps_outputs_from_the_metrics_is_refused(tmp_path, option):
+    with pytest.raises(ValueError, match=f"`--{option}` keeps the model's outputs from the metrics"):
+        check_evaluation(TrainingArguments(str(tmp_path), use_cpu=True, **{option: True}))
+    check_evaluation(TrainingArguments(str(tmp_path), use_cpu=True))

@@ -103,7 +103,7 @@ def run(options: Options) -> Iterator[Row]:
     reached, nll, seen = seconds_to(options, data, threshold, longest)
     note = f"NLL {nll:.2f} after {seen} sentences; entropy {data.entropy:.2f}, asked for {threshold:.2f}"
     if reached is None:
-        note += f"; not reached in {longest:.0f} s"
+        note += f"; stopped after {longest:.0f} s, as --quick does" if options.quick else f"; not reached in {longest:.0f} s"
     if data.theirs:
         note += f"; {data.theirs}"
     yield Row(

@@ -21,6 +21,9 @@ MIN_GAP = 1.0
 # Half of it leaves room for both figures' noise.
 MIN_GAP_PER_INFORMATION = 0.5
 
+# Above it most of what is measured is how UNK follows on UNK, whatever z says.
+MAX_UNKNOWN_TOKENS = 0.5
+
 REQUIRED = ("kl", "mutual_information", "mutual_information_ceiling", "nll_posterior", "nll_shuffled")
 
 
@@ -28,7 +31,8 @@ REQUIRED = ("kl", "mutual_information", "mutual_information_ceiling", "nll_poste
 class CollapseReport:
     """
     Args:
-        verdict (`str`): `"ignored"`, `"partly used"` or `"used"`: what the decoder does with z.
+        verdict (`str`): `"ignored"`, `"partly used"` or `"used"`: what the decoder does with z. `"unknown words"` if these texts
+            cannot show it.
         summary (`str`): the verdict in one sentence.
         findings (`list[str]`): what was found, a sentence each.
         advice (`list[str]`): what to try; empty where z is used.
@@ -67,8 +71,8 @@ def collapse_report(metrics: Mapping[str, float], language_model_nll: float | No
     Args:
         metrics (`dict`): means in nats per sentence as [`information_metrics`] and [`likelihood_metrics`] name them: `kl`,
             `mutual_information`, `mutual_information_ceiling`, `nll_posterior`, `nll_shuffled`; used where present: `nll_prior`,
-            `nll_zero`, `iw_nll` with `iw_nll_error`, `active_units_0.01`, `latent_size`. With `prior_depends_on_source` the prior
-            is p(z|x), and `nll_prior` is needed too.
+            `nll_zero`, `iw_nll` with `iw_nll_error`, `active_units_0.01`, `latent_size`, `unknown_tokens`. With
+            `prior_depends_on_source` the prior is p(z|x), and `nll_prior` is needed too.
         language_model_nll (`float`, *optional*): a language model's of the same size on the same texts.
 
     Raises:
@@ -93,7 +97,13 @@ def collapse_report(metrics: Mapping[str, float], language_model_nll: float | No
     says_something = information >= least and (one_prior or metrics["kl"] >= least)
     is_missed = gap >= MIN_GAP
     other = "another example's" if one_prior else "one from the prior"
-    if not is_missed:
+    unknown = metrics.get("unknown_tokens", 0.0)
+    if unknown > MAX_UNKNOWN_TOKENS:
+        verdict = "unknown words"
+        summary = (
+            f"These texts do not show whether z is used: {100 * unknown:.1f} % of their tokens are not in the model's vocabulary."
+        )
+    elif not is_missed:
         verdict, summary = "ignored", f"z is being ignored: the decoder does about as well with {other}."
     elif not says_something:
         verdict, summary = "ignored", "z is being ignored: it says almost nothing about the example."
@@ -107,7 +117,10 @@ def collapse_report(metrics: Mapping[str, float], language_model_nll: float | No
     if language_model_nll is not None and "iw_nll" in metrics:
         figures["iw_nll"] = metrics["iw_nll"]
         findings.append(_against_language_model(metrics, language_model_nll, verdict))
-    advice = [] if verdict == "used" else _advice(says_something, figures)
+    if verdict == "unknown words":
+        advice = ["Measure on texts like those of the training, or train with a vocabulary that has these words."]
+    else:
+        advice = [] if verdict == "used" else _advice(says_something, figures)
     return CollapseReport(verdict, summary, findings, advice, figures)
 
 

@@ -4,7 +4,8 @@ of dialogue acts (Zhao et al. 2017, Table 1), DialogWAE's different BLEU, and ho
 
 With d the similarity of a reply h and a reference r to the same context, precision is the mean over replies of the largest d to a
 reference, and recall the mean over references of the largest d to a reply. Both are averaged over contexts; F1 is that of the two
-averages. Texts are lower-cased and split into words and punctuation by nltk's `WordPunctTokenizer`. Nothing is times 100.
+averages. Texts are lower-cased and split into words and punctuation by nltk's `WordPunctTokenizer`, or into words by
+`tokenize`, one of sacrebleu's tokenizers by its name, which texts without spaces need. Nothing is times 100.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from .text_metrics import distinct
+from .text_metrics import distinct_share
+from .words import check_tokenizer, split_words, warn_if_spaceless
 
 # `method7` smooths each order with the next one, so a BLEU-1 by (1,) differs from one by (1, 0, 0, 0). The only public evaluation
 # of kgCVAE with several references passes these four, DialogWAE's its three.
@@ -48,7 +50,9 @@ def _refuse(contexts: list[int], found: str, remedy: str) -> None:
         raise ValueError(f"{found} for the contexts {', '.join(map(str, contexts[:10]))}{more} (counted from 0): {remedy}.")
 
 
-def _tokenizer() -> Callable[[str], tuple[str, ...]]:
+def _tokenizer(tokenize: str | None) -> Callable[[str], tuple[str, ...]]:
+    if tokenize is not None:
+        return lambda text: tuple(split_words(text.lower(), tokenize))
     # Here and below: importing nltk takes seconds, which `import hf_vae` should not.
     from nltk.tokenize import WordPunctTokenizer
 
@@ -56,21 +60,22 @@ def _tokenizer() -> Callable[[str], tuple[str, ...]]:
     return lambda text: tuple(tokenizer.tokenize(text.lower()))
 
 
-def _tokens(name: str, rows: Sequence[Sequence[str]]) -> list[list[tuple[str, ...]]]:
+def _tokens(name: str, rows: Sequence[Sequence[str]], tokenize: str | None) -> list[list[tuple[str, ...]]]:
+    check_tokenizer(tokenize)
     for i, row in enumerate(rows):
         for text in row:
             if not isinstance(text, str):
                 raise ValueError(f"`{name}` has {text!r} for context {i} (counted from 0), which is no text: give strings.")
-    tokenize = _tokenizer()
-    return [[tokenize(text) for text in row] for row in rows]
+    split = _tokenizer(tokenize)
+    return [[split(text) for text in row] for row in rows]
 
 
 def _checked_tokens(
-    hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
+    hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]], tokenize: str | None
 ) -> tuple[list[list[tuple[str, ...]]], list[list[tuple[str, ...]]]]:
     """Of each text. A reply may be blank, a reference not: it would be one that no reply can reach."""
     _check(hypotheses=hypotheses, references=references)
-    replies, wanted = _tokens("hypotheses", hypotheses), _tokens("references", references)
+    replies, wanted = _tokens("hypotheses", hypotheses, tokenize), _tokens("references", references, tokenize)
     blank = [i for i, row in enumerate(wanted) if not all(row)]
     _refuse(blank, "`references` has blank texts", "leave these references out")
     return replies, wanted
@@ -89,7 +94,10 @@ def _precision_recall(name: str, similarities: Sequence[np.ndarray]) -> dict[str
 
 
 def _bleu(
-    hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]], weights: Sequence[Sequence[float]]
+    hypotheses: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
+    weights: Sequence[Sequence[float]],
+    tokenize: str | None,
 ) -> Iterator[np.ndarray]:
     """For each context the BLEU of each reply against each single reference, (replies, references, weights)."""
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
@@ -102,12 +110,14 @@ def _bleu(
             return np.zeros(len(weights))
         return np.atleast_1d(sentence_bleu([reference], reply, weights, smoothing))
 
-    for replies, wanted in zip(*_checked_tokens(hypotheses, references)):
+    for replies, wanted in zip(*_checked_tokens(hypotheses, references, tokenize)):
         by_reply = {reply: [scores(reply, reference) for reference in wanted] for reply in dict.fromkeys(replies)}
         yield np.array([by_reply[reply] for reply in replies], dtype=float)
 
 
-def multi_reference_bleu(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def multi_reference_bleu(
+    hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]], tokenize: str | None = None
+) -> dict[str, float]:
     """
     Precision and recall of BLEU-1 to BLEU-4 (Zhao et al. 2017, Table 1): d is nltk's sentence BLEU of one reply against one
     reference, with equal weights up to the order and the smoothing `method7` (Chen & Cherry 2014); 0 for a reply of less than two
@@ -128,14 +138,16 @@ def multi_reference_bleu(hypotheses: Sequence[Sequence[str]], references: Sequen
         ValueError: the arguments differ in their number of contexts, a context has no reply or no reference or a blank reference,
             or contexts differ in their number of replies.
     """
-    scores = list(_bleu(hypotheses, references, ZHAO_WEIGHTS))
+    scores = list(_bleu(hypotheses, references, ZHAO_WEIGHTS, tokenize))
     figures: dict[str, float] = {}
     for order in range(len(ZHAO_WEIGHTS)):
         figures |= _precision_recall(f"bleu_{order + 1}", [matrix[:, :, order] for matrix in scores])
     return figures
 
 
-def dialogwae_bleu(hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def dialogwae_bleu(
+    hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]], tokenize: str | None = None
+) -> dict[str, float]:
     """
     BLEU-3 by the definition of DialogWAE (Gu et al. 2019), which Optimus' Table 4 (Li et al. 2020) uses too: against one reference,
     recall is the largest and precision the mean BLEU of the replies; both are averaged over a context's references and then over
@@ -147,7 +159,7 @@ def dialogwae_bleu(hypotheses: Sequence[Sequence[str]], references: Sequence[Seq
     Returns:
         `dialogwae_bleu_precision`, `dialogwae_bleu_recall`, `dialogwae_bleu_f1`.
     """
-    scores = list(_bleu(hypotheses, references, DIALOGWAE_WEIGHTS))
+    scores = list(_bleu(hypotheses, references, DIALOGWAE_WEIGHTS, tokenize))
     precision, recall = np.mean([matrix.mean() for matrix in scores]), np.mean([matrix.max(axis=0).mean() for matrix in scores])
     return _with_f1("dialogwae_bleu", float(precision), float(recall))
 
@@ -169,7 +181,10 @@ def _cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def bow_similarities(
-    hypotheses: Sequence[Sequence[str]], references: Sequence[Sequence[str]], word_vectors: Mapping[str, np.ndarray]
+    hypotheses: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
+    word_vectors: Mapping[str, np.ndarray],
+    tokenize: str | None = None,
 ) -> dict[str, float]:
     """
     Precision and recall of two similarities of word vectors (Zhao et al. 2017, Table 1). A-bow is the cosine of the texts' mean
@@ -183,6 +198,7 @@ def bow_similarities(
         hypotheses (`list[list[str]]`): equally many replies to each context.
         references (`list[list[str]]`): one or more references for each context.
         word_vectors: by lower-cased word an array (dimension,), as of [`load_word_vectors`].
+        tokenize (`str`, *optional*): one of sacrebleu's tokenizers by its name.
 
     Returns:
         `a_bow_precision`, `a_bow_recall`, `a_bow_f1`, the same of `e_bow`, and `bow_contexts`.
@@ -194,7 +210,7 @@ def bow_similarities(
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
         raise ValueError(f"`word_vectors` has vectors of the shapes {sorted(shapes)}: give vectors (dimension,) of one dimension.")
     similarities: list[tuple[np.ndarray, np.ndarray]] = []
-    for replies, wanted in zip(*_checked_tokens(hypotheses, references)):
+    for replies, wanted in zip(*_checked_tokens(hypotheses, references, tokenize)):
         left, right = (
             [pair for text in texts if (pair := _mean_and_extrema(text, word_vectors)) is not None] for texts in (replies, wanted)
         )
@@ -239,7 +255,7 @@ def act_match(hypothesis_acts: Sequence[Sequence[Hashable]], reference_acts: Seq
     )
 
 
-def reply_distinct(hypotheses: Sequence[Sequence[str]]) -> dict[str, float]:
+def reply_distinct(hypotheses: Sequence[Sequence[str]], tokenize: str | None = None) -> dict[str, float]:
     """
     Different n-grams among all n-grams (Li et al. 2016), 0 to 1: `intra` within each reply, `inter` within all replies to a context
     together (Gu et al. 2019). 0 for a text without n-grams. Averaged over replies and contexts.
@@ -251,11 +267,11 @@ def reply_distinct(hypotheses: Sequence[Sequence[str]]) -> dict[str, float]:
         ValueError: a context has no reply, or contexts differ in their number of replies.
     """
     _check(hypotheses=hypotheses)
-    texts = [[" ".join(tokens) for tokens in replies] for replies in _tokens("hypotheses", hypotheses)]
+    words = _tokens("hypotheses", hypotheses, tokenize)
     figures = {}
     for n in (1, 2):
-        figures[f"distinct_{n}_intra"] = float(np.mean([distinct([text], n) for replies in texts for text in replies]))
-        figures[f"distinct_{n}_inter"] = float(np.mean([distinct(replies, n) for replies in texts]))
+        figures[f"distinct_{n}_intra"] = float(np.mean([distinct_share([text], n) for replies in words for text in replies]))
+        figures[f"distinct_{n}_inter"] = float(np.mean([distinct_share(replies, n) for replies in words]))
     return figures
 
 
@@ -271,13 +287,14 @@ def dialog_metrics(
     references: Sequence[Sequence[str]],
     hypothesis_acts: Sequence[Sequence[Hashable]] | None = None,
     reference_acts: Sequence[Sequence[Hashable]] | None = None,
+    tokenize: str | None = None,
 ) -> dict[str, float]:
     """
     All that needs no word vectors: [`multi_reference_bleu`], [`dialogwae_bleu`], [`reply_distinct`] and, with the acts of both,
-    [`act_match`].
+    [`act_match`]. `tokenize` is one of sacrebleu's tokenizers by its name, for texts without spaces between words.
 
     Raises:
-        ValueError: as those; or the acts of one side only are given, or not one for each text.
+        ValueError: as those; or a tokenizer that there is not; or the acts of one side only are given, or not one for each text.
     """
     if (hypothesis_acts is None) != (reference_acts is None):
         missing = "hypothesis_acts" if hypothesis_acts is None else "reference_acts"
@@ -288,6 +305,7 @@ def dialog_metrics(
         _check_one_each("hypothesis_acts", hypothesis_acts, hypotheses)
         _check_one_each("reference_acts", reference_acts, references)
         figures = act_match(hypothesis_acts, reference_acts)
-    return (
-        multi_reference_bleu(hypotheses, references) | dialogwae_bleu(hypotheses, references) | reply_distinct(hypotheses) | figures
-    )
+    figures |= multi_reference_bleu(hypotheses, references, tokenize)
+    figures |= dialogwae_bleu(hypotheses, references, tokenize)
+    warn_if_spaceless([text for row in references for text in row], tokenize)
+    return figures | reply_distinct(hypotheses, tokenize)

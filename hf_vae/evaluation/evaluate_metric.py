@@ -17,7 +17,7 @@ class ParaphraseMetric(evaluate.Metric):
     ParaphraseMetric().compute(predictions=outputs, references=references, sources=sources)
     ```
 
-    with a list of outputs and a list of references for each source.
+    with a list of outputs and a list of references for each source, and `tokenize` as there.
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -29,8 +29,8 @@ class ParaphraseMetric(evaluate.Metric):
             features=datasets.Features({"predictions": datasets.List(texts), "references": datasets.List(texts), "sources": texts}),
         )
 
-    def _compute(self, predictions, references, sources) -> dict[str, float]:
-        return paraphrase_metrics(sources, predictions, references)
+    def _compute(self, predictions, references, sources, tokenize=None) -> dict[str, float]:
+        return paraphrase_metrics(sources, predictions, references, tokenize)
 
 
 class DialogMetric(evaluate.Metric):
@@ -42,7 +42,7 @@ class DialogMetric(evaluate.Metric):
     ```
 
     with a list of replies and a list of references for each context. The acts of both, where they are known, go to `compute` as
-    `hypothesis_acts` and `reference_acts`.
+    `hypothesis_acts` and `reference_acts`, and `tokenize` is as there.
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -54,5 +54,5 @@ class DialogMetric(evaluate.Metric):
             features=datasets.Features({"predictions": texts, "references": texts}),
         )
 
-    def _compute(self, predictions, references, hypothesis_acts=None, reference_acts=None) -> dict[str, float]:
-        return dialog_metrics(predictions, references, hypothesis_acts, reference_acts)
+    def _compute(self, predictions, references, hypothesis_acts=None, reference_acts=None, tokenize=None) -> dict[str, float]:
+        return dialog_metrics(predictions, references, hypothesis_acts, reference_acts, tokenize)

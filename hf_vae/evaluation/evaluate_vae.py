@@ -10,6 +10,7 @@ from .likelihood import LikelihoodEvaluator, check_num_samples, check_several, l
 from .perplexity import count_tokens_and_words, perplexities
 from .reconstruction import reconstruction_at_mean
 from .refinement import refine
+from .words import check_tokenizer
 
 
 def evaluate_vae(
@@ -18,6 +19,7 @@ def evaluate_vae(
     seed: int = 0,
     refine_steps: int = 0,
     language_model_nll: float | None = None,
+    tokenize: str | None = None,
 ) -> dict[str, Any]:
     """
     All figures of a model on a fixed set of examples; the encoder reads each once.
@@ -28,12 +30,13 @@ def evaluate_vae(
         seed (`int`, defaults to 0): of all noise.
         refine_steps (`int`, defaults to 0): gradient steps of [`refine`]; 0 leaves it out.
         language_model_nll (`float`, *optional*): nats per sentence of a language model of the same size on the same texts.
+        tokenize (`str`, *optional*): one of sacrebleu's tokenizers, for words and BLEU of texts without spaces between words.
 
     Returns:
         The figures of [`likelihood_metrics`], [`perplexities`] with `tokens` and `words`, [`information_metrics`],
-        [`reconstruction_at_mean`] and, where asked for, [`refine`] under their own names; `importance_samples`;
-        `language_model_nll`, where given; `collapse_report`, of [`collapse_report`] as a dictionary, but not with
-        `objective="gsnn"`, which has no q to judge.
+        [`reconstruction_at_mean`] and, if asked for, [`refine`] under their own names; `importance_samples`; `unknown_tokens`, the
+        share of tokens that are not in the vocabulary; `language_model_nll`, if given; `collapse_report`, of [`collapse_report`] as
+        a dictionary, but not with `objective="gsnn"`, which has no q to judge.
 
     Raises:
         ValueError: fewer than two examples, examples of more tokens than the model holds, no importance samples, or a negative
@@ -43,14 +46,16 @@ def evaluate_vae(
     check_several(len(evaluator))
     if refine_steps < 0:
         raise ValueError(f"`refine_steps` is {refine_steps}; it cannot be negative.")
+    check_tokenizer(tokenize)
     evaluator.check_lengths()
     posterior, prior = evaluator.posterior(), evaluator.prior()
     metrics: dict[str, Any] = likelihood_metrics(evaluator, importance_samples, seed, posterior, prior)
     metrics["importance_samples"] = importance_samples
-    counts = count_tokens_and_words(evaluator)
+    metrics["unknown_tokens"] = evaluator.unknown_tokens()
+    counts = count_tokens_and_words(evaluator, tokenize)
     metrics.update(counts, **perplexities(metrics, len(evaluator), **counts))
     metrics.update(information_metrics(posterior, prior, seed=seed, examples=evaluator.examples()))
-    metrics.update(reconstruction_at_mean(evaluator, posterior).metrics())
+    metrics.update(reconstruction_at_mean(evaluator, posterior).metrics(tokenize))
     if refine_steps:
         metrics.update(refine(evaluator, refine_steps, seed=seed, posterior=posterior, prior=prior).metrics())
     if language_model_nll is not None:

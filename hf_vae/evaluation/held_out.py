@@ -34,6 +34,7 @@ class HeldOutPairs:
         importance_samples (`int`): samples of z in the bounds.
         seed (`int`): of all noise.
         requests (`list`, *optional*): the sources as generation is given them, where q may know more of them.
+        tokenize (`str`, *optional*): one of sacrebleu's tokenizers, whose words perplexities count.
     """
 
     processor: VAEProcessor
@@ -46,17 +47,19 @@ class HeldOutPairs:
     importance_samples: int = 100
     seed: int = 0
     requests: Sequence[Any] | None = None
+    tokenize: str | None = None
 
     def measure(self, model: VAEModel) -> tuple[dict[str, Any], list[list[str]]]:
         """
         Bounds on the likelihood of the first targets, the perplexities that these are, `references_cut` (the share of targets that
-        is longer than `max_target_length`), and the score of greedy outputs that differ by z, drawn from the prior; and these
-        outputs.
+        is longer than `max_target_length`), `unknown_tokens` (the share of tokens that are not in the vocabulary), and the score of
+        greedy outputs that differ by z, drawn from the prior; and these outputs.
         """
         evaluator = self._evaluator(model)
         metrics = likelihood_metrics(evaluator, self.importance_samples, self.seed)
         metrics.update(self._perplexities(evaluator, metrics))
         metrics["references_cut"] = evaluator.share_cut()
+        metrics["unknown_tokens"] = evaluator.unknown_tokens()
         outputs = self._generate(model, do_sample=False)
         return {**metrics, **self.score(outputs)}, outputs
 
@@ -80,9 +83,8 @@ class HeldOutPairs:
         evaluator = self._evaluator(model)
         return evaluator.posterior(), evaluator.prior()
 
-    @staticmethod
-    def _perplexities(evaluator: LikelihoodEvaluator, metrics: dict[str, float]) -> dict[str, float]:
-        counts = count_tokens_and_words(evaluator)
+    def _perplexities(self, evaluator: LikelihoodEvaluator, metrics: dict[str, float]) -> dict[str, float]:
+        counts = count_tokens_and_words(evaluator, self.tokenize)
         return {**counts, **perplexities(metrics, len(evaluator), **counts)}
 
     def _evaluator(self, model: VAEModel) -> LikelihoodEvaluator:

@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -24,6 +23,7 @@ from ..gaussian import DiagonalGaussian
 from ..modeling_conditional_vae import ConditionalVAEModel
 from ..modeling_vae import LatentOutput, VAEModel
 from ..processing_vae import VAEProcessor
+from ..unknown_words import unknown_share, warn_of_unknown_words
 from .examples import NOISE_BLOCK, copied_rows, example_noise, gather_in_order, own_batches, sample_noise
 
 logger = logging.getLogger(__name__)
@@ -175,8 +175,14 @@ class LikelihoodEvaluator:
     def others(self) -> list[int]:
         """For each example the number of the next one, round in a circle, whose target is another; the next one where none is."""
         count, targets = len(self), self.targets
-        circles = (chain(range(i + 1, count), range(i)) for i in range(count))
-        return [next((j for j in circle if targets[j] != targets[i]), (i + 1) % count) for i, circle in enumerate(circles)]
+        others = [(i + 1) % count for i in range(count)]
+        if len(set(targets)) == 1:
+            return others
+        # Backwards, so that what follows a run of equal targets is passed on through it; twice, for a run that goes round the end.
+        for i in [*reversed(range(count))] * 2:
+            if targets[others[i]] == targets[i]:
+                others[i] = others[(i + 1) % count]
+        return others
 
     def label_ids(self) -> list[list[int]]:
         """Every target's tokens as the model is scored on them: EOS is one, the start token is none."""
@@ -189,6 +195,16 @@ class LikelihoodEvaluator:
         if cut:
             logger.warning("%d of %d targets are cut to the longest length; their likelihood is the cut text's.", cut, len(self))
         return cut / len(self)
+
+    def unknown_tokens(self) -> float:
+        """
+        The largest share of unknown tokens among the targets in the decoder's vocabulary, the same in the encoder's, and the texts
+        (dialogues left out) in the encoder's; with a warning above 1 %.
+        """
+        texts = [text for text in self.texts if isinstance(text, str)]
+        decoder, encoder = self.processor.tokenizer, self.processor.encoder_tokenizer
+        read = [(decoder, self.targets), (encoder, self.targets), (encoder, texts)]
+        return warn_of_unknown_words(*max(read, key=lambda each: unknown_share(*each)))
 
     def posterior(self) -> DiagonalGaussian:
         """q of every example, in order, on the CPU; each is encoded once. With `objective="gsnn"` q is the prior."""

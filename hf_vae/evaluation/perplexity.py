@@ -6,23 +6,30 @@ import math
 from collections.abc import Mapping
 
 from .likelihood import LikelihoodEvaluator
+from .words import check_tokenizer, split_words, warn_if_spaceless
 
 
-def count_tokens_and_words(evaluator: LikelihoodEvaluator) -> dict[str, int]:
+def count_tokens_and_words(evaluator: LikelihoodEvaluator, tokenize: str | None = None) -> dict[str, int]:
     """
     What the targets' likelihood is spread over.
 
+    Args:
+        evaluator ([`LikelihoodEvaluator`]): the examples.
+        tokenize (`str`, *optional*): one of sacrebleu's tokenizers, whose words are counted; between white space without.
+
     Returns:
-        `tokens`: of the decoder's vocabulary, EOS counted, the start token not. `words`: between white space, and one more for
-        the end of each sentence. A target that was cut to a length counts as what is left of it.
+        `tokens`: of the decoder's vocabulary, EOS counted, the start token not. `words`, and one more for the end of
+        each sentence. A target that was cut to a length counts as what is left of it.
     """
+    check_tokenizer(tokenize)
+    warn_if_spaceless(evaluator.targets, tokenize)
     processor = evaluator.processor
     whole = processor.label_ids(evaluator.targets, {"truncation": False})
     tokens = words = 0
     for target, labels, all_labels in zip(evaluator.targets, evaluator.label_ids(), whole):
         text = target if len(labels) == len(all_labels) else processor.batch_decode([labels[:-1]])[0]
         tokens += len(labels)
-        words += len(text.split()) + 1
+        words += len(split_words(text, tokenize)) + 1
     return {"tokens": tokens, "words": words}
 
 

@@ -27,12 +27,12 @@ class Reconstruction:
     texts: list[str]
     targets: list[str]
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, tokenize: str | None = None) -> dict[str, float]:
         """`reconstruction_at_mean_exact_match`, the share of targets met exactly; `reconstruction_at_mean_bleu`, 0 to 100."""
         exact = sum(text == target for text, target in zip(self.texts, self.targets))
         return {
             "reconstruction_at_mean_exact_match": exact / len(self.texts),
-            "reconstruction_at_mean_bleu": bleu(self.texts, [[target] for target in self.targets]),
+            "reconstruction_at_mean_bleu": bleu(self.texts, [[target] for target in self.targets], tokenize),
         }
 
 

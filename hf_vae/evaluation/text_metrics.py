@@ -1,15 +1,22 @@
 """
 Metrics of generated text: BLEU, chrF, TER and METEOR against references, for the average output and the best of several; how far
 the outputs for one source differ. All of it lower-cased; BLEU, chrF and TER by sacrebleu, METEOR by nltk, all four times 100.
+
+`tokenize` is one of sacrebleu's tokenizers by its name (`"zh"`, `"ja-mecab"`, `"ko-mecab"`, `"char"`, `"intl"`, …), and decides
+what a word is for all metrics but chrF, which has none. Without it each has its own: BLEU sacrebleu's `13a`, TER and distinct-n
+white space, METEOR words and punctuation. Texts of Chinese, Japanese or Thai need one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from statistics import fmean
 
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.ter import TERScore
+
+from .words import check_tokenizer, split_words, warn_if_spaceless
 
 # Sun & Zhou 2012: the weight of agreeing with the references against that of repeating the source.
 IBLEU_ALPHA = 0.8
@@ -22,10 +29,15 @@ def _corpus_score(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Se
     return metric.corpus_score(list(hypotheses), streams).score
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus BLEU-4 of one hypothesis a row, 0 to 100; where no hypothesis has four words, by the n-grams that they have."""
+def _bleu(tokenize: str | None) -> BLEU:
     # `force` only keeps sacrebleu from warning of corpora that are published tokenised.
-    return _corpus_score(BLEU(lowercase=True, force=True, effective_order=True), hypotheses, references)
+    return BLEU(lowercase=True, force=True, effective_order=True, tokenize=tokenize)
+
+
+def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokenize: str | None = None) -> float:
+    """Corpus BLEU-4 of one hypothesis a row, 0 to 100; if no hypothesis has four words, by the n-grams that they have."""
+    warn_if_spaceless(_texts(references), tokenize)
+    return _corpus_score(_bleu(tokenize), hypotheses, references)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -33,24 +45,39 @@ def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> floa
     return _corpus_score(CHRF(lowercase=True), hypotheses, references)
 
 
-def distinct(texts: Sequence[str], n: int) -> float:
-    """Different n-grams of words among all n-grams of `texts` (Li et al. 2016), 0 to 1; 0 where there is none."""
-    grams = [gram for text in texts for gram in zip(*(text.lower().split()[start:] for start in range(n)))]
+def distinct(texts: Sequence[str], n: int, tokenize: str | None = None) -> float:
+    """Different n-grams of words among all n-grams of `texts` (Li et al. 2016), 0 to 1; 0 if there are none."""
+    warn_if_spaceless(texts, tokenize)
+    return distinct_share([split_words(text.lower(), tokenize) for text in texts], n)
+
+
+def distinct_share(words: Sequence[Sequence[str]], n: int) -> float:
+    """[`distinct`] of texts that are split into words."""
+    grams = [gram for row in words for gram in zip(*(row[start:] for start in range(n)))]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
-def self_bleu(outputs: Sequence[Sequence[str]]) -> float:
+def self_bleu(outputs: Sequence[Sequence[str]], tokenize: str | None = None) -> float:
     """
     Mean sentence BLEU of each output for a source against the other outputs for it (Zhu et al. 2018), 0 to 100; lower is more
     diverse. Needs two outputs a source.
     """
-    metric = BLEU(lowercase=True, effective_order=True)
+    warn_if_spaceless(_texts(outputs), tokenize)
+    return _self_bleu(outputs, tokenize)
+
+
+def _self_bleu(outputs: Sequence[Sequence[str]], tokenize: str | None) -> float:
+    metric = _bleu(tokenize)
     scores = [
         metric.sentence_score(text, [other for j, other in enumerate(texts) if j != i]).score
         for texts in outputs
         for i, text in enumerate(texts)
     ]
     return sum(scores) / len(scores)
+
+
+def _texts(rows: Sequence[Sequence[str]]) -> list[str]:
+    return [text for row in rows for text in row]
 
 
 def _best(metric: BLEU | CHRF, outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> list[str]:
@@ -62,12 +89,15 @@ def _best(metric: BLEU | CHRF, outputs: Sequence[Sequence[str]], references: Seq
     return best
 
 
-def _ter_scores(outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> list[list[TERScore]]:
+def _ter_scores(
+    outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]], tokenize: str | None
+) -> list[list[TERScore]]:
     """Of each output for each source, its edits and the references' mean length. Equal outputs for a source are scored once."""
     metric = TER()
     scores = []
     for texts, refs in zip(outputs, references):
-        by_text = {text: metric.sentence_score(text, list(refs)) for text in dict.fromkeys(texts)}
+        spaced = [" ".join(split_words(ref, tokenize)) for ref in refs]
+        by_text = {text: metric.sentence_score(" ".join(split_words(text, tokenize)), spaced) for text in dict.fromkeys(texts)}
         scores.append([by_text[text] for text in texts])
     return scores
 
@@ -78,7 +108,7 @@ def _corpus_ter(scores: Sequence[TERScore]) -> float:
     return 100 * edits / words if words else 100.0 * bool(edits)
 
 
-def _meteor(outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def _meteor(outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]], tokenize: str | None) -> dict[str, float]:
     """Of each source's outputs the mean and the best METEOR, averaged over sources. Empty where nltk's WordNet is not at hand."""
     # Here, because importing nltk takes seconds.
     from nltk.corpus import wordnet
@@ -89,23 +119,26 @@ def _meteor(outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]
         wordnet.ensure_loaded()
     except LookupError:
         return {}
-    tokenize = WordPunctTokenizer().tokenize
+    words = WordPunctTokenizer().tokenize if tokenize is None else partial(split_words, tokenize=tokenize)
     average, best = 0.0, 0.0
     for texts, refs in zip(outputs, references):
-        wanted = [tokenize(ref) for ref in refs]
-        by_text = {text: meteor_score(wanted, tokenize(text), wordnet=wordnet) for text in dict.fromkeys(texts)}
+        wanted = [words(ref) for ref in refs]
+        by_text = {text: meteor_score(wanted, words(text), wordnet=wordnet) for text in dict.fromkeys(texts)}
         average += sum(by_text[text] for text in texts) / len(texts)
         best += max(by_text.values())
     return {"meteor": 100 * average / len(outputs), "best_meteor": 100 * best / len(outputs)}
 
 
-def reference_metrics(outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, float]:
+def reference_metrics(
+    outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]], tokenize: str | None = None
+) -> dict[str, float]:
     """
     Quality of several outputs for each source against references, and their diversity.
 
     Args:
         outputs (`list[list[str]]`): equally many outputs for each source.
         references (`list[list[str]]`): one or more references for each source.
+        tokenize (`str`, *optional*): one of sacrebleu's tokenizers, for texts without spaces between words.
 
     Returns:
         `bleu`, `chrf`, `ter`: means over the k-th outputs' corpus scores; `best_bleu`, `best_chrf`, `best_ter`: corpus scores of,
@@ -117,7 +150,8 @@ def reference_metrics(outputs: Sequence[Sequence[str]], references: Sequence[Seq
         that suits it best. Nothing is downloaded; `python -m nltk.downloader wordnet` does.
 
     Raises:
-        ValueError: outputs and references differ in number, or sources in their number of outputs.
+        ValueError: outputs and references differ in number, or sources in their number of outputs; or a tokenizer that
+            there is not.
     """
     if len(outputs) != len(references) or not outputs:
         raise ValueError(
@@ -125,26 +159,32 @@ def reference_metrics(outputs: Sequence[Sequence[str]], references: Sequence[Seq
         )
     if len({len(texts) for texts in outputs}) != 1:
         raise ValueError("`outputs` has lists of different lengths; generate equally many for each source.")
+    check_tokenizer(tokenize)
+    warn_if_spaceless(_texts(references), tokenize)
     columns = list(zip(*outputs))
-    sentence_bleu = BLEU(lowercase=True, effective_order=True)
+    sentence_bleu = _bleu(tokenize)
     sentence_chrf = CHRF(lowercase=True)
-    ter_scores = _ter_scores(outputs, references)
+    ter_scores = _ter_scores(outputs, references, tokenize)
+    words = [[split_words(text.lower(), tokenize) for text in texts] for texts in outputs]
     return {
-        "bleu": fmean(bleu(column, references) for column in columns),
-        "best_bleu": bleu(_best(sentence_bleu, outputs, references), references),
+        "bleu": fmean(_corpus_score(sentence_bleu, column, references) for column in columns),
+        "best_bleu": _corpus_score(sentence_bleu, _best(sentence_bleu, outputs, references), references),
         "chrf": fmean(chrf(column, references) for column in columns),
         "best_chrf": chrf(_best(sentence_chrf, outputs, references), references),
         "ter": fmean(_corpus_ter(column) for column in zip(*ter_scores)),
         "best_ter": _corpus_ter([min(scores, key=lambda score: score.num_edits) for scores in ter_scores]),
-        "self_bleu": self_bleu(outputs) if len(columns) > 1 else 100.0,
-        "distinct_1": fmean(distinct(texts, 1) for texts in outputs),
-        "distinct_2": fmean(distinct(texts, 2) for texts in outputs),
-        **_meteor(outputs, references),
+        "self_bleu": _self_bleu(outputs, tokenize) if len(columns) > 1 else 100.0,
+        "distinct_1": fmean(distinct_share(texts, 1) for texts in words),
+        "distinct_2": fmean(distinct_share(texts, 2) for texts in words),
+        **_meteor(outputs, references, tokenize),
     }
 
 
 def paraphrase_metrics(
-    sources: Sequence[str], outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
+    sources: Sequence[str],
+    outputs: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
+    tokenize: str | None = None,
 ) -> dict[str, float]:
     """
     Quality and diversity of several paraphrases of each source.
@@ -153,26 +193,29 @@ def paraphrase_metrics(
         sources (`list[str]`): the originals.
         outputs (`list[list[str]]`): equally many outputs for each source.
         references (`list[list[str]]`): one or more references for each source.
+        tokenize (`str`, *optional*): one of sacrebleu's tokenizers, for texts without spaces between words.
 
     Returns:
         What [`reference_metrics`] does, and `ibleu`: α·`bleu` - (1-α)·BLEU against the source, α = 0.8; `copy_bleu`,
         `copy_ibleu`: those of repeating the source.
 
     Raises:
-        ValueError: sources, outputs and references differ in number, or sources in their number of outputs.
+        ValueError: sources, outputs and references differ in number, or sources in their number of outputs; or a tokenizer that
+            there is not.
     """
     if len(sources) != len(outputs):
         raise ValueError(f"{len(sources)} sources, {len(outputs)} lists of outputs: they must be as many.")
-    metrics = reference_metrics(outputs, references)
+    metrics = reference_metrics(outputs, references, tokenize)
+    metric = _bleu(tokenize)
     originals = [[source] for source in sources]
 
     def ibleu(against_references, against_source):
         return IBLEU_ALPHA * against_references - (1 - IBLEU_ALPHA) * against_source
 
-    copy = bleu(sources, references)
+    copy = _corpus_score(metric, sources, references)
     return {
         **metrics,
-        "ibleu": ibleu(metrics["bleu"], fmean(bleu(column, originals) for column in zip(*outputs))),
+        "ibleu": ibleu(metrics["bleu"], fmean(_corpus_score(metric, column, originals) for column in zip(*outputs))),
         "copy_bleu": copy,
-        "copy_ibleu": ibleu(copy, bleu(sources, originals)),
+        "copy_ibleu": ibleu(copy, _corpus_score(metric, sources, originals)),
     }

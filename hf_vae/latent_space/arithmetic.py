@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
-from .codes import LatentTexts, TextsOrLatents, as_latents, decode_latents
+from .codes import LatentTexts, TextsOrLatents, as_latents, codes_of, decode_latents
 
 
 def arithmetic(
@@ -16,6 +18,7 @@ def arithmetic(
     b: TextsOrLatents,
     c: TextsOrLatents,
     scale: float = 1.0,
+    sources: Any = None,
     batch_size: int = 64,
     **generation_options,
 ) -> LatentTexts:
@@ -28,23 +31,27 @@ def arithmetic(
         processor ([`VAEProcessor`]): its processor.
         a, b, c (`str`, `list[str]` or `torch.Tensor` of shape `(rows, latent_size)`): as many of each, or one for all rows.
         scale (`float`, defaults to 1.0): s.
+        sources (*optional*): x of each analogy, as the processor takes it, for a conditional model: q reads each text with it, the
+            decoder sees it. For texts with sources of their own, give latents from [`encode_texts`] and `**processor(sources)`.
         batch_size (`int`, defaults to 64): rows at once.
-        generation_options: passed to `generate`; greedy where they do not say otherwise. A conditional model takes latents (from
-            [`encode_texts`]) and `**processor(sources)` here.
+        generation_options: passed to `generate`; greedy if they do not say otherwise.
 
     Returns:
         [`LatentTexts`], a row for each analogy.
 
     Raises:
-        ValueError: different numbers of a, b and c.
+        ValueError: different numbers of a, b and c, or sources that the model needs or does not read.
     """
-    codes = [as_latents(model, processor, name, given, batch_size) for name, given in (("a", a), ("b", b), ("c", c))]
+    given = {"a": a, "b": b, "c": c}
+    codes = list(codes_of(model, processor, given, sources, batch_size).values())
     rows = max(map(len, codes))
     if any(len(code) not in (1, rows) for code in codes):
         counts = ", ".join(f"{len(code)} `{name}`" for name, code in zip("abc", codes))
         raise ValueError(f"{counts}: they must be as many, or one for all.")
     first, second, third = (code.expand(rows, -1) for code in codes)
     latents = third + scale * (second - first)
+    if sources is not None:
+        generation_options = {**processor(sources), **generation_options}
     return LatentTexts(texts=decode_latents(model, processor, latents, batch_size, **generation_options), latents=latents)
 
 

@@ -17,7 +17,10 @@ from ..evaluation.likelihood import LikelihoodEvaluator
 from ..gaussian import DiagonalGaussian
 from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
+from ..unknown_words import warn_of_unknown_words
 
+# Of a text, if nothing else is said: room for a long sentence, and an end to what does not end by itself.
+MAX_NEW_TOKENS = 128
 # Texts stand for their posterior means.
 TextsOrLatents = Texts | torch.Tensor
 
@@ -77,6 +80,14 @@ def encode_texts(
     check_count("batch_size", batch_size)
     given = check_sources(model, processor, texts, sources) or texts
     lengths = {} if max_length is None else {"max_length": max_length, "max_target_length": max_length}
+    warn_of_unknown_words(processor.encoder_tokenizer, texts)
+    return posterior_of(model, processor, given, texts, batch_size, **lengths)
+
+
+def posterior_of(
+    model: VAEModel, processor: VAEProcessor, given: list, texts: list[str], batch_size: int, **lengths: int
+) -> DiagonalGaussian:
+    """[`encode_texts`] of what has been checked."""
     with evaluation_mode(model):
         return LikelihoodEvaluator(model, processor, given, texts, batch_size, **lengths).posterior()
 
@@ -87,7 +98,7 @@ def check_sources(model: VAEModel, processor: VAEProcessor, texts: list[str], so
     if sources is None:
         if reads_pairs:
             raise ValueError(
-                f"q(z|x,y) of {type(model).__name__} reads source and text together: pass `sources`, or, where a function takes "
+                f"q(z|x,y) of {type(model).__name__} reads source and text together: pass `sources`, or, if a function takes "
                 "none, latents from `encode_texts(..., sources=...)`."
             )
         return None
@@ -126,6 +137,29 @@ def as_latents(model: VAEModel, processor: VAEProcessor, name: str, given: Texts
     return latents
 
 
+def codes_of(
+    model: VAEModel, processor: VAEProcessor, given: dict[str, TextsOrLatents], sources: Any = None, batch_size: int = 64
+) -> dict[str, torch.Tensor]:
+    """
+    [`as_latents`] of several arguments by their names. All texts are encoded at once, each with its source: the only one, or the
+    one at its place.
+    """
+    texts = {name: as_list(name, each) for name, each in given.items() if not isinstance(each, torch.Tensor)}
+    if not texts:
+        return {name: as_latents(model, processor, name, each) for name, each in given.items()}
+    together = [text for rows in texts.values() for text in rows]
+    pairs: dict[str, Any] = {}
+    if sources is not None:
+        rows, _ = processor.batch(sources)
+        wrong = [f"{len(each)} `{name}`" for name, each in texts.items() if len(rows) not in (1, len(each))]
+        if wrong:
+            raise ValueError(f"{len(rows)} `sources` for {', '.join(wrong)}: give one for all, or one for each text.")
+        pairs["sources"] = [row for each in texts.values() for row in (rows * len(each) if len(rows) == 1 else rows)]
+    means = encode_texts(model, processor, together, batch_size=batch_size, **pairs).mean
+    encoded = dict(zip(texts, means.split([len(rows) for rows in texts.values()])))
+    return {name: as_latents(model, processor, name, encoded.get(name, each)) for name, each in given.items()}
+
+
 def decode_latents(
     model: VAEModel, processor: VAEProcessor, latents: torch.Tensor, batch_size: int = 64, **generation_options
 ) -> list[str]:
@@ -137,9 +171,9 @@ def decode_latents(
         processor ([`VAEProcessor`]): its processor.
         latents (`torch.Tensor` of shape `(rows, latent_size)`).
         batch_size (`int`, defaults to 64): rows at once.
-        generation_options: passed to `generate`, such as `num_beams` or `max_new_tokens` (without which texts end where the
-            model's `generation_config` says). Tensors among them condition the decoder, as `**processor(source)` does for a
-            conditional model: one row for all, or one for each z.
+        generation_options: passed to `generate`, such as `num_beams` or `max_new_tokens`, which defaults to what the model's
+            `generation_config` says, or else to `MAX_NEW_TOKENS`. Tensors among them condition the decoder, as
+            `**processor(source)` does for a conditional model: one row for all, or one for each z.
 
     Returns:
         `list[str]`, in the order of `latents`.
@@ -159,6 +193,8 @@ def decode_latents(
     for name, tensor in conditioning.items():
         if tensor.shape[0] not in (1, len(latents)):
             raise ValueError(f"`{name}` has {tensor.shape[0]} rows; expected 1, or one for each of {len(latents)} latents.")
+    prompt = conditioning["prompt_input_ids"].shape[1] if "prompt_input_ids" in conditioning else 0
+    options = {**default_length(model, options, prompt), **options}
     texts: list[str] = []
     with evaluation_mode(model):
         for start in range(0, len(latents), batch_size):
@@ -179,6 +215,16 @@ def decode_latents(
             # The first is the start token.
             texts += [spell(processor, row) for row in sequences[:, 1:]]
     return texts
+
+
+def default_length(model: VAEModel, options: dict[str, Any], prompt_length: int = 0) -> dict[str, int]:
+    """`MAX_NEW_TOKENS`, or what room the decoder has, if neither the options nor the model's `generation_config` set a length."""
+    configured = (options.get("generation_config"), model.generation_config)
+    lengths = [getattr(config, name, None) for config in configured for name in ("max_new_tokens", "max_length")]
+    if any(length is not None for length in (options.get("max_new_tokens"), options.get("max_length"), *lengths)):
+        return {}
+    positions = model.decoder.longest_text
+    return {"max_new_tokens": MAX_NEW_TOKENS if positions is None else min(MAX_NEW_TOKENS, positions - prompt_length)}
 
 
 __all__ = ["LatentTexts", "decode_latents", "encode_texts"]

@@ -15,7 +15,8 @@ from ..evaluation.generation import spell
 from ..evaluation.likelihood import call_with
 from ..modeling_vae import VAEModel, sentence_nats
 from ..processing_vae import Texts, VAEProcessor, as_list
-from .codes import LatentTexts, check_sources, encode_texts, evaluation_mode
+from ..unknown_words import warn_of_unknown_words
+from .codes import LatentTexts, check_sources, evaluation_mode, posterior_of
 
 # In a template: any token but a special one.
 UNKNOWN = -1
@@ -81,6 +82,9 @@ def impute(
         check_count(name, value)
     check_count("batch_size", batch_size)
     given = check_sources(model, processor, opened, sources)
+    # A blank is read as the unknown word, and is none.
+    known = [text.replace(blank, " ") for text in as_list("texts_with_blanks", texts_with_blanks)]
+    warn_of_unknown_words(processor.encoder_tokenizer, known)
     conditioning = {} if given is None else dict(processor(given))
     mask = (~_after_eos(templates, processor)).long()
     if "prompt_attention_mask" in conditioning:
@@ -94,7 +98,8 @@ def impute(
     unfinished = list(range(len(texts)))
     for number in range(max_rounds):
         pairs = None if given is None else [given[i] for i in unfinished]
-        latents[unfinished] = encode_texts(model, processor, [texts[i] for i in unfinished], pairs, batch_size).mean
+        as_they_stand = [texts[i] for i in unfinished]
+        latents[unfinished] = posterior_of(model, processor, pairs or as_they_stand, as_they_stand, batch_size).mean
         changed = []
         for start in range(0, len(unfinished), batch_size):
             rows = unfinished[start : start + batch_size]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 
 from ..configuration_vae import check_choice
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
-from .codes import LatentTexts, TextsOrLatents, as_latents, decode_latents
+from .codes import LatentTexts, codes_of, decode_latents
 
 # Below this sine of the angle between two codes, rounding chooses the plane in which a great circle would run.
 SMALLEST_SINE = 1e-6
@@ -101,6 +102,7 @@ def interpolate(
     end: str | torch.Tensor,
     steps: int = 11,
     method: str = "linear",
+    sources: Any = None,
     batch_size: int = 64,
     **generation_options,
 ) -> Interpolation:
@@ -114,26 +116,30 @@ def interpolate(
         start, end (`str`, or `torch.Tensor` of shape `(latent_size,)`): the ends; of a text the posterior mean.
         steps (`int`, defaults to 11): points, the ends included.
         method (`str`, defaults to `"linear"`): or `"spherical"` ([`spherical_path`]).
+        sources (*optional*): x of the path, a single one as the processor takes it, for a conditional model: q reads both ends with
+            it, the decoder sees it.
         batch_size (`int`, defaults to 64): rows at once.
-        generation_options: passed to `generate`; greedy where they do not say otherwise. A conditional model takes latents for its
-            ends (from [`encode_texts`]) and `**processor(source)` here.
+        generation_options: passed to `generate`; greedy if they do not say otherwise.
 
     Returns:
         [`Interpolation`].
 
     Raises:
-        ValueError: more than one text or z for an end, an unknown method, or fewer than two steps.
+        ValueError: more than one text or z for an end, an unknown method, or fewer than two steps, or sources that the model needs
+            or does not read.
     """
     check_choice("method", method, tuple(PATHS))
-    first, last = (one_latent(model, processor, name, given) for name, given in (("start", start), ("end", end)))
+    codes = codes_of(model, processor, {"start": start, "end": end}, sources, batch_size)
+    first, last = (one_latent(name, code) for name, code in codes.items())
+    if sources is not None:
+        generation_options = {**processor(sources), **generation_options}
     latents = interpolate_latents(first, last, steps, method)
     texts = decode_latents(model, processor, latents, batch_size, **generation_options)
     return Interpolation(texts=texts, latents=latents, fractions=[step / (steps - 1) for step in range(steps)])
 
 
-def one_latent(model: VAEModel, processor: VAEProcessor, name: str, given: TextsOrLatents) -> torch.Tensor:
-    """`given` as a single z of shape `(latent_size,)`."""
-    latents = as_latents(model, processor, name, given)
+def one_latent(name: str, latents: torch.Tensor) -> torch.Tensor:
+    """The only row of `latents`."""
     if len(latents) != 1:
         raise ValueError(f"`{name}` holds {len(latents)} texts or latents; a path has one start and one end.")
     return latents[0]

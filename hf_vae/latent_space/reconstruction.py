@@ -69,7 +69,7 @@ def sample_prior(
     num_samples: int = 1,
     latent_temperature: float = 1.0,
     fitted_prior: GaussianMixturePrior | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     batch_size: int = 64,
     **generation_options,
 ) -> LatentTexts:
@@ -82,7 +82,7 @@ def sample_prior(
         num_samples (`int`, defaults to 1): draws.
         latent_temperature (`float`, defaults to 1.0): factor on the prior's standard deviation; 0 is its mean.
         fitted_prior ([`GaussianMixturePrior`], *optional*): drawn from instead of the model's prior.
-        seed (`int`, defaults to 0): of the draws.
+        seed (`int`, *optional*): of the draws; without it, they are other ones at every call and follow from torch's own seed.
         batch_size (`int`, defaults to 64): rows at once.
         generation_options: passed to `generate`; greedy where they do not say otherwise. A conditional model needs one row of
             `**processor(source)` here: all draws are then for that source.
@@ -95,6 +95,7 @@ def sample_prior(
     """
     check_count("num_samples", num_samples)
     check_number("latent_temperature", latent_temperature, least=0)
+    seed = int(torch.randint(2**31, ())) if seed is None else seed
     size = model.config.latent_size
     if fitted_prior is not None:
         if fitted_prior.latent_size != size:

@@ -161,6 +161,13 @@ class ReportArguments:
         default=200,
         metadata={"help": "With --eval_strategy: validation examples of the collapse report at every evaluation; 0: none."},
     )
+    metrics_tokenizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "sacrebleu's tokenizer for metrics of words: 13a, intl, zh, ja-mecab, ko-mecab, char, ... Texts without spaces "
+            "between words need one."
+        },
+    )
 
 
 @dataclass

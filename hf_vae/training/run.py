@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from ..evaluation.callbacks import CollapseReportCallback
 from ..evaluation.compute_metrics import elbo_metrics
+from ..evaluation.words import check_tokenizer
 from ..hub import create_repository
 from ..processing_vae import VAEProcessor
 from .arguments import ModelArguments, ReportArguments, check_rows, resume_checkpoint, run_steps, use_all_cores
@@ -40,8 +41,10 @@ def start_run(
         The processes' state, and on the main process the repository's name, if the run is to be shared.
 
     Raises:
-        ValueError: processes that do not know of each other, or what FSDP and DeepSpeed cannot do.
+        ValueError: processes that do not know of each other, what FSDP and DeepSpeed cannot do, or a tokenizer for metrics that
+            there is not.
     """
+    check_tokenizer(evaluation_args.metrics_tokenizer)
     stages = ("encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps", "lora")
     whole = {name: getattr(model_args, name) for name in stages}
     whole["collapse_report_samples"] = training_args.do_eval and evaluation_args.collapse_report_samples
@@ -137,6 +140,8 @@ def train_in_stages(
         ValueError: a training set that is too small for the arguments, or a stream that cannot serve them.
     """
     # What cannot work is refused before a stage trains or a Trainer makes its directory.
+    if training_args.do_eval:
+        check_evaluation(training_args)
     if isinstance(tokenized["train"], IterableDataset):
         if model_args.aggressive_encoder:
             raise ValueError("`--aggressive_encoder` draws further examples from the training set, and a stream has no others.")
@@ -175,6 +180,16 @@ def train_in_stages(
     if model_args.posterior_fit_steps:
         fit_posterior(model, processor, training_args, model_args.posterior_fit_steps, tokenized["train"])
     return save_trained(trainer, processor)
+
+
+def check_evaluation(training_args: TrainingArguments) -> None:
+    """Raises a `ValueError` for arguments with which the Trainer does not hand the model's outputs to `compute_metrics`."""
+    for name in ("prediction_loss_only", "eval_use_gather_object"):
+        if getattr(training_args, name):
+            raise ValueError(
+                f"`--{name}` keeps the model's outputs from the metrics of an evaluation: leave it out, or turn evaluation off "
+                "(`--eval_strategy no`)."
+            )
 
 
 def train_baseline(
