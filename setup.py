@@ -41,7 +41,7 @@ setup(
         "peft>=0.20.0",
         "sacrebleu>=2.3.0",
         "scikit-learn>=1.5.0",
-        "torch>=2.13.0",
+        "torch>=2.11.0",
         "transformers>=5.16.0,<5.25",
     ],
     extras_require={"examples": EXAMPLES, "quantization": ["torchao>=0.18.0"], "docs": DOCS, "dev": DEVELOPMENT},

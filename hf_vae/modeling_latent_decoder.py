@@ -235,6 +235,9 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             # decoder, whose embeddings have grown, is hardly disturbed, and the latent has a gradient from the first step.
             std = getattr(self.config.get_text_config(), "initializer_range", None) or 0.02
             initialization.normal_(module.weight, std=std / module.in_features**0.5)
+            if module is getattr(self, "prefix", None):
+                # With z = 0 the embeddings would be 0, where the gradient of a deep stack of RMS norms is infinite.
+                initialization.normal_(module.bias, std=std)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.lm.get_input_embeddings()

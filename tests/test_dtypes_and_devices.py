@@ -88,10 +88,10 @@ def test_device_map(name, how, tmp_path):
     for each in (model, loaded):
         torch.manual_seed(0)
         with torch.no_grad():
-            outputs.append(each(**batch).loss)
+            outputs.append(each(**{key: value.to(each.device) for key, value in batch.items()}).loss.cpu())
         generator = torch.Generator().manual_seed(0)
         sequences = each.generate(**generation_inputs(batch), generator=generator, do_sample=False, max_new_tokens=4)
-        outputs.append(sequences)
+        outputs.append(sequences.cpu())
     torch.testing.assert_close(outputs[2], outputs[0])
     assert torch.equal(outputs[3], outputs[1])
 

@@ -162,6 +162,15 @@ def test_gradients_reach_z_without_a_cache(way):
         assert output.get(CACHE) is None and z.grad.abs().min() > 0
 
 
+def test_a_latent_of_zeros_has_a_finite_gradient_in_a_deep_decoder():
+    torch.manual_seed(0)
+    config = tiny_llama_config()
+    config.num_hidden_layers = 30
+    decoder = LatentDecoder(config, latent_size=3, latent_injection=("prefix",)).train()
+    decoder(torch.randint(4, VOCAB, (2, 5)), torch.zeros(2, 3), use_cache=False).logits.logsumexp(-1).sum().backward()
+    assert decoder.prefix.bias.grad.isfinite().all()
+
+
 def test_the_latent_neither_disturbs_a_fresh_decoder_much_nor_starts_dead():
     torch.manual_seed(0)
     lm = AutoModelForCausalLM.from_config(tiny_llama_config())
