@@ -121,6 +121,11 @@ def test_a_folder_without_secrets_is_uploaded_without_what_is_no_part_of_the_mod
         ("README.md", f"pushed with {TOKEN}.", "README.md holds your token"),
         ("encoder_tokenizer/tokenizer_config.json", '{"path": "PLACE/x"}', "tokenizer_config.json holds the path of the output"),
         ("adapter/adapter_config.json", '{"base": "HOME/models/x"}', "adapter_config.json holds the path of your home folder"),
+        (
+            "adapter/adapter_config.json",
+            '{"base_model_name_or_path": "/data/base"}',
+            "adapter_config.json holds a path for the name",
+        ),
         ("notes", "environment: hf_of_the_environment", "notes holds the token of this machine"),
         ("adapter/more.pt", "x", r"adapter/more.pt is a pickle, .* save it as safetensors"),
         ("pytorch_model.bin", "x", "pytorch_model.bin is a pickle"),
@@ -218,5 +223,7 @@ def test_what_comes_from_outside_is_shown_as_it_is(data):
 def test_text_stays_on_its_line():
     assert as_text('no, she said: "it\'s 3.5 m - or 4" (free_bits)!') == 'no, she said: "it\'s 3.5 m - or 4" (free_bits)!'
     assert as_text(" a \n\t b ") == "a b" and as_text("") == as_text(" \n") == "(empty)"
+    long = RunRecord("n", "c", "d", {"kl": 1.0}, "m", {}, samples=[("x" * 10_000, ["y" * 10_000])])
+    assert len(make_model_card(make_model("vae"), long).content) < 8_000
     assert len(as_text("x" * 10_000)) == LONGEST and as_text("word " * 1_000).endswith(" …")
     assert code_block("a\n````\nb").startswith("`````\n")

@@ -10,7 +10,7 @@ from typing import Any, cast
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
-from .markdown import as_text, code_block
+from .markdown import LONGEST, as_text, code_block
 from .run_record import RunRecord
 
 # Paper and citation by model type.
@@ -142,12 +142,14 @@ def make_model_card(model: PreTrainedModel, record: RunRecord, figures: Collecti
             for name, value in shown.items()
         ],
     )
+    example = record.example or (record.samples[0][0] if record.samples else "your sentence")
     return ModelCard.from_template(
         data,
         template_str=files(__package__).joinpath("model_card_template.md").read_text(encoding="utf-8"),
         as_text=as_text,
         code_block=code_block,
         record=record,
+        example=example[:LONGEST] if isinstance(example, str) else example,
         config=model.config,
         model_class=type(model).__name__,
         task=cast(Any, model).pipeline_class.default_task,

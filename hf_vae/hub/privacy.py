@@ -101,10 +101,7 @@ def check_upload(folder: str | Path, token: str | None) -> None:
         ValueError: a file holds a token, the path of the home folder or of `folder`, or is a pickle. It names the file.
     """
     folder = Path(folder).resolve()
-    places = {"the path of your home folder": f"{Path.home()}/", "the path of the output folder": str(folder)}
-    # The root of the file system says nothing of a machine.
-    words = {what: place for what, place in places.items() if len(Path(place).parts) > 1}
-    words |= {what: each for what, each in {"your token": token, "the token of this machine": get_token()}.items() if each}
+    patterns = _patterns(folder, token)
     for name in files_to_upload(folder):
         if Path(name).suffix in _PICKLES:
             raise ValueError(
@@ -114,11 +111,21 @@ def check_upload(folder: str | Path, token: str | None) -> None:
         if Path(name).suffix in _NOT_TEXT:
             continue
         text = (folder / name).read_text(encoding="utf-8", errors="replace")
-        for what, word in words.items():
-            if re.search(rf"(?<!\w){re.escape(word)}(?!(?<=\w)\w)", text):
-                raise ValueError(
-                    f"{name} holds {what}, and an upload would publish it: take it out of the file, then upload again."
-                )
+        found = next((what for what, pattern in patterns.items() if re.search(pattern, text)), None)
+        if found is not None:
+            raise ValueError(f"{name} holds {found}, and an upload would publish it: take it out of the file, then upload again.")
+
+
+def _patterns(folder: Path, token: str | None) -> dict[str, str]:
+    """What a file may not hold, by what it is."""
+    words = {"the path of your home folder": f"{Path.home()}/", "the path of the output folder": f"{folder}"}
+    # The root of the file system says nothing of a machine.
+    words = {what: word for what, word in words.items() if len(Path(word).parts) > 1}
+    words |= {what: word for what, word in {"your token": token, "the token of this machine": get_token()}.items() if word}
+    # A word that goes on is another: `/home/al` and `/home/alice`.
+    patterns = {what: rf"(?<!\w){re.escape(word)}" + (r"(?!\w)" if word[-1] != "/" else "") for what, word in words.items()}
+    # As peft notes an adapter's base.
+    return {**patterns, "a path for the name of a model": r'name_or_path": *"(?:/|~|\.\.|[A-Za-z]:\\)'}
 
 
 def files_to_upload(folder: Path) -> Iterator[str]:
