@@ -1,5 +1,6 @@
 """Models made of pretrained halves, and saved with them or, where a half was never trained, without it."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -238,7 +239,8 @@ def describe_part(name_or_path: str) -> dict[str, str | None]:
     """
     folder = Path(name_or_path)
     if folder.is_dir():
-        return {"name_or_path": folder.resolve().name, "revision": None, "sha256": weights_digest(folder)}
+        # Not that of what a link leads to: the link's is what was typed.
+        return {"name_or_path": Path(os.path.abspath(folder)).name, "revision": None, "sha256": weights_digest(folder)}
     commit = commit_of(name_or_path)
     if commit is None:
         raise OSError(
@@ -262,6 +264,10 @@ def find_part_folders(frozen: Mapping[str, dict[str, Any]], name_or_path: Any, g
     """
     folders = {}
     for part, base in frozen.items():
+        if not isinstance(base, dict):
+            raise ValueError(
+                f"`frozen_parts` is the configuration's own; to say that the {part} lies in {base}, give `part_folders`."
+            )
         name = base["name_or_path"]
         if base["revision"] is not None:
             if part in given:
@@ -275,18 +281,19 @@ def find_part_folders(frozen: Mapping[str, dict[str, Any]], name_or_path: Any, g
         near = (Path(name_or_path), Path(name_or_path).parent, Path.cwd())
         places = [Path(given[part]).resolve()] if part in given else [(place / name).resolve() for place in near]
         folder = next((place for place in places if place.is_dir()), None)
+        call = f'`from_pretrained(…, part_folders={{"{part}": "/path/to/{Path(name).name}"}})`'
         if folder is None:
             looked = ", ".join(dict.fromkeys(str(place.parent) for place in places))
             raise OSError(
                 f"The {part} was not saved with {name_or_path}: it came from a folder named {Path(name).name!r}, which is not in "
-                f'{looked}. Name it, such as `from_pretrained(…, part_folders={{"{part}": "/path/to/{Path(name).name}"}})`.'
+                f"{looked}. Put it there, or name it, such as {call}."
             )
         if "sha256" not in base:
             logger.warning("Nothing tells whether %s still holds the %s of %s; save the model again.", folder, part, name_or_path)
         elif weights_digest(folder) != base["sha256"]:
             raise ValueError(
                 f"{folder} holds other weights than the {part} that {name_or_path} was trained with: name the folder that holds "
-                f'them, such as `from_pretrained(…, part_folders={{"{part}": "/path/to/{Path(name).name}"}})`.'
+                f"them, such as {call}."
             )
         folders[part] = str(folder)
     return folders
@@ -306,7 +313,8 @@ def load_frozen_parts(
     if other:
         raise ValueError(
             f"`{next(iter(other))}` cannot be given for a model whose {' and '.join(frozen)} was left out ({frozen}): of the "
-            "options of `from_pretrained` these work here: `dtype`, `attn_implementation`, `quantization_config`, and the Hub's."
+            "options of `from_pretrained` these work here: `part_folders`, `dtype`, `attn_implementation`, `quantization_config`, "
+            "and the Hub's."
         )
     loaded = {}
     for part, base in frozen.items():

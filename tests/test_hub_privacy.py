@@ -126,6 +126,7 @@ def test_a_folder_without_secrets_is_uploaded_without_what_is_no_part_of_the_mod
             '{"base_model_name_or_path": "/data/base"}',
             "adapter_config.json holds a path for the name",
         ),
+        ("adapter/README.md", "---\nbase_model: ./base\n---", "adapter/README.md holds a path for the name"),
         ("notes", "environment: hf_of_the_environment", "notes holds the token of this machine"),
         ("adapter/more.pt", "x", r"adapter/more.pt is a pickle, .* save it as safetensors"),
         ("pytorch_model.bin", "x", "pytorch_model.bin is a pickle"),

@@ -182,6 +182,15 @@ def test_an_adapter_over_such_a_model(model, tmp_path):
         AutoModel.from_pretrained(tmp_path / "adapter")
 
 
+def test_a_link_goes_by_its_own_name_and_the_configuration_s_field_is_no_argument(model, tmp_path):
+    parts = tmp_path / "alice" / "parts"
+    (parts / "link").symlink_to(parts / "dec")
+    linked = VAEModel.from_encoder_decoder_pretrained(str(parts / "enc"), str(parts / "link"), freeze=["decoder"], latent_size=4)
+    assert linked.config.frozen_parts == {"decoder": {**model.config.frozen_parts["decoder"], "name_or_path": "link"}}
+    with pytest.raises(ValueError, match=r"`frozen_parts` is the configuration's own; .* give `part_folders`"):
+        AutoModel.from_pretrained(tmp_path / "alice" / "run" / "model", frozen_parts={"decoder": str(parts / "dec")})
+
+
 # Digests ------------------------------------------------------------------------------------------------------------------
 
 

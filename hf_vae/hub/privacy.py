@@ -124,8 +124,9 @@ def _patterns(folder: Path, token: str | None) -> dict[str, str]:
     words |= {what: word for what, word in {"your token": token, "the token of this machine": get_token()}.items() if word}
     # A word that goes on is another: `/home/al` and `/home/alice`.
     patterns = {what: rf"(?<!\w){re.escape(word)}" + (r"(?!\w)" if word[-1] != "/" else "") for what, word in words.items()}
-    # As peft notes an adapter's base.
-    return {**patterns, "a path for the name of a model": r'name_or_path": *"(?:/|~|\.\.|[A-Za-z]:\\)'}
+    # As peft notes an adapter's base, in its configuration and in its card.
+    path = r"""(?:name_or_path"|base_model(?::adapter)?): *["']?(?:/|~|\.\.?/|[A-Za-z]:\\)"""
+    return {**patterns, "a path for the name of a model": path}
 
 
 def files_to_upload(folder: Path) -> Iterator[str]:
