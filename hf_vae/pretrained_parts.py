@@ -118,12 +118,8 @@ class PretrainedParts(AdapterLoading):
         where = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         # Not `cls.config_class`: of code that came along with a model there may be two copies, and of the class then too.
         if not isinstance(config, PreTrainedConfig):
-            if (
-                config is None
-                and not has_file(name_or_path, CONFIG_NAME, **where)
-                and has_file(name_or_path, ADAPTER_CONFIG_NAME, **where)
-            ):
-                # An adapter has no configuration of its own: its base is loaded, and told of it as `AutoModel` does.
+            if config is None and is_adapter(name_or_path, where):
+                # Its base is loaded, and told of it as `AutoModel` does.
                 base = read_json(name_or_path, ADAPTER_CONFIG_NAME, **where)["base_model_name_or_path"]
                 adapter = {**(kwargs.pop("adapter_kwargs", None) or {}), "_adapter_model_path": name_or_path}
                 return cls.from_pretrained(base, *model_args, part_folders=part_folders, adapter_kwargs=adapter, **kwargs)
@@ -204,6 +200,11 @@ def load_part(part: str, name_or_path: str, config: VAEConfig, **options) -> tup
         loaded = AutoModelForCausalLM.from_pretrained(name_or_path, config=config.decoder, **options)
     model, info = loaded
     return model, set(info["missing_keys"])
+
+
+def is_adapter(name_or_path: Any, where: dict[str, Any]) -> bool:
+    """Whether there is an adapter, which has no model's configuration."""
+    return not has_file(name_or_path, CONFIG_NAME, **where) and has_file(name_or_path, ADAPTER_CONFIG_NAME, **where)
 
 
 def check_files(name_or_path: Any, where: dict[str, Any]) -> None:
@@ -330,6 +331,8 @@ def load_frozen_parts(
             options |= quantization_of(config.decoder, name_or_path, quantization_config, place)
         try:
             loaded[part] = load_part(part, name_or_path, config, **options)
+        except SafetensorError as error:
+            raise OSError(f"The weights of {name_or_path}, the {part}, cannot be read ({error}): fetch them again.") from error
         except ValueError as error:
             if "trust_remote_code" not in str(error):
                 raise

@@ -122,6 +122,11 @@ def test_a_folder_s_name_is_never_looked_up_on_the_hub(model, tmp_path, monkeypa
     path.write_text(json.dumps(config))
     from_hub = AutoModel.from_pretrained(path.parent, cache_dir=tmp_path / "hub")
     check_same(from_hub.decoder.lm, AutoModelForCausalLM.from_pretrained(snapshot))
+    whole = (snapshot / "model.safetensors").read_bytes()
+    (snapshot / "model.safetensors").write_bytes(whole[:-9])
+    with pytest.raises(OSError, match="The weights of dec, the decoder, cannot be read"):
+        AutoModel.from_pretrained(path.parent, cache_dir=tmp_path / "hub")
+    (snapshot / "model.safetensors").write_bytes(whole)
     monkeypatch.chdir(tmp_path / "alice" / "parts")
     with pytest.raises(ValueError, match=r"decoder is the Hub's dec, and transformers would take the folder .*parts/dec for it"):
         AutoModel.from_pretrained(path.parent, cache_dir=tmp_path / "hub")
