@@ -78,7 +78,7 @@ def _public_name(value: str) -> str:
     path = Path(value)
     if value.startswith("~") or path.is_absolute():
         # The name of the home folder is the user's.
-        return "~" if path in (Path.home(), Path("~")) else path.name
+        return "~" if path in (Path.home(), Path("~")) else path.name or value
     is_hub_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", value) and not path.exists()
     return value if "/" not in value or is_hub_id else path.name
 
