@@ -24,7 +24,7 @@ def saved(tmp_path_factory):
     # Two vocabularies, so that one taken for the other would show.
     [tokenizer, _], [_, encoder_tokenizer] = (train_tokenizers(["a b c", text], 40, "word") for text in ("d e", "x y z"))
     CVAEProcessor(tokenizer, encoder_tokenizer).save_pretrained(folder)
-    make_model("cvae").save_pretrained(folder)
+    make_model("cvae", eos_token_id=tokenizer.eos_token_id).save_pretrained(folder)
     return folder
 
 

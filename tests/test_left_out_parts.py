@@ -81,7 +81,10 @@ def test_a_part_that_lies_elsewhere_is_named_by_an_argument(model, tmp_path):
 
 def test_a_pipeline_hands_the_folder_on(model, tmp_path):
     saved = tmp_path / "alice" / "run" / "model"
-    VAEProcessor(*train_tokenizers(["a b c"] * 3, vocab_size=40, tokenizer_type="word")).save_pretrained(saved)
+    processor = VAEProcessor(*train_tokenizers(["a b c"] * 3, vocab_size=40, tokenizer_type="word"))
+    processor.save_pretrained(saved)
+    model.generation_config.eos_token_id = model.config.eos_token_id = processor.tokenizer.eos_token_id
+    model.save_pretrained(saved)
     folders = {"decoder": str(tmp_path / "alice" / "parts" / "dec")}
     pipe = pipeline("latent-text-generation", model=str(saved), model_kwargs={"part_folders": folders})
     check_same(pipe.model, model)
