@@ -248,11 +248,13 @@ def main(argv: list[str]) -> dict:
             samples=[(source, several[:5]) for source, several in zip(test["source"][:5], outputs)],
         )
         plot_latents(posterior, prior, output_dir / "latent.png")
-        metrics = report_run(model, replace(record, name=repository or record.name), test["targets"], output_dir)
+        metrics = report_run(
+            model, replace(record, name=repository.name if repository else record.name), test["targets"], output_dir
+        )
 
         # 8. Share it.
         if repository:
-            upload_model(repository, training_args)
+            upload_model(repository, output_dir)
     state.wait_for_everyone()
     return metrics
 

@@ -333,11 +333,13 @@ def main(argv: list[str]) -> dict:
             example={"messages": shown[0]["messages"], "meta": shown[0]["meta"]} if shown[0]["meta"] else shown[0]["messages"],
         )
         plot_latents(posterior, prior, output_dir / "latent.png")
-        metrics = report_run(model, replace(record, name=repository or record.name), test["targets"], output_dir)
+        metrics = report_run(
+            model, replace(record, name=repository.name if repository else record.name), test["targets"], output_dir
+        )
 
         # 8. Share it.
         if repository:
-            upload_model(repository, training_args)
+            upload_model(repository, output_dir)
     state.wait_for_everyone()
     return metrics
 

@@ -217,7 +217,7 @@ def main(argv: list[str]) -> dict:
             measured_on=f"Measured on {metrics['num_examples']} held-out sentences.",
             samples=pairs,
         )
-        write_model_card(model, replace(record, name=repository or record.name), output_dir)
+        write_model_card(model, replace(record, name=repository.name if repository else record.name), output_dir)
         print("\nReconstructions, from the posterior's mean:")
         for text, reconstruction in zip(shown, reconstructions):
             print(f"   = {text}\n  -> {reconstruction}")
@@ -232,7 +232,7 @@ def main(argv: list[str]) -> dict:
 
         # 8. Share it.
         if repository:
-            upload_model(repository, training_args)
+            upload_model(repository, output_dir)
     state.wait_for_everyone()
     return metrics
 

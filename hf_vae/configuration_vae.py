@@ -21,6 +21,13 @@ PARTS = ("encoder", "decoder")
 FORMAT_VERSION = 1
 
 
+def without_places(config: Any) -> Any:
+    """A configuration's dictionary without the path or Hub id that each part was loaded from, which may name a user's folders."""
+    if not isinstance(config, dict):
+        return config
+    return {name: without_places(value) for name, value in config.items() if name != "_name_or_path"}
+
+
 @strict
 class VAEConfig(CompositeConfig):
     r"""
@@ -55,8 +62,9 @@ class VAEConfig(CompositeConfig):
         pad_token_id, eos_token_id, decoder_start_token_id (`int`, *optional*): the decoder's. The start token marks where y
             begins; it defaults to the decoder's BOS, then its EOS. Settled when the configuration is made.
         frozen_parts (`dict`, *optional*): halves that were never trained and are not saved with the model: `"encoder"`,
-            `"decoder"` or both, each with the `name_or_path` and `revision` to load it from. `from_encoder_decoder_pretrained` sets
-            it where it is asked to `freeze`.
+            `"decoder"` or both, each with the `name_or_path` and `revision` to load it from. If it came from a folder,
+            `name_or_path` is the folder's name, `revision` is `None`, and `sha256` is the digest of its weights.
+            `from_encoder_decoder_pretrained` sets it if it is asked to `freeze`.
         format_version (`int`): of what is saved. A later one than this code knows is refused.
 
     Raises:
@@ -142,8 +150,8 @@ class VAEConfig(CompositeConfig):
         return super().from_dict(config_dict, **kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """As `PreTrainedConfig.to_diff_dict`, and always with the `format_version`."""
-        return {**super().to_diff_dict(), "format_version": self.format_version}
+        """As `PreTrainedConfig.to_diff_dict`, always with the `format_version`, and without the places that the parts came from."""
+        return {**without_places(super().to_diff_dict()), "format_version": self.format_version}
 
     @property
     def decoder_latent_size(self) -> int:
@@ -198,8 +206,12 @@ class VAEConfig(CompositeConfig):
         check_choice("pooling", self.pooling, POOLINGS)
         for part, base in (self.frozen_parts or {}).items():
             check_choice("frozen_parts", part, PARTS)
-            if set(base) != {"name_or_path", "revision"}:
+            if set(base) - {"sha256"} != {"name_or_path", "revision"}:
                 raise ValueError(f"`frozen_parts[{part!r}]` is {base}; it has a `name_or_path` and a `revision`.")
+            if "sha256" in base and (base["revision"] is not None or set("/\\") & set(base["name_or_path"])):
+                raise ValueError(
+                    f"`frozen_parts[{part!r}]` is {base}; with a `sha256` it is the bare name of a folder, without a revision."
+                )
         check_choice("free_bits_per", self.free_bits_per, tuple(FREE_BITS))
         if self.capacity is not None and self.free_bits:
             raise ValueError(f"`capacity` is {self.capacity} and `free_bits` {self.free_bits}; a capacity stands alone.")

@@ -1,5 +1,6 @@
 """Models made of pretrained halves, and saved with them or, where a half was never trained, without it."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -8,18 +9,27 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import (
+    ADAPTER_CONFIG_NAME,
+    CONFIG_NAME,
+    GENERATION_CONFIG_NAME,
+    PROCESSOR_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    cached_file,
+    logging,
+)
 
 from .compat import AdapterLoading
 from .configuration_vae import PARTS, VAEConfig, check_choice
 from .encoders import build_encoder, check_encoder
 from .generation_options import end_tokens
 from .processing_vae import load_tokenizer
+from .saved_files import HUB_OPTIONS, has_file, read_json, weights_digest
 
+logger = logging.get_logger(__name__)
 # Where a part's own weights lie in the composite.
 PREFIXES = {"encoder": ("encoder.", "source_encoder."), "decoder": ("decoder.lm.",)}
-# Options of `from_pretrained` that say where a file is to be found.
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token", "trust_remote_code")
 # transformers' name for what a model does not save.
 LEFT_OUT = "_keys_to_ignore_on_save"
 
@@ -32,6 +42,8 @@ class PretrainedParts(AdapterLoading):
 
     # Of each weight that is left out of what is saved: what it was when it was loaded.
     sums_left_out: Mapping[str, tuple[torch.dtype, float] | None] = {}
+    # Where the parts that were left out lie on this machine, those that came from a folder.
+    part_folders: Mapping[str, str] = {}
 
     @classmethod
     def from_encoder_decoder_pretrained(
@@ -51,8 +63,9 @@ class PretrainedParts(AdapterLoading):
             dtype (`torch.dtype` or `str`, defaults to `torch.float32`): of both parts' weights. Training wants float32 (with the
                 Trainer's `bf16` for speed); `"auto"` keeps what each part was saved in.
             freeze (`list[str]`, defaults to none): `"encoder"`, `"decoder"` or both. Their weights get no gradient and are not
-                saved with the model, which names them by id and revision in `config.frozen_parts` and loads them from there. What
-                they were not pretrained with, such as cross-attention, is trained and saved.
+                saved with the model, which names them in `config.frozen_parts` and loads them from there: by Hub id and commit,
+                or by a folder's name and the digest of its weights. What they were not pretrained with, such as
+                cross-attention, is trained and saved.
             latent_options: fields of the model's configuration, such as `latent_size` or `free_bits`.
 
         Raises:
@@ -73,41 +86,67 @@ class PretrainedParts(AdapterLoading):
         cls.prepare_decoder_config(config)
         loaded = {part: load_part(part, name, config, dtype=dtype) for part, name in names.items()}
         check_encoder(loaded["encoder"][0], config.pooling)
-        config.frozen_parts = {part: {"name_or_path": names[part], "revision": commit_of(names[part])} for part in freeze} or None
-        return assemble(cls, config, loaded)
+        config.frozen_parts = {part: describe_part(names[part]) for part in freeze} or None
+        model = assemble(cls, config, loaded)
+        model.part_folders = {part: str(Path(names[part]).resolve()) for part in freeze if Path(names[part]).is_dir()}
+        return model
 
     @classmethod
-    def from_pretrained(cls: Any, pretrained_model_name_or_path, *model_args, config=None, **kwargs) -> Any:
+    def from_pretrained(
+        cls: Any,
+        pretrained_model_name_or_path,
+        *model_args,
+        config=None,
+        part_folders: Mapping[str, str | Path] | None = None,
+        **kwargs,
+    ) -> Any:
         """
-        As `PreTrainedModel.from_pretrained`. Halves that were left out are loaded from where `config.frozen_parts` says; `dtype`,
-        `attn_implementation`, `quantization_config` (of the decoder, where it is one of them) and the Hub's options are all that
-        can be asked for then.
+        As `PreTrainedModel.from_pretrained`. Parts that were left out are loaded from where `config.frozen_parts` says, without
+        code that they bring along; `dtype`, `attn_implementation`, `quantization_config` (of the decoder, if it is one of them) and
+        the Hub's options are all that can be asked for then.
+
+        Args:
+            part_folders (`dict[str, str]`, *optional*): where a part lies that was left out and came from a folder, such as
+                `{"decoder": "/data/gpt2"}`. By default it is looked for by its name: in the model's folder, beside it, and in the
+                working directory.
 
         Raises:
-            OSError: the weights are not there, or cannot be read.
+            OSError: weights or another file are not there, or cannot be read.
             ValueError: they are of another model.
         """
+        name_or_path = pretrained_model_name_or_path
         where = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
         # Not `cls.config_class`: of code that came along with a model there may be two copies, and of the class then too.
         if not isinstance(config, PreTrainedConfig):
-            try:
-                config = cls.config_class.from_pretrained(pretrained_model_name_or_path if config is None else config, **where)
-            except OSError:
-                # An adapter has no configuration of its own; whatever else is wrong, transformers says it best.
-                return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)  # type: ignore[misc]
+            if config is None and is_adapter(name_or_path, where):
+                # Its base is loaded, and told of it as `AutoModel` does.
+                base = read_json(name_or_path, ADAPTER_CONFIG_NAME, **where)["base_model_name_or_path"]
+                adapter = {**(kwargs.pop("adapter_kwargs", None) or {}), "_adapter_model_path": name_or_path}
+                return cls.from_pretrained(base, *model_args, part_folders=part_folders, adapter_kwargs=adapter, **kwargs)
+            if config is None:
+                read_json(name_or_path, CONFIG_NAME, **where)
+            config = cls.config_class.from_pretrained(name_or_path if config is None else config, **where)
+        check_left_out("part_folders", part_folders, config)
+        check_files(name_or_path, where)
         try:
             if not config.frozen_parts:
-                return super().from_pretrained(pretrained_model_name_or_path, *model_args, config=config, **kwargs)  # type: ignore[misc]
+                return super().from_pretrained(name_or_path, *model_args, config=config, **kwargs)  # type: ignore[misc]
             adapter = {"name": kwargs.pop("adapter_name", "default"), **(kwargs.pop("adapter_kwargs", None) or {})}
-            loaded = load_frozen_parts(config, where, **{name: value for name, value in kwargs.items() if name not in where})
+            folders = find_part_folders(config.frozen_parts, name_or_path, part_folders or {})
+            # An earlier version wrote the path itself: what is saved from here on holds none.
+            undigested = [part for part in folders if "sha256" not in config.frozen_parts[part]]
+            config.frozen_parts = {**config.frozen_parts, **{part: describe_part(folders[part]) for part in undigested}}
+            others = {name: value for name, value in kwargs.items() if name not in (*where, "trust_remote_code")}
+            loaded = load_frozen_parts(config, folders, where, **others)
             model = assemble(cls, config, loaded)
-            load_own_weights(model, read_safetensors(pretrained_model_name_or_path, **where), pretrained_model_name_or_path)
+            model.part_folders = folders
+            load_own_weights(model, read_safetensors(name_or_path, **where), name_or_path)
         except SafetensorError as error:
             raise OSError(
-                f"The weights of {pretrained_model_name_or_path} cannot be read, as if a download or a copy of them had been cut "
+                f"The weights of {name_or_path} cannot be read, as if a download or a copy of them had been cut "
                 f"off ({error}): fetch them again."
             ) from error
-        model.generation_config = GenerationConfig.from_pretrained(pretrained_model_name_or_path, **where)
+        model.generation_config = GenerationConfig.from_pretrained(name_or_path, **where)
         # As AutoModel hands on where it has found an adapter of this model.
         name, path = adapter.pop("name"), adapter.pop("_adapter_model_path", None)
         if path is not None:
@@ -163,26 +202,144 @@ def load_part(part: str, name_or_path: str, config: VAEConfig, **options) -> tup
     return model, set(info["missing_keys"])
 
 
+def is_adapter(name_or_path: Any, where: dict[str, Any]) -> bool:
+    """Whether there is an adapter, which has no model's configuration."""
+    return not has_file(name_or_path, CONFIG_NAME, **where) and has_file(name_or_path, ADAPTER_CONFIG_NAME, **where)
+
+
+def check_files(name_or_path: Any, where: dict[str, Any]) -> None:
+    """
+    Refuses a model whose files transformers would pass over, or whose error would not name the file.
+
+    Raises:
+        OSError: a file is missing or damaged.
+    """
+    if name_or_path is None:
+        return
+    # Without it, the saved defaults of `generate` would be gone.
+    read_json(name_or_path, GENERATION_CONFIG_NAME, **where)
+    if (Path(name_or_path) / PROCESSOR_NAME).is_file():
+        read_json(name_or_path, PROCESSOR_NAME, **where)
+
+
+def check_left_out(name: str, of_parts: Mapping[str, Any] | None, config: VAEConfig) -> None:
+    """Raises a `ValueError` if the argument `name` speaks of a part that was not left out of what is saved."""
+    for part in of_parts or ():
+        check_choice(name, part, PARTS)
+        if part not in (config.frozen_parts or {}):
+            raise ValueError(f"`{name}` names the {part}, which is saved with the model: leave it out.")
+
+
+def describe_part(name_or_path: str) -> dict[str, str | None]:
+    """
+    How a configuration names a part that is not saved with the model: by Hub id and commit, or by a folder's name and the digest of
+    its weights. The path stays on this machine.
+
+    Raises:
+        OSError: there is nothing to name it by: no weights in the folder, or no commit in huggingface_hub's cache.
+    """
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        # Not that of what a link leads to: the link's is what was typed.
+        return {"name_or_path": Path(os.path.abspath(folder)).name, "revision": None, "sha256": weights_digest(folder)}
+    commit = commit_of(name_or_path)
+    if commit is None:
+        raise OSError(
+            f"The commit of {name_or_path} is not in huggingface_hub's cache, so a model could not name what it was made of."
+        )
+    return {"name_or_path": name_or_path, "revision": commit}
+
+
+def find_part_folders(frozen: Mapping[str, dict[str, Any]], name_or_path: Any, given: Mapping[str, str | Path]) -> dict[str, str]:
+    """
+    Where the parts lie that came from a folder.
+
+    Args:
+        frozen: the configuration's `frozen_parts`.
+        name_or_path: of the model.
+        given: folders that the caller names.
+
+    Raises:
+        OSError: there is no such folder.
+        ValueError: it holds other weights, or a folder stands where the Hub's repository is meant.
+    """
+    folders = {}
+    for part, base in frozen.items():
+        if not isinstance(base, dict):
+            raise ValueError(
+                f"`frozen_parts` is the configuration's own; to say that the {part} lies in {base}, give `part_folders`."
+            )
+        name = base["name_or_path"]
+        if base["revision"] is not None:
+            if part in given:
+                raise ValueError(f"`part_folders` names the {part}, which comes from the Hub ({name}): leave it out.")
+            if Path(name).is_dir():
+                raise ValueError(
+                    f"The {part} is the Hub's {name}, and transformers would take the folder {Path(name).resolve()} for it: call "
+                    "from another working directory, or rename the folder."
+                )
+            continue
+        near = (Path(name_or_path), Path(name_or_path).parent, Path.cwd())
+        places = [Path(given[part]).resolve()] if part in given else [(place / name).resolve() for place in near]
+        folder = next((place for place in places if place.is_dir()), None)
+        call = f'`from_pretrained(…, part_folders={{"{part}": "/path/to/{Path(name).name}"}})`'
+        if folder is None:
+            looked = ", ".join(dict.fromkeys(str(place.parent) for place in places))
+            raise OSError(
+                f"The {part} was not saved with {name_or_path}: it came from a folder named {Path(name).name!r}, which is not in "
+                f"{looked}. Put it there, or name it, such as {call}."
+            )
+        if "sha256" not in base:
+            logger.warning("Nothing tells whether %s still holds the %s of %s; save the model again.", folder, part, name_or_path)
+        elif weights_digest(folder) != base["sha256"]:
+            raise ValueError(
+                f"{folder} holds other weights than the {part} that {name_or_path} was trained with: name the folder that holds "
+                f"them, such as {call}."
+            )
+        folders[part] = str(folder)
+    return folders
+
+
 def load_frozen_parts(
-    config: VAEConfig, where: dict[str, Any], dtype=None, attn_implementation=None, quantization_config=None, **other
+    config: VAEConfig,
+    folders: Mapping[str, str],
+    where: dict[str, Any],
+    dtype=None,
+    attn_implementation=None,
+    quantization_config=None,
+    **other,
 ) -> dict[str, tuple[PreTrainedModel, set[str]]]:
-    """What `config` says was left out, from where it says that it is."""
+    """What `config` says was left out: from `folders`, else from the Hub."""
     frozen = config.frozen_parts or {}
     if other:
         raise ValueError(
             f"`{next(iter(other))}` cannot be given for a model whose {' and '.join(frozen)} was left out ({frozen}): of the "
-            "options of `from_pretrained` these work here: `dtype`, `attn_implementation`, `quantization_config`, and the Hub's."
+            "options of `from_pretrained` these work here: `part_folders`, `dtype`, `attn_implementation`, `quantization_config`, "
+            "and the Hub's."
         )
     loaded = {}
     for part, base in frozen.items():
-        options = {**where, "revision": base["revision"] or "main", "dtype": dtype or torch.float32}
-        options.pop("subfolder", None)
+        name_or_path = folders.get(part, base["name_or_path"])
+        # Whoever agreed to the code of this model has not read that of another repository, and none was run to make it.
+        place = {**where, "revision": base["revision"] or "main", "trust_remote_code": False}
+        place.pop("subfolder", None)
+        options = {**place, "dtype": dtype or torch.float32}
         if attn_implementation is not None:
             of_each = isinstance(attn_implementation, dict)
             options["attn_implementation"] = attn_implementation.get(part) if of_each else attn_implementation
         if part == "decoder":
-            options |= quantization_of(config.decoder, base["name_or_path"], quantization_config, where)
-        loaded[part] = load_part(part, base["name_or_path"], config, **options)
+            options |= quantization_of(config.decoder, name_or_path, quantization_config, place)
+        try:
+            loaded[part] = load_part(part, name_or_path, config, **options)
+        except SafetensorError as error:
+            raise OSError(f"The weights of {name_or_path}, the {part}, cannot be read ({error}): fetch them again.") from error
+        except ValueError as error:
+            if "trust_remote_code" not in str(error):
+                raise
+            raise ValueError(
+                f"The {part} was left out of this model, and {name_or_path}, where it comes from, brings code of its own. "
+                "`trust_remote_code` does not reach it: such a part must be one that transformers or an installed package knows."
+            ) from error
     return loaded
 
 
@@ -237,7 +394,7 @@ def read_safetensors(name_or_path: str, **where) -> dict[str, torch.Tensor]:
     Raises:
         OSError: there is no such file, or more than one.
     """
-    if cached_file(name_or_path, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False, **where):
+    if has_file(name_or_path, SAFE_WEIGHTS_INDEX_NAME, **where):
         raise OSError(f"{name_or_path} has its weights in several files; those of a model with parts left out are in one.")
     with safe_open(cached_file(name_or_path, SAFE_WEIGHTS_NAME, **where), framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)

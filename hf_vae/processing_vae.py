@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
@@ -12,6 +13,7 @@ from transformers.utils import logging
 
 from .configuration_conditional_vae import SOURCE_CONDITIONINGS
 from .configuration_vae import check_choice
+from .saved_files import HUB_OPTIONS, read_json
 
 logger = logging.get_logger(__name__)
 
@@ -69,8 +71,41 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
             and reads every text as nothing.
     """
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
+    if not knows_words(tokenizer):
         raise ValueError(f"{name_or_path} holds no tokenizer; save the part's own there, with `tokenizer.save_pretrained`.")
+    return tokenizer
+
+
+def knows_words(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether there is more in its vocabulary than special tokens."""
+    return not set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids)
+
+
+def load_saved_tokenizer(name_or_path: Any, subfolder: str, **kwargs) -> PreTrainedTokenizerBase:
+    """
+    A tokenizer that a processor has saved.
+
+    Raises:
+        OSError: a file of it is missing or damaged.
+        ValueError: its code lies in another repository.
+    """
+    where = {**{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}, "subfolder": subfolder}
+    place = PurePosixPath(str(name_or_path), subfolder)
+    auto_map = read_json(name_or_path, "tokenizer_config.json", **where).get("auto_map")
+    if kwargs.get("trust_remote_code") and "--" in str(auto_map):
+        raise ValueError(
+            f"The tokenizer in {place} names code of another repository ({auto_map}), which "
+            "`trust_remote_code` does not reach: read that code, load the tokenizer from there, and make the processor of it, as "
+            "`VAEProcessor(tokenizer, encoder_tokenizer)`."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, subfolder=subfolder, **kwargs)
+    # Each library says something else of a damaged file, and hardly any names it.
+    except Exception as error:
+        read_json(name_or_path, "tokenizer.json", **where)
+        raise OSError(f"The tokenizer in {place} cannot be loaded: {error}") from error
+    if not knows_words(tokenizer):
+        raise OSError(f"The tokenizer in {place} has no words: its tokenizer.json is missing.")
     return tokenizer
 
 
@@ -100,6 +135,26 @@ class VAEProcessor(ProcessorMixin):
             # Each is saved, and may be changed, by itself.
             encoder_tokenizer = copy.deepcopy(tokenizer)
         super().__init__(_that_pads(tokenizer), _that_pads(encoder_tokenizer), **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, part_folders: Mapping[str, Any] | None = None, **kwargs):
+        """
+        As `ProcessorMixin.from_pretrained`, which would take the decoder's tokenizer for an encoder's that is damaged. Of
+        `part_folders`, an option of the model's, nothing is read: `pipeline` gives both the same options.
+
+        Raises:
+            OSError: a file is missing or damaged. It names the file.
+            ValueError: a tokenizer's code lies in another repository.
+        """
+        where = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        read_json(pretrained_model_name_or_path, "processor_config.json", **where)
+        processor_dict, options = cls.get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        root = kwargs.pop("subfolder", "")
+        tokenizers = [
+            load_saved_tokenizer(pretrained_model_name_or_path, subfolder, **kwargs)
+            for subfolder in (root, str(PurePosixPath(root, "encoder_tokenizer")))
+        ]
+        return cls.from_args_and_dict(tokenizers, processor_dict, **options)
 
     def __call__(
         self,

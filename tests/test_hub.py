@@ -65,7 +65,7 @@ def test_a_run_s_record_tells_what_was_not_left_at_its_default(tmp_path):
     settings = TrainingArguments(output_dir=str(tmp_path / "out"), max_steps=7, seed=3)
     arguments = ("script.py", ["--free_bits", "2"], ModelArguments(free_bits=2.0, hidden_size=64), settings)
     record = run_record(*arguments, "pairs/train.jsonl", "our own sentences", metrics={}, measured_on="Nowhere.")
-    assert record.command == "accelerate launch script.py --free_bits 2" and record.dataset == "`train.jsonl`"
+    assert record.command == "accelerate launch script.py --free_bits 2" and record.dataset == "train.jsonl"
     assert record.training == {
         "free_bits": 2.0, "optimiser steps": 7, "batch size per device": 8, "learning rate": 5e-5, "seed": 3
     }  # fmt: skip

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, Trainer, TrainingArguments
 
 from hf_vae import CVAEModel, DialogCVAEModel, ParaphraseVAEModel, VAEModel
+from hf_vae.saved_files import weights_digest
 
 CLASSES = {"vae": VAEModel, "cvae-cross": CVAEModel, "paraphrase-prompt": ParaphraseVAEModel, "dialog-acts": DialogCVAEModel}
 LORA = {"target_modules": r"(encoder\..*\.(query|value))|(decoder\.lm\..*\.c_attn)", "r": 2, "fan_in_fan_out": True}
@@ -63,7 +64,7 @@ def test_a_frozen_half_is_neither_trained_nor_saved(name, freeze, halves, tmp_pa
     again.save_pretrained(tmp_path / "again")
     assert load_file(tmp_path / "again" / "model.safetensors").keys() == saved.keys()
     told = json.loads((tmp_path / "again" / "config.json").read_text())["frozen_parts"]
-    assert told == {part: {"name_or_path": halves[["encoder", "decoder"].index(part)], "revision": None} for part in freeze}
+    assert told == {part: {"name_or_path": part, "revision": None, "sha256": weights_digest(tmp_path / part)} for part in freeze}
 
 
 def test_a_training_s_checkpoint_holds_what_was_trained_and_resumes(halves, tmp_path):
@@ -75,7 +76,8 @@ def test_a_training_s_checkpoint_holds_what_was_trained_and_resumes(halves, tmp_
     Trainer(model, TrainingArguments(**args, max_steps=2), train_dataset=rows).train()
     saved = load_file(tmp_path / "run" / "checkpoint-1" / "model.safetensors")
     assert saved and all(not name.startswith(("encoder.", "decoder.lm.")) for name in saved)
-    resumed = AutoModel.from_pretrained(tmp_path / "run" / "checkpoint-1")
+    folders = dict(zip(("encoder", "decoder"), halves))
+    resumed = AutoModel.from_pretrained(tmp_path / "run" / "checkpoint-1", part_folders=folders)
     trainer = Trainer(resumed, TrainingArguments(**args, max_steps=2), train_dataset=rows)
     trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
     for name, value in model.state_dict().items():

@@ -201,7 +201,7 @@ def test_own_sentences_in_files_after_pretraining_each_half(script, tmp_path, mo
     assert [log["step"] for log in evaluations] == [2, 4]
     assert all(log.keys() >= {"eval_mutual_information", "eval_shuffled_gap", "eval_active_units_0.01"} for log in evaluations)
     assert all("rate_multiplier" in log for log in history if "loss" in log)
-    assert "Trained on `train.jsonl`" in (output / "README.md").read_text()
+    assert "Trained on train.jsonl." in (output / "README.md").read_text()
     # Killed after its second step, the run goes on from there, and trains no half by itself once more.
     shutil.rmtree(output / "checkpoint-4")
     stages.clear()

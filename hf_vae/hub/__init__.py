@@ -1,11 +1,12 @@
 """Models on the Hub, with pages written from what happened."""
 
 from .model_card import make_model_card, write_model_card
-from .publishing import create_repository, upload_model
+from .publishing import Repository, create_repository, upload_model
 from .report import report_run
 from .run_record import RunRecord, run_record, write_metrics
 
 __all__ = [
+    "Repository",
     "RunRecord",
     "create_repository",
     "make_model_card",

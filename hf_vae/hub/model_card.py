@@ -10,6 +10,7 @@ from typing import Any, cast
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from .markdown import LONGEST, as_text, code_block
 from .run_record import RunRecord
 
 # Paper and citation by model type.
@@ -127,13 +128,13 @@ def make_model_card(model: PreTrainedModel, record: RunRecord, figures: Collecti
         tags=["hf_vae", "variational-autoencoder", model.config.model_type],
         base_model=list(record.base_models) or None,
         datasets=list(record.dataset_ids) or None,
-        model_name=record.name,
+        model_name=" ".join(record.name.split()),
         eval_results=[
             EvalResult(
                 task_type="text-generation",
                 task_name=model.config.model_type,
                 dataset_type="custom" if not record.dataset_ids else record.dataset_ids[0],
-                dataset_name=record.dataset,
+                dataset_name=" ".join(record.dataset.split()),
                 metric_type=name,
                 metric_name=METRIC_NAMES[name],
                 metric_value=round(value, 4),
@@ -141,11 +142,14 @@ def make_model_card(model: PreTrainedModel, record: RunRecord, figures: Collecti
             for name, value in shown.items()
         ],
     )
+    example = record.example or (record.samples[0][0] if record.samples else "your sentence")
     return ModelCard.from_template(
         data,
         template_str=files(__package__).joinpath("model_card_template.md").read_text(encoding="utf-8"),
-        name=record.name,
+        as_text=as_text,
+        code_block=code_block,
         record=record,
+        example=example[:LONGEST] if isinstance(example, str) else example,
         config=model.config,
         model_class=type(model).__name__,
         task=cast(Any, model).pipeline_class.default_task,

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from huggingface_hub import HfApi
 from transformers import TrainingArguments
 
-# What a training leaves behind that is not part of the model.
-KEPT_BACK = ["checkpoint-*", "runs/*", "stages/*"]
+from .privacy import KEPT_BACK, check_upload
 
 
-def create_repository(training_args: TrainingArguments) -> str:
-    """The full name of the repository that the run's `hub_model_id`, `hub_private_repo` and `hub_token` describe, made if new."""
+@dataclass(frozen=True)
+class Repository:
+    """
+    A repository on the Hub, and the right to write to it.
+
+    Args:
+        name (`str`): its full name, `owner/name`.
+        token (`str`, *optional*): what was given to write with; without it, huggingface_hub finds the machine's own.
+    """
+
+    name: str
+    token: str | None = field(default=None, repr=False)
+
+
+def create_repository(training_args: TrainingArguments) -> Repository:
+    """The repository that the run's `hub_model_id`, `hub_private_repo` and `hub_token` describe, made if new."""
     api = HfApi(token=training_args.hub_token)
-    name = training_args.hub_model_id or Path(cast(str, training_args.output_dir)).name
-    return api.create_repo(name, private=training_args.hub_private_repo, exist_ok=True).repo_id
+    name = training_args.hub_model_id or Path(cast(str, training_args.output_dir)).resolve().name
+    full_name = api.create_repo(name, private=training_args.hub_private_repo, exist_ok=True).repo_id
+    return Repository(full_name, training_args.hub_token)
 
 
-def upload_model(repository: str, training_args: TrainingArguments) -> None:
-    """Uploads the run's `output_dir` in one commit, without checkpoints and logs."""
-    api = HfApi(token=training_args.hub_token)
-    api.upload_folder(repo_id=repository, folder_path=cast(str, training_args.output_dir), ignore_patterns=KEPT_BACK)
+def upload_model(repository: Repository, directory: str | Path) -> None:
+    """
+    Uploads a model's directory in one commit, without checkpoints, logs and the Trainer's own state.
+
+    Raises:
+        ValueError: a file holds a token or a path of this machine, or is a pickle (see [`check_upload`]).
+    """
+    check_upload(directory, repository.token)
+    api = HfApi(token=repository.token)
+    api.upload_folder(repo_id=repository.name, folder_path=directory, ignore_patterns=KEPT_BACK)

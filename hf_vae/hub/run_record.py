@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
 from transformers import TrainingArguments
+
+from .privacy import public_command, public_value
 
 # Arguments that say what the parts are and how big; a card tells these of the model itself.
 _ABOUT_PARTS = {
@@ -77,7 +78,7 @@ def run_record(
         measured: the other fields of [`RunRecord`].
     """
     settings = {
-        each.name: getattr(model_args, each.name)
+        each.name: public_value(getattr(model_args, each.name))
         for each in fields(model_args)
         if each.name not in _ABOUT_PARTS and getattr(model_args, each.name) != getattr(type(model_args)(), each.name)
     }
@@ -90,9 +91,9 @@ def run_record(
         "seed": training_args.seed,
     }
     return RunRecord(
-        name=cast(str, training_args.output_dir),
-        command=shlex.join(["accelerate", "launch", script, *argv]),
-        dataset=f"`{Path(train_file).name}`" if train_file else embedded_corpus,
+        name=Path(cast(str, training_args.output_dir)).resolve().name,
+        command=public_command(script, argv),
+        dataset=Path(train_file).name if train_file else embedded_corpus,
         training=settings,
         # A folder of this machine is nobody else's repository, and the Hub refuses a card that names one.
         base_models=[

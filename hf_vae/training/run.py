@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from ..evaluation.callbacks import CollapseReportCallback
 from ..evaluation.compute_metrics import elbo_metrics
 from ..evaluation.words import check_tokenizer
-from ..hub import create_repository
+from ..hub import Repository, create_repository
 from ..processing_vae import VAEProcessor
 from .arguments import ModelArguments, ReportArguments, check_rows, resume_checkpoint, run_steps, use_all_cores
 from .building import latent_callbacks
@@ -28,7 +28,7 @@ from .sharding import check_processes, in_pieces, prepare_for_sharding
 
 def start_run(
     model_args: ModelArguments, training_args: TrainingArguments, evaluation_args: Any
-) -> tuple[PartialState, str | None]:
+) -> tuple[PartialState, Repository | None]:
     """
     Processes, cores, seed and, with `--push_to_hub`, the repository: what the Hub refuses is better refused now than after the
     training.
@@ -38,7 +38,7 @@ def start_run(
         evaluation_args ([`ReportArguments`]): a script's own, with `with_baseline`.
 
     Returns:
-        The processes' state, and on the main process the repository's name, if the run is to be shared.
+        The processes' state, and on the main process the repository, if the run is to be shared.
 
     Raises:
         ValueError: processes that do not know of each other, what FSDP and DeepSpeed cannot do, or a tokenizer for metrics that
@@ -56,7 +56,10 @@ def start_run(
     state = PartialState()
     use_all_cores(state)
     set_seed(training_args.seed)
-    return state, create_repository(training_args) if push_to_hub and state.is_main_process else None
+    repository = create_repository(training_args) if push_to_hub and state.is_main_process else None
+    # The Trainer pickles its arguments beside every checkpoint, and whoever opens that file would read the token.
+    training_args.hub_token = None
+    return state, repository
 
 
 def tokenize_pairs(processor: VAEProcessor, pairs: Mapping[str, Dataset], **lengths: int) -> dict[str, Dataset]:

@@ -33,7 +33,7 @@ def save_trained(trainer: Trainer, processor: VAEProcessor) -> Any:
         trainer.save_model()
         if in_pieces():
             state.wait_for_everyone()
-            model = AutoModel.from_pretrained(output_dir).to(state.device)
+            model = AutoModel.from_pretrained(output_dir, part_folders=model.part_folders).to(state.device)
     if state.is_main_process:
         processor.save_pretrained(output_dir)
         plot_training(trainer.state.log_history, output_dir / "training.png")

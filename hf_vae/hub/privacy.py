@@ -1,0 +1,135 @@
+"""What of a run may be published: no token, no path of this machine, no pickle."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path, PureWindowsPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from huggingface_hub import get_token
+from huggingface_hub.utils import filter_repo_objects
+from transformers import TrainingArguments
+
+# As transformers writes a token that it does not tell.
+HIDDEN = "<HIDDEN>"
+_SECRETS = ("token", "password", "secret", "api_key")
+# `push_to_hub_token` is what transformers called `hub_token` before.
+_ARGUMENTS = {*(each.name for each in fields(TrainingArguments)), "push_to_hub_token"}
+# What a training leaves behind that is not part of the model: checkpoints, logs, the Trainer's own state, caches, hidden files.
+KEPT_BACK = [
+    "checkpoint-*", "*/checkpoint-*", "runs/*", "stages/*", "wandb/*", "mlruns/*", "*.tfevents.*", "*.log",
+    "training_args.bin", "trainer_state.json", "optimizer.*", "scheduler.pt", "rng_state*", "scaler.pt",
+    ".*", "*/.*", "*__pycache__/*", "*.pyc", "*.tmp", "*.lock", "*~",
+]  # fmt: skip
+_PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
+# Numbers, in which words are found by chance only, and which may be large.
+_NOT_TEXT = {".safetensors", ".png"}
+
+
+def public_command(script: str, argv: Sequence[str]) -> str:
+    """The command line of a run as it may be published: secrets are hidden, files and folders go by their names."""
+    words = ["accelerate", "launch", script]
+    hide_next = False
+    for word in argv:
+        if hide_next:
+            words.append(HIDDEN)
+            hide_next = False
+        elif word.startswith("--"):
+            option, equals, value = word.partition("=")
+            hide_next = _is_secret(option) and not equals
+            words.append(option + equals + (HIDDEN if _is_secret(option) and equals else public_value(value)))
+        else:
+            words.append(public_value(word))
+    return shlex.join(words)
+
+
+def public_value(value: Any) -> Any:
+    """
+    The value of an argument as it may be published, at any depth of a list, a mapping or JSON. A file or a folder goes by its name
+    alone; an address too, for it may hold a password.
+    """
+    if isinstance(value, Mapping):
+        return {name: HIDDEN if _is_secret(str(name)) else public_value(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [public_value(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith(("{", "[")):
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            pass
+        else:
+            public = public_value(parsed)
+            return value if public == parsed else json.dumps(public)
+    return _public_name(value)
+
+
+def _public_name(value: str) -> str:
+    if "://" in value:
+        return Path(urlsplit(value).path).name
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", value):
+        return PureWindowsPath(value).name
+    path = Path(value)
+    if value.startswith("~") or path.is_absolute():
+        # The name of the home folder is the user's.
+        return "~" if path in (Path.home(), Path("~")) else path.name or value
+    is_hub_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", value) and not path.exists()
+    return value if "/" not in value or is_hub_id else path.name
+
+
+def _is_secret(option: str) -> bool:
+    """Whether what is written as `option` on a command line, perhaps abbreviated, holds a secret."""
+    name = option.lstrip("-").replace("-", "_").lower()
+    meant = [name] if name in _ARGUMENTS else [name, *(each for each in _ARGUMENTS if name and each.startswith(name))]
+    return any(each.endswith(_SECRETS) for each in meant)
+
+
+def check_upload(folder: str | Path, token: str | None) -> None:
+    """
+    Looks through what an upload of `folder` would publish.
+
+    Args:
+        token (`str`, *optional*): the token that is used; the one of the environment is looked for as well.
+
+    Raises:
+        ValueError: a file holds a token, the path of the home folder or of `folder`, or is a pickle. It names the file.
+    """
+    folder = Path(folder).resolve()
+    patterns = _patterns(folder, token)
+    for name in files_to_upload(folder):
+        if Path(name).suffix in _PICKLES:
+            raise ValueError(
+                f"{name} is a pickle, which runs code on the machine of whoever opens it: move it out of {folder}, or save it as "
+                "safetensors, then upload again."
+            )
+        if Path(name).suffix in _NOT_TEXT:
+            continue
+        text = (folder / name).read_text(encoding="utf-8", errors="replace")
+        found = next((what for what, pattern in patterns.items() if re.search(pattern, text)), None)
+        if found is not None:
+            raise ValueError(f"{name} holds {found}, and an upload would publish it: take it out of the file, then upload again.")
+
+
+def _patterns(folder: Path, token: str | None) -> dict[str, str]:
+    """What a file may not hold, by what it is."""
+    words = {"the path of your home folder": f"{Path.home()}/", "the path of the output folder": f"{folder}"}
+    # The root of the file system says nothing of a machine.
+    words = {what: word for what, word in words.items() if len(Path(word).parts) > 1}
+    words |= {what: word for what, word in {"your token": token, "the token of this machine": get_token()}.items() if word}
+    # A word that goes on is another: `/home/al` and `/home/alice`.
+    patterns = {what: rf"(?<!\w){re.escape(word)}" + (r"(?!\w)" if word[-1] != "/" else "") for what, word in words.items()}
+    # As peft notes an adapter's base, in its configuration and in its card.
+    path = r"""(?:name_or_path"|base_model(?::adapter)?): *["']?(?:/|~|\.\.?/|[A-Za-z]:\\)"""
+    return {**patterns, "a path for the name of a model": path}
+
+
+def files_to_upload(folder: Path) -> Iterator[str]:
+    """The files of `folder` that are uploaded, as paths below it."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return iter(filter_repo_objects(names, ignore_patterns=KEPT_BACK))
