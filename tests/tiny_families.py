@@ -390,7 +390,7 @@ recurrent decoders: of those above {states} works, the others are refused.
 
 `"cross_attention"` is for the families below. They are all that say they have it; of those above the others are refused. *works*
 means: every step of a greedy generation, with a cache and without one, is what one pass gives (2e-5 in log-probability), whether
-sources are padded on the right, on the left or not at all; a padded source gives what it gives alone; beams are scored as in one
+sources are padded on the right or not at all; a padded source gives what it gives alone; beams are scored as in one
 pass; −log p(y|x,z) in training is that of each row alone (1e-4), and its gradient reaches z and the encoder.
 
 | `decoder` | `latent_injection="embedding"` | `"memory"` | `"prefix"` |
