@@ -12,6 +12,8 @@ from typing import Any, cast
 
 from transformers import TrainingArguments
 
+from .files import write_whole
+
 # Arguments that say what the parts are and how big; a card tells these of the model itself.
 _ABOUT_PARTS = {
     "encoder_name_or_path", "decoder_name_or_path", "encoder_type", "decoder_type", "hidden_size", "embedding_size",
@@ -120,5 +122,5 @@ def write_metrics(metrics: Mapping[str, Any], path: str | Path) -> dict[str, Any
     what is returned too.
     """
     finite = _finite(metrics)
-    Path(path).write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(finite, indent=2) + "\n")
     return finite

@@ -14,8 +14,8 @@ import torch
 import yaml
 from accelerate import PartialState
 from transformers import HfArgumentParser, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
+from .checkpoints import STAGES, check_resume
 from .denoising import TokenNoise
 from .schedules import make_schedule
 
@@ -25,7 +25,6 @@ _OTHER_MODELS = {
     "modules.json": "a sentence-transformers model",
     "model_index.json": "a diffusers pipeline",
 }
-RESUME_LAST = ("True", "true", "last")
 
 
 def parse_json(name: str, options: str | dict | None) -> dict:
@@ -252,17 +251,6 @@ def parse_arguments(argument_classes: Sequence[type], argv: list[str], embedded_
     return parser.parse_args_into_dataclasses(args=argv)
 
 
-def last_checkpoint(training_args: TrainingArguments) -> str | None:
-    directory = cast(str, training_args.output_dir)
-    return get_last_checkpoint(directory) if Path(directory).is_dir() else None
-
-
-def resume_checkpoint(training_args: TrainingArguments) -> str | None:
-    """The checkpoint to go on from: the one that is named, or the last one where `True` or `last` is said; `None` to begin anew."""
-    named = training_args.resume_from_checkpoint
-    return last_checkpoint(training_args) if named in RESUME_LAST else named
-
-
 def run_steps(training_args: TrainingArguments, train: Any) -> int:
     """The optimiser steps of a run over the rows of `train`, whose number matters only where the run counts epochs."""
     if training_args.max_steps > 0:
@@ -313,11 +301,7 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
             raise ValueError("`--save_trained_only` cannot leave out a half that adapters are merged into; leave `--lora` out.")
     if "task_type" in parse_json("lora", model_args.lora):
         raise ValueError("`--lora` names a `task_type`; leave it out: peft's task types expect arguments of other models.")
-    named = training_args.resume_from_checkpoint
-    if named in RESUME_LAST and not last_checkpoint(training_args):
-        raise ValueError(f"`--resume_from_checkpoint`: {training_args.output_dir} holds no checkpoint.")
-    if named is not None and named not in RESUME_LAST and not Path(named).is_dir():
-        raise ValueError(f"`--resume_from_checkpoint`: there is no directory {named}.")
+    check_resume(training_args)
     if model_args.batch_norm_gamma is not None and not training_args.dataloader_drop_last:
         raise ValueError("`--batch_norm_gamma` needs `--dataloader_drop_last`: a last batch of one row has no spread to normalise.")
     if model_args.batch_norm_gamma is not None and training_args.per_device_train_batch_size < 2:
@@ -431,13 +415,19 @@ def check_output_dir(output_dir: str, model_type: str) -> None:
 
 
 def stage_arguments(training_args: TrainingArguments, name: str, max_steps: int) -> TrainingArguments:
-    """The run's settings for a training before, after or beside it, which writes into `stages/<name>` of the run's directory."""
+    """
+    The run's settings for a training before, after or beside it, which writes into `stages/<name>` of the run's directory: if the
+    run keeps checkpoints, its last one.
+    """
+    # The best of what nobody evaluates is not known.
+    strategy = "steps" if training_args.save_strategy == "best" else training_args.save_strategy
     return replace(
         training_args,
-        output_dir=str(Path(cast(str, training_args.output_dir)) / "stages" / name),
+        output_dir=str(Path(cast(str, training_args.output_dir)) / STAGES / name),
         max_steps=max_steps,
         eval_strategy="no",
-        save_strategy="no",
+        save_strategy=strategy,
+        save_total_limit=1,
         load_best_model_at_end=False,
         push_to_hub=False,
         resume_from_checkpoint=None,

@@ -14,16 +14,19 @@ from ..evaluation.compute_metrics import elbo_metrics
 from ..evaluation.words import check_tokenizer
 from ..hub import create_repository
 from ..processing_vae import VAEProcessor
-from .arguments import ModelArguments, ReportArguments, check_rows, resume_checkpoint, run_steps, use_all_cores
+from .arguments import ModelArguments, ReportArguments, check_rows, run_steps, use_all_cores
 from .building import latent_callbacks
 from .callbacks import EvaluateEveryExampleCallback
+from .checkpoints import begin_or_resume
 from .collator import VAEDataCollator
+from .divergence import StopOnDivergenceCallback
 from .latent_free import train_without_latent
 from .loss_parts import find_model
 from .posterior_fit import fit_posterior
-from .pretraining import pretrain_encoder
-from .saving import save_trained
+from .pretraining import check_pretraining, pretrain_encoder
+from .saving import finish_saving, save_trained
 from .sharding import check_processes, in_pieces, prepare_for_sharding
+from .stages import train
 
 
 def start_run(
@@ -149,11 +152,15 @@ def train_in_stages(
         cast(Any, training_args.accelerator_config).dispatch_batches = False
     else:
         check_rows(model_args, training_args, tokenized["train"])
-    own = [*latent_callbacks(model_args, processor), EvaluateEveryExampleCallback()]
+    if model_args.encoder_pretraining_steps:
+        check_pretraining(model.encoder, processor.encoder_tokenizer)
+    own = [*latent_callbacks(model_args, processor), EvaluateEveryExampleCallback(), StopOnDivergenceCallback()]
     if training_args.label_names is None:
         # A dialogue's `act_labels` are labels too by their name, and where there are none the Trainer would measure nothing.
         training_args.label_names = ["labels"]
-    checkpoint = resume_checkpoint(training_args)
+    if PartialState().is_main_process:
+        finish_saving(cast(str, training_args.output_dir))
+    checkpoint, stamp = begin_or_resume(training_args)
     if checkpoint is None and model_args.encoder_pretraining_steps:
         steps = model_args.encoder_pretraining_steps
         pretrain_encoder(model.encoder, processor.encoder_tokenizer, training_args, steps, tokenized["train"])
@@ -167,13 +174,13 @@ def train_in_stages(
         eval_dataset=tokenized["validation"] if training_args.do_eval else None,
         data_collator=cast(Any, VAEDataCollator(processor)),
         compute_metrics=elbo_metrics if training_args.do_eval else None,
-        callbacks=[*own, *callbacks],
+        callbacks=[stamp, *own, *callbacks],
     )
     if in_pieces():
         prepare_for_sharding(model)
     drop_last = training_args.dataloader_drop_last
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        train(trainer, checkpoint)
     finally:
         # A callback that leaves the last batch to evaluations is not told when a training breaks off.
         training_args.dataloader_drop_last = drop_last
