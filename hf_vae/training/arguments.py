@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import yaml
 from accelerate import PartialState
 from transformers import HfArgumentParser, TrainingArguments
 
 from .checkpoints import STAGES, check_resume
 from .denoising import TokenNoise
+from .recipe import read_recipe
 from .schedules import make_schedule
 
 # Files that tell what else a directory holds, beside which a model of ours would be loaded wrongly.
@@ -25,6 +25,9 @@ _OTHER_MODELS = {
     "modules.json": "a sentence-transformers model",
     "model_index.json": "a diffusers pipeline",
 }
+
+# Exact for all examples of an evaluation, where the Trainer's `loss` is a mean over the batches' means.
+BEST_BY = "elbo"
 
 
 def parse_json(name: str, options: str | dict | None) -> dict:
@@ -231,7 +234,7 @@ def parse_arguments(argument_classes: Sequence[type], argv: list[str], embedded_
     the file overrides it. Without a file and without `--train_file` the `embedded_recipe` is the file.
 
     Raises:
-        ValueError: the file has an argument that does not exist.
+        ValueError: the file is none of arguments, or has one that does not exist or cannot be.
     """
     parser = HfArgumentParser(cast(Any, (*argument_classes, TrainingArguments)))
     recipe: str | Path | None = None
@@ -240,15 +243,16 @@ def parse_arguments(argument_classes: Sequence[type], argv: list[str], embedded_
     elif not any(word.partition("=")[0] == "--train_file" for word in argv):
         recipe = embedded_recipe
     # The first step is logged so that a run shorter than `logging_steps` has its plot too.
-    parser.set_defaults(output_dir=output_dir, logging_first_step=True)
+    parser.set_defaults(output_dir=output_dir, logging_first_step=True, metric_for_best_model=BEST_BY)
     if recipe is not None:
-        # JSON is YAML too.
-        defaults = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
-        unknown = sorted(set(defaults) - {action.dest for action in parser._actions})
-        if unknown:
-            raise ValueError(f"{recipe} has no such argument(s): {', '.join(unknown)}.")
-        parser.set_defaults(**defaults)
-    return parser.parse_args_into_dataclasses(args=argv)
+        parser.set_defaults(**read_recipe(recipe, parser))
+    *parsed, training_args = parser.parse_args_into_dataclasses(args=argv)
+    looks_for_best = training_args.load_best_model_at_end or training_args.save_strategy == "best"
+    needs_metric = looks_for_best or training_args.lr_scheduler_type == "reduce_lr_on_plateau"
+    if training_args.metric_for_best_model == BEST_BY and not needs_metric:
+        # The Trainer would keep a best checkpoint besides those that it is told to keep.
+        training_args.metric_for_best_model = training_args.greater_is_better = None
+    return (*parsed, training_args)
 
 
 def run_steps(training_args: TrainingArguments, train: Any) -> int:
@@ -377,6 +381,9 @@ def check_streaming(data_args: Any, training_args: TrainingArguments) -> None:
         raise ValueError("`--streaming` reads data of your own: add a `--train_file`.")
     if training_args.max_steps < 1:
         raise ValueError("`--streaming` does not know how many rows there are: say how long to train with `--max_steps`.")
+    for name in ("eval_strategy", "save_strategy", "logging_strategy"):
+        if getattr(training_args, name) == "epoch":
+            raise ValueError(f"`--{name}` is epoch, and a stream has no end: choose steps.")
     if data_args.max_train_samples is not None:
         raise ValueError("`--max_train_samples` counts rows that were read before; with `--streaming`, `--max_steps` ends it.")
     check_least(vars(data_args), {"shuffle_buffer": 1, "first_rows": 2})

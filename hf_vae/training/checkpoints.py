@@ -13,6 +13,7 @@ from typing import Any, cast
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
@@ -211,6 +212,44 @@ def begin_or_resume(training_args: TrainingArguments) -> tuple[str | None, RunSt
         decision = [checkpoint and str(checkpoint), run]
     checkpoint, run = broadcast_object_list(decision)
     return checkpoint, RunStamp(run)
+
+
+def check_fits(checkpoint: str | Path, model: nn.Module) -> None:
+    """
+    Refuses a checkpoint of another model than the one to train, which the Trainer would load in part.
+
+    Args:
+        checkpoint (`str` or `Path`): a whole one.
+        model ([`VAEModel`]): or a PEFT model around one.
+
+    Raises:
+        ValueError: names the first weight that is another, or is missing in one of them.
+    """
+    folder = Path(checkpoint)
+    if any(folder.glob("adapter_model.*")) != hasattr(model, "peft_config"):
+        kinds = ("adapters (`--lora`)", "a model without adapters")
+        holds, trains = kinds if not hasattr(model, "peft_config") else kinds[::-1]
+        raise ValueError(f"`--resume_from_checkpoint`: {folder} holds {holds}, and this run trains {trains}.")
+    shapes: dict[str, list[int]] = {}
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(str(path), framework="pt") as file:
+            shapes.update((name, file.get_slice(name).get_shape()) for name in file)
+    if not shapes:
+        return
+    own = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    differs = [
+        f"{name} of shape {shape} there, {own.get(name, 'none')} here" for name, shape in shapes.items() if own.get(name) != shape
+    ]
+    # Of weights that are tied one name is saved, and what is frozen may be left out.
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    saved = {id(parameters[name]) for name in shapes if name in parameters}
+    trained = {name: each for name, each in parameters.items() if each.requires_grad and id(each) not in saved}
+    differs += [f"{name} of shape {list(each.shape)} here, none there" for name, each in trained.items()]
+    if differs:
+        raise ValueError(
+            f"`--resume_from_checkpoint`: {folder} is of another model than the arguments describe ({differs[0]}). Give the "
+            "arguments that the run was begun with, or another `--output_dir`."
+        )
 
 
 def _begun_here(output_dir: Path) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from accelerate import PartialState
@@ -17,7 +18,7 @@ from ..processing_vae import VAEProcessor
 from .arguments import ModelArguments, ReportArguments, check_rows, run_steps, use_all_cores
 from .building import latent_callbacks
 from .callbacks import EvaluateEveryExampleCallback
-from .checkpoints import begin_or_resume
+from .checkpoints import begin_or_resume, check_fits
 from .collator import VAEDataCollator
 from .divergence import StopOnDivergenceCallback
 from .latent_free import train_without_latent
@@ -90,6 +91,24 @@ def tokenize_stream(
     return pairs.map(tokenize, batched=True, batch_size=100, remove_columns=["source", "target"], features=features)
 
 
+def endless(stream: IterableDataset) -> IterableDataset:
+    """
+    Pass after pass over a stream, each shuffled anew if it is shuffled. The Trainer does not know how many rows a stream has, and
+    would go on with a run in a later pass as if it were the first; so there is one pass alone.
+    """
+    return IterableDataset.from_generator(_passes, features=stream.features, gen_kwargs={"stream": stream})
+
+
+def _passes(stream: IterableDataset) -> Iterator[dict[str, Any]]:
+    for number in itertools.count():
+        stream.set_epoch(number)
+        row = None
+        for row in stream:
+            yield row
+        if row is None:
+            return
+
+
 def report_callbacks(
     model_args: ModelArguments,
     report_args: ReportArguments,
@@ -150,6 +169,7 @@ def train_in_stages(
             raise ValueError("`--aggressive_encoder` draws further examples from the training set, and a stream has no others.")
         # Each process reads for itself: rows of unequal length cannot be handed on from one.
         cast(Any, training_args.accelerator_config).dispatch_batches = False
+        tokenized = {**tokenized, "train": endless(tokenized["train"])}
     else:
         check_rows(model_args, training_args, tokenized["train"])
     if model_args.encoder_pretraining_steps:
@@ -161,6 +181,8 @@ def train_in_stages(
     if PartialState().is_main_process:
         finish_saving(cast(str, training_args.output_dir))
     checkpoint, stamp = begin_or_resume(training_args)
+    if checkpoint is not None:
+        check_fits(checkpoint, model)
     if checkpoint is None and model_args.encoder_pretraining_steps:
         steps = model_args.encoder_pretraining_steps
         pretrain_encoder(model.encoder, processor.encoder_tokenizer, training_args, steps, tokenized["train"])
