@@ -48,7 +48,7 @@ def report_run(
     record: RunRecord,
     references: Sequence[Sequence[str]],
     directory: str | Path,
-    pictures: Mapping[str, Callable[[Path], object]],
+    pictures: Mapping[str, Callable[[Path], object]] | None = None,
 ) -> dict[str, Any]:
     """
     [`write_report`], and prints the record's samples, each with its own of the `references`, and all metrics.
@@ -56,7 +56,7 @@ def report_run(
     Returns:
         The metrics as they were written.
     """
-    metrics = write_report(model, record, directory, pictures)
+    metrics = write_report(model, record, directory, pictures or {})
     for (source, outputs), wanted in zip(record.samples, references):
         print(f"\n{source}")
         for output in outputs:

@@ -86,6 +86,11 @@ def _read_state(folder: Path) -> dict[str, Any]:
 
 
 def _unreadable(folder: Path) -> str | None:
+    for path in [folder / "config.json", folder / "adapter_config.json"]:
+        try:
+            json.loads(path.read_text(encoding="utf-8") if path.exists() else "{}")
+        except ValueError:
+            return f"{path.name} cannot be read"
     for path in sorted(folder.rglob("*.safetensors")):
         try:
             with safe_open(str(path), framework="pt"):
@@ -233,7 +238,8 @@ def check_fits(checkpoint: str | Path, model: nn.Module) -> None:
     shapes: dict[str, list[int]] = {}
     for path in folder.glob("model*.safetensors"):
         with safe_open(str(path), framework="pt") as file:
-            shapes.update((name, file.get_slice(name).get_shape()) for name in file)
+            names = file.keys()
+            shapes.update((name, file.get_slice(name).get_shape()) for name in names)
     if not shapes:
         return
     own = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}

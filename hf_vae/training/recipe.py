@@ -44,9 +44,10 @@ def read_recipe(path: str | Path, parser: argparse.ArgumentParser) -> dict[str, 
 
 def _value(path: str | Path, value: Any, action: argparse.Action) -> Any:
     """`value` as the command line would read it; options that are text of JSON may stand in the file as they are."""
-    if value is None or (isinstance(value, Mapping) and action.type not in _PLAIN and not action.choices):
-        return value
     several = action.nargs in ("+", "*")
+    as_it_stands = action.type not in _PLAIN and not action.choices and not several
+    if value is None or (isinstance(value, Mapping) and as_it_stands):
+        return value
     if isinstance(value, Mapping) or (isinstance(value, list) and not several):
         raise ValueError(f"{path}: `{action.dest}` is {value!r}; it takes {_wanted(action)}.")
     values = [_read(path, each, action) for each in (value if isinstance(value, list) else [value])]
