@@ -209,6 +209,15 @@ def begin_or_resume(training_args: TrainingArguments) -> tuple[str | None, RunSt
             if passed or checkpoint is None:
                 told = ", ".join(f"{name} ({problem})" for name, problem in passed.items()) or "there is no checkpoint yet"
                 logger.warning(f"`--resume_from_checkpoint {named}`: {said}. Passed over: {told}.")
+        if (
+            checkpoint
+            and training_args.train_sampling_strategy == "group_by_length"
+            and _read_state(checkpoint).get("epoch", 0) >= 1
+        ):
+            logger.warning(
+                f"{checkpoint} is of a later epoch than the first, and `--train_sampling_strategy group_by_length` draws the order "
+                "of its rows anew: this epoch has other batches than a run that was not stopped."
+            )
         run = begun(checkpoint) if checkpoint else (_begun_here(output_dir) if named else None) or now()
         if not named:
             remove_stages(training_args)
