@@ -17,7 +17,7 @@ from transformers import AutoModel, GenerationConfig, TrainingArguments
 from hf_vae import VAEConfig, VAEModel
 from hf_vae.hub import draw_pictures
 from hf_vae.training import StopOnDivergenceCallback
-from hf_vae.training.checkpoints import last_whole_checkpoint, problem_of
+from hf_vae.training.checkpoints import last_whole_checkpoint, problem_of, remove_stages
 from hf_vae.training.saving import finish_saving, replaced_model
 from hf_vae.training.sharding import check_processes
 from hf_vae.training.stages import full_disk_named
@@ -347,6 +347,8 @@ def test_a_training_that_diverges_says_so_and_saves_nothing(script, tmp_path, lo
     assert (tmp_path / "metrics.json").read_text() == "of the old model" and not (tmp_path / "model.safetensors").exists()
     assert len(list(tmp_path.rglob("diverged/trainer_state.json"))) == 1
     assert not list(tmp_path.rglob("checkpoint-*"))
+    remove_stages(TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"))
+    assert not (tmp_path / "stages").exists()
 
 
 def test_processes_that_were_asked_for_and_not_started(monkeypatch, tmp_path):

@@ -116,8 +116,7 @@ class ModelArguments:
     latent_free_steps: int = field(
         default=0,
         metadata={
-            "help": "Steps to train with z = 0 first: as a language model, or, with a source, until the decoder reads it well. "
-            "Checkpoints begin after them."
+            "help": "Steps to train with z = 0 first: as a language model, or, with a source, until the decoder reads it well."
         },
     )
     encoder_pretraining_steps: int = field(

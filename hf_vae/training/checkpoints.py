@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from ..hub.files import write_whole
 from .checkpointed import CheckpointedState
+from .divergence import DIVERGED
 
 logger = logging.get_logger(__name__)
 
@@ -278,9 +279,12 @@ def _begun_here(output_dir: Path) -> str | None:
 def remove_stages(training_args: TrainingArguments) -> None:
     """Removes the checkpoints of the stages before, after and beside a training, and the folders that are empty then."""
     stages = Path(cast(str, training_args.output_dir)) / STAGES
-    for stage in [path for path in stages.glob("*") if path.is_dir()]:
-        remove_checkpoints(stage)
-        _remove_if_empty(stage)
+    for log in list(stages.rglob(DIVERGED)):
+        shutil.rmtree(log)
+    for folder in sorted((path for path in stages.rglob("*") if path.is_dir()), reverse=True):
+        if folder.parent == stages:
+            remove_checkpoints(folder)
+        _remove_if_empty(folder)
     (stages / _RUN).unlink(missing_ok=True)
     _remove_if_empty(stages)
 

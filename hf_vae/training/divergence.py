@@ -11,6 +11,9 @@ from accelerate.utils import reduce
 from torch import nn
 from transformers import TrainerCallback
 
+# The folder of the log that a diverged training leaves.
+DIVERGED = "diverged"
+
 
 class StopOnDivergenceCallback(TrainerCallback):
     """
@@ -71,7 +74,7 @@ class StopOnDivergenceCallback(TrainerCallback):
         if not counts[0] and (args.fp16 or not counts[1]):
             return
         self._detach()
-        log = Path(args.output_dir) / "stages" / "diverged" / "trainer_state.json"
+        log = Path(args.output_dir) / "stages" / DIVERGED / "trainer_state.json"
         if state.is_world_process_zero:
             log.parent.mkdir(parents=True, exist_ok=True)
             state.save_to_json(str(log))

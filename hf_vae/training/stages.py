@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -52,7 +52,7 @@ def train(trainer: Trainer, checkpoint: str | Path | None) -> None:
     trainer.callback_handler.callbacks.insert(0, _NoFurtherStep())
     with full_disk_named(cast(str, trainer.args.output_dir)):
         try:
-            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except _HasEndedError:
             trainer.is_in_train = False
             if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
@@ -90,7 +90,7 @@ def _start(trainer: Trainer, model: nn.Module) -> str:
     digest = hashlib.blake2b()
     settings = {name: str(getattr(trainer.args, name, None)) for name in _DECISIVE}
     data: Any = trainer.train_dataset
-    rows = [len(data), data[0], data[len(data) - 1]] if isinstance(data, Sized) else []
+    rows = [len(data), data[0], data[len(data) - 1]] if hasattr(data, "__len__") else []
     configuration = cast(Any, model).config.to_json_string()
     digest.update(json.dumps([settings, rows, configuration], default=str).encode())
     for name, tensor in model.state_dict().items():
