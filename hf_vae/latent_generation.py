@@ -19,7 +19,7 @@ from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import check_cache_implementation
 
 # Of a model whose `generation_config` says no length, if its decoder holds as many.
-DEFAULT_NEW_TOKENS = 64
+DEFAULT_NEW_TOKENS = 128
 
 
 class LatentGenerationMixin(GenerationMixin):

@@ -394,7 +394,7 @@ def test_a_recipe_that_cannot_be_is_refused_in_a_sentence(script, tmp_path, cont
 # Lengths
 
 
-@pytest.mark.parametrize("positions, expected", [(512, 64), (20, 19)])
+@pytest.mark.parametrize("positions, expected", [(512, 128), (20, 19)])
 def test_generation_without_a_length_warns_of_nothing_and_fits_the_decoder(recwarn, positions, expected):
     decoder = tiny_gpt2_config()
     decoder.n_positions = positions

@@ -26,7 +26,7 @@ _OTHER_MODELS = {
     "model_index.json": "a diffusers pipeline",
 }
 
-# Exact for all examples of an evaluation, where the Trainer's `loss` is a mean over the batches' means.
+# Nats per sentence, whatever the batches; the Trainer by itself would choose by a mean over them.
 BEST_BY = "elbo"
 
 
