@@ -29,8 +29,11 @@ class _MaskedWords(DataCollatorForLanguageModeling):
     resumed run would hide others.
     """
 
+    # Not the collator's own `seed`, whose generator goes on from batch to batch.
+    run_seed: int = 0
+
     def __call__(self, features, return_tensors=None):
-        drawn_from = zlib.crc32(str([list(row["input_ids"]) for row in features]).encode(), self.seed or 0)
+        drawn_from = zlib.crc32(str([list(row["input_ids"]) for row in features]).encode(), self.run_seed)
         self.generator = torch.Generator().manual_seed(drawn_from)
         return super().__call__(features, return_tensors)
 
@@ -70,7 +73,7 @@ def pretrain_encoder(
         settings,
         processing_class=tokenizer,
         train_dataset=train.select_columns(["input_ids"]),
-        data_collator=_MaskedWords(tokenizer, mlm_probability=mlm_probability, seed=settings.seed),
+        data_collator=_MaskedWords(tokenizer, mlm_probability=mlm_probability, run_seed=settings.seed),
         callbacks=[StopOnDivergenceCallback()],
     )
     train_stage(trainer, masked_lm, resume=training_args.resume_from_checkpoint is not None)
