@@ -40,7 +40,7 @@ from hf_vae.evaluation import (
     load_word_vectors,
     predict_acts,
 )
-from hf_vae.hub import report_run, run_record, upload_model
+from hf_vae.hub import report_run, run_record, upload_model, write_metrics
 from hf_vae.latent_space.plots import plot_latents
 from hf_vae.training.arguments import (
     ConditionalArguments,
@@ -54,6 +54,7 @@ from hf_vae.training.arguments import (
     parse_arguments,
 )
 from hf_vae.training.building import build_model, config_options, freeze_or_adapt
+from hf_vae.training.checkpoints import remove_stages
 from hf_vae.training.run import report_callbacks, start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
 
 EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "dialog_embedded.yaml"
@@ -261,6 +262,7 @@ def main(argv: list[str]) -> dict:
     build_this = partial(build, model_args, data_args, evaluation_args.max_new_tokens, train, values)
     model, processor = build_this()
     model.generation_config.latent_temperature = evaluation_args.latent_temperature
+    model.generation_config.max_new_tokens = evaluation_args.max_new_tokens
     lengths = {"max_length": data_args.max_source_length, "max_target_length": data_args.max_target_length}
     tokenized = tokenize_pairs(processor, {"train": train, "validation": expand_targets(validation)}, **lengths)
     if data_args.streaming:
@@ -306,6 +308,9 @@ def main(argv: list[str]) -> dict:
         metrics["act_match"] = dialogues.judge(outputs, last_turns(test), predicted)["act_match"]
 
     # 6. The same model trained without z: beams and sampling are then all the diversity there is.
+    if state.is_main_process:
+        # Before anything else can fail.
+        write_metrics(metrics, output_dir / "metrics.json")
     if evaluation_args.with_baseline:
         baseline = train_baseline(build_this, model_args, training_args, tokenized["train"])
         metrics["baseline"] = held_out.measure_without_latent(baseline)
@@ -332,14 +337,14 @@ def main(argv: list[str]) -> dict:
             samples=[(context, several[:5]) for context, several in zip(contexts, outputs)],
             example={"messages": shown[0]["messages"], "meta": shown[0]["meta"]} if shown[0]["meta"] else shown[0]["messages"],
         )
-        plot_latents(posterior, prior, output_dir / "latent.png")
-        metrics = report_run(
-            model, replace(record, name=repository.name if repository else record.name), test["targets"], output_dir
-        )
+        pictures = {"latent.png": partial(plot_latents, posterior, prior)}
+        record = replace(record, name=repository.name if repository else record.name)
+        metrics = report_run(model, record, test["targets"], output_dir, pictures)
 
         # 8. Share it.
         if repository:
             upload_model(repository, output_dir)
+        remove_stages(training_args)
     state.wait_for_everyone()
     return metrics
 

@@ -24,6 +24,7 @@ Every argument of `TrainingArguments` works. A YAML or JSON file of arguments ma
 import json
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ from datasets import Dataset, IterableDataset
 from hf_vae import VAEConfig, VAEModel, VAEProcessor
 from hf_vae.data import first_pairs, grammar, held_out_files, load_texts, stream_pairs, texts_of
 from hf_vae.evaluation import LikelihoodEvaluator, collapse_report, evaluate_vae
-from hf_vae.hub import run_record, upload_model, write_metrics, write_model_card
+from hf_vae.hub import run_record, upload_model, write_metrics, write_report
 from hf_vae.latent_space import decode_latents, encode_texts, interpolate, sample_prior
 from hf_vae.latent_space.grammar_probe import grammar_metrics
 from hf_vae.latent_space.plots import plot_interpolation, plot_latents
@@ -48,6 +49,7 @@ from hf_vae.training.arguments import (
     parse_arguments,
 )
 from hf_vae.training.building import build_model, freeze_or_adapt
+from hf_vae.training.checkpoints import remove_stages
 from hf_vae.training.run import report_callbacks, start_run, tokenize_pairs, tokenize_stream, train_baseline, train_in_stages
 
 EMBEDDED_RECIPE = Path(__file__).parent / "recipes" / "vae_embedded.yaml"
@@ -160,6 +162,7 @@ def main(argv: list[str]) -> dict:
         return freeze_or_adapt(model, model_args), processor
 
     model, processor = build()
+    model.generation_config.max_new_tokens = evaluation_args.max_new_tokens
     sentences = {split: Dataset.from_dict({"source": texts[split], "target": texts[split]}) for split in ("train", "validation")}
     tokenized = tokenize_pairs(processor, sentences, **lengths)
     if data_args.streaming:
@@ -188,6 +191,9 @@ def main(argv: list[str]) -> dict:
         tokenize=evaluation_args.metrics_tokenizer,
     )
     metrics["sentences_cut"] = evaluator.share_cut()
+    if state.is_main_process:
+        # Before anything else can fail.
+        write_metrics(metrics, output_dir / "metrics.json")
     generation = {"max_new_tokens": evaluation_args.max_new_tokens}
     if on_grammar:
         metrics["entropy"] = grammar.sentence_entropy()
@@ -201,9 +207,6 @@ def main(argv: list[str]) -> dict:
     path = interpolate(model, processor, codes[0], codes[1], steps=7, **generation)
     posterior, prior = evaluator.posterior(), evaluator.prior()
     if state.is_main_process:
-        plot_latents(posterior, prior, output_dir / "latent.png")
-        plot_interpolation(path, output_dir / "interpolation.png")
-        finite = write_metrics(metrics, output_dir / "metrics.json")
         pairs = [(text, [reconstruction]) for text, reconstruction in zip(shown, reconstructions)]
         record = run_record(
             "examples/train_vae.py",
@@ -217,7 +220,8 @@ def main(argv: list[str]) -> dict:
             measured_on=f"Measured on {metrics['num_examples']} held-out sentences.",
             samples=pairs,
         )
-        write_model_card(model, replace(record, name=repository.name if repository else record.name), output_dir)
+        pictures = {"latent.png": partial(plot_latents, posterior, prior), "interpolation.png": partial(plot_interpolation, path)}
+        finite = write_report(model, replace(record, name=repository.name if repository else record.name), output_dir, pictures)
         print("\nReconstructions, from the posterior's mean:")
         for text, reconstruction in zip(shown, reconstructions):
             print(f"   = {text}\n  -> {reconstruction}")
@@ -233,6 +237,7 @@ def main(argv: list[str]) -> dict:
         # 8. Share it.
         if repository:
             upload_model(repository, output_dir)
+        remove_stages(training_args)
     state.wait_for_everyone()
     return metrics
 

@@ -80,6 +80,10 @@ def composite_generation_config(config: VAEConfig, decoder_defaults: GenerationC
     return GenerationConfig(**defaults)
 
 
+def _says_length(options: Mapping[str, Any]) -> bool:
+    return any(options.get(name) is not None for name in ("max_new_tokens", "max_length"))
+
+
 @dataclass
 class LatentGenerationOptions:
     """
@@ -130,7 +134,10 @@ class LatentGenerationOptions:
             raise ValueError("`latents` are given: `latent_source` and `latent_temperature` would have no effect, leave them out.")
         config = copy.deepcopy(defaults if given is None else given)
         if given is not None:
+            says_length = _says_length(vars(given))
             config.update(**defaults.to_dict(), defaults_only=True, allow_custom_entries=True)
+            if says_length:
+                config.max_new_tokens, config.max_length = given.max_new_tokens, given.max_length
 
         def option(name, given, default=None):
             return next((value for value in (given, getattr(config, name, None)) if value is not None), default)
@@ -153,6 +160,9 @@ class LatentGenerationOptions:
                 check_count(name, asked[name], least)
         # The decoder sees one row per sequence: it must neither multiply the rows nor refuse several greedy ones.
         config.num_return_sequences = None
+        if _says_length(kwargs):
+            # One of the two lengths is said, and the model's own would be the other.
+            config.max_new_tokens = config.max_length = None
         model_kwargs = config.update(**kwargs)
         # What comes back has no prompt, so a length without one is what `max_length` means.
         if config.max_length is not None:

@@ -18,6 +18,9 @@ from .generation_options import AverageOverLatents, LatentGenerationOptions, Ref
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import check_cache_implementation
 
+# Of a model whose `generation_config` says no length, if its decoder holds as many.
+DEFAULT_NEW_TOKENS = 128
+
 
 class LatentGenerationMixin(GenerationMixin):
     """Draws z as the options say and has the decoder write a text for each; of a model that says what the decoder reads besides."""
@@ -76,6 +79,10 @@ class LatentGenerationMixin(GenerationMixin):
             check_cache_implementation(options.config.cache_implementation)
         latents = latents.to(self.device)
         decoder_latents, context_ids, context_mask, states = self._before_the_first_word(latents, batch, conditioning)
+        if options.config.max_new_tokens is None:
+            longest = self.decoder.longest_text
+            room = DEFAULT_NEW_TOKENS if longest is None else longest - context_ids.shape[1]
+            options.config.max_new_tokens = max(min(room, DEFAULT_NEW_TOKENS), 1)
         step = options.average_latents or 1
         processors = [RefuseNaN(max(options.config.num_beams or 1, options.config.num_return_sequences or 1))]
         processors += model_kwargs.get("logits_processor") or ()

@@ -629,7 +629,9 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             generator (`torch.Generator`, *optional*): source of the noise in z.
             generation_config (`GenerationConfig`, *optional*): defaults to the model's, where the latent options may stand too.
             labels: ignored; `Seq2SeqTrainer(predict_with_generate=True)` passes them.
-            kwargs: everything else is GenerationMixin's. `max_length` counts the start token and the new tokens.
+            kwargs: everything else is GenerationMixin's. `max_length` counts the start token and the new tokens. Without it and
+                without `max_new_tokens` the model's `generation_config` says the length; if it says none, it is 128 new tokens or
+                as many as the decoder holds.
 
         Returns:
             What GenerationMixin returns, rows of one input next to each other: the start token and the new tokens, never the

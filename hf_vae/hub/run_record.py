@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from transformers import TrainingArguments
 
+from .files import write_whole
 from .privacy import public_command, public_value
 
 # Arguments that say what the parts are and how big; a card tells these of the model itself.
@@ -121,5 +122,5 @@ def write_metrics(metrics: Mapping[str, Any], path: str | Path) -> dict[str, Any
     what is returned too.
     """
     finite = _finite(metrics)
-    Path(path).write_text(json.dumps(finite, indent=2) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(finite, indent=2) + "\n")
     return finite

@@ -11,6 +11,7 @@ from .callbacks import EvaluateEveryExampleCallback, KLAnnealingCallback, KLWeig
 from .collator import VAEDataCollator
 from .decoder_reset import DecoderResetCallback, reset_decoder
 from .denoising import DenoisingCallback, NoiseVocabulary, TokenNoise
+from .divergence import StopOnDivergenceCallback
 from .minimum_rate import MinimumDesiredRateCallback
 from .schedules import (
     ConstantSchedule,
@@ -51,6 +52,7 @@ __all__ = [
     "NoiseVocabulary",
     "Schedule",
     "SigmoidSchedule",
+    "StopOnDivergenceCallback",
     "TanhSchedule",
     "TokenNoise",
     "VAEDataCollator",

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import yaml
 from accelerate import PartialState
 from transformers import HfArgumentParser, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
+from .checkpoints import STAGES, check_resume
 from .denoising import TokenNoise
+from .recipe import read_recipe
 from .schedules import make_schedule
 
 # Files that tell what else a directory holds, beside which a model of ours would be loaded wrongly.
@@ -25,7 +25,9 @@ _OTHER_MODELS = {
     "modules.json": "a sentence-transformers model",
     "model_index.json": "a diffusers pipeline",
 }
-RESUME_LAST = ("True", "true", "last")
+
+# Nats per sentence, whatever the batches; the Trainer by itself would choose by a mean over them.
+BEST_BY = "elbo"
 
 
 def parse_json(name: str, options: str | dict | None) -> dict:
@@ -114,8 +116,7 @@ class ModelArguments:
     latent_free_steps: int = field(
         default=0,
         metadata={
-            "help": "Steps to train with z = 0 first: as a language model, or, with a source, until the decoder reads it well. "
-            "Checkpoints begin after them."
+            "help": "Steps to train with z = 0 first: as a language model, or, with a source, until the decoder reads it well."
         },
     )
     encoder_pretraining_steps: int = field(
@@ -232,7 +233,7 @@ def parse_arguments(argument_classes: Sequence[type], argv: list[str], embedded_
     the file overrides it. Without a file and without `--train_file` the `embedded_recipe` is the file.
 
     Raises:
-        ValueError: the file has an argument that does not exist.
+        ValueError: the file is none of arguments, or has one that does not exist or cannot be.
     """
     parser = HfArgumentParser(cast(Any, (*argument_classes, TrainingArguments)))
     recipe: str | Path | None = None
@@ -241,26 +242,16 @@ def parse_arguments(argument_classes: Sequence[type], argv: list[str], embedded_
     elif not any(word.partition("=")[0] == "--train_file" for word in argv):
         recipe = embedded_recipe
     # The first step is logged so that a run shorter than `logging_steps` has its plot too.
-    parser.set_defaults(output_dir=output_dir, logging_first_step=True)
+    parser.set_defaults(output_dir=output_dir, logging_first_step=True, metric_for_best_model=BEST_BY)
     if recipe is not None:
-        # JSON is YAML too.
-        defaults = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
-        unknown = sorted(set(defaults) - {action.dest for action in parser._actions})
-        if unknown:
-            raise ValueError(f"{recipe} has no such argument(s): {', '.join(unknown)}.")
-        parser.set_defaults(**defaults)
-    return parser.parse_args_into_dataclasses(args=argv)
-
-
-def last_checkpoint(training_args: TrainingArguments) -> str | None:
-    directory = cast(str, training_args.output_dir)
-    return get_last_checkpoint(directory) if Path(directory).is_dir() else None
-
-
-def resume_checkpoint(training_args: TrainingArguments) -> str | None:
-    """The checkpoint to go on from: the one that is named, or the last one where `True` or `last` is said; `None` to begin anew."""
-    named = training_args.resume_from_checkpoint
-    return last_checkpoint(training_args) if named in RESUME_LAST else named
+        parser.set_defaults(**read_recipe(recipe, parser))
+    *parsed, training_args = parser.parse_args_into_dataclasses(args=argv)
+    looks_for_best = training_args.load_best_model_at_end or training_args.save_strategy == "best"
+    needs_metric = looks_for_best or training_args.lr_scheduler_type == "reduce_lr_on_plateau"
+    if training_args.metric_for_best_model == BEST_BY and not needs_metric:
+        # The Trainer would keep a best checkpoint besides those that it is told to keep.
+        training_args.metric_for_best_model = training_args.greater_is_better = None
+    return (*parsed, training_args)
 
 
 def run_steps(training_args: TrainingArguments, train: Any) -> int:
@@ -313,11 +304,7 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
             raise ValueError("`--save_trained_only` cannot leave out a half that adapters are merged into; leave `--lora` out.")
     if "task_type" in parse_json("lora", model_args.lora):
         raise ValueError("`--lora` names a `task_type`; leave it out: peft's task types expect arguments of other models.")
-    named = training_args.resume_from_checkpoint
-    if named in RESUME_LAST and not last_checkpoint(training_args):
-        raise ValueError(f"`--resume_from_checkpoint`: {training_args.output_dir} holds no checkpoint.")
-    if named is not None and named not in RESUME_LAST and not Path(named).is_dir():
-        raise ValueError(f"`--resume_from_checkpoint`: there is no directory {named}.")
+    check_resume(training_args)
     if model_args.batch_norm_gamma is not None and not training_args.dataloader_drop_last:
         raise ValueError("`--batch_norm_gamma` needs `--dataloader_drop_last`: a last batch of one row has no spread to normalise.")
     if model_args.batch_norm_gamma is not None and training_args.per_device_train_batch_size < 2:
@@ -393,6 +380,9 @@ def check_streaming(data_args: Any, training_args: TrainingArguments) -> None:
         raise ValueError("`--streaming` reads data of your own: add a `--train_file`.")
     if training_args.max_steps < 1:
         raise ValueError("`--streaming` does not know how many rows there are: say how long to train with `--max_steps`.")
+    for name in ("eval_strategy", "save_strategy", "logging_strategy"):
+        if getattr(training_args, name) == "epoch":
+            raise ValueError(f"`--{name}` is epoch, and a stream has no end: choose steps.")
     if data_args.max_train_samples is not None:
         raise ValueError("`--max_train_samples` counts rows that were read before; with `--streaming`, `--max_steps` ends it.")
     check_least(vars(data_args), {"shuffle_buffer": 1, "first_rows": 2})
@@ -431,13 +421,19 @@ def check_output_dir(output_dir: str, model_type: str) -> None:
 
 
 def stage_arguments(training_args: TrainingArguments, name: str, max_steps: int) -> TrainingArguments:
-    """The run's settings for a training before, after or beside it, which writes into `stages/<name>` of the run's directory."""
+    """
+    The run's settings for a training before, after or beside it, which writes into `stages/<name>` of the run's directory: if the
+    run keeps checkpoints, its last one.
+    """
+    # The best of what nobody evaluates is not known.
+    strategy = "steps" if training_args.save_strategy == "best" else training_args.save_strategy
     return replace(
         training_args,
-        output_dir=str(Path(cast(str, training_args.output_dir)) / "stages" / name),
+        output_dir=str(Path(cast(str, training_args.output_dir)) / STAGES / name),
         max_steps=max_steps,
         eval_strategy="no",
-        save_strategy="no",
+        save_strategy=strategy,
+        save_total_limit=1,
         load_best_model_at_end=False,
         push_to_hub=False,
         resume_from_checkpoint=None,

@@ -13,7 +13,9 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from ..processing_vae import VAEProcessor
 from .arguments import stage_arguments
 from .collator import VAEDataCollator
+from .divergence import StopOnDivergenceCallback
 from .loss_parts import find_model
+from .stages import train_stage
 
 # Columns that a model reads that is given its z. `input_ids` are not read by all, but the Trainer groups rows by their length.
 _READ = (
@@ -50,11 +52,15 @@ def train_without_latent(
     Args:
         model ([`VAEModel`]): of any of the family, or a PEFT model around one.
         processor ([`VAEProcessor`]): its processor.
-        training_args (`TrainingArguments`): the run's.
+        training_args (`TrainingArguments`): the run's. With `resume_from_checkpoint` the stage goes on from its own last
+            checkpoint, if it has one.
         name (`str`): of a directory below `stages/` in the run's `output_dir`, for what the Trainer writes.
         max_steps (`int`): optimiser steps; -1 for the run's epochs.
         train (`Dataset`): tokenised by the processor.
         callbacks (`Sequence[TrainerCallback]`): for this Trainer.
+
+    Raises:
+        FloatingPointError: the training diverges.
     """
     settings = stage_arguments(training_args, name, max_steps)
     data = train.select_columns([column for column in train.column_names if column in _READ])
@@ -63,13 +69,14 @@ def train_without_latent(
     idle = [parameter for module in vae.latent_modules for parameter in module.parameters() if parameter.requires_grad]
     for parameter in idle:
         parameter.requires_grad_(False)
-    Trainer(
+    trainer = Trainer(
         model,
         settings,
         processing_class=processor,
         train_dataset=data,
         data_collator=LatentFreeCollator(processor, latent_size=model.config.latent_size),
-        callbacks=list(callbacks),
-    ).train()
+        callbacks=[StopOnDivergenceCallback(), *callbacks],
+    )
+    train_stage(trainer, model, resume=training_args.resume_from_checkpoint is not None)
     for parameter in idle:
         parameter.requires_grad_(True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -15,11 +15,16 @@ from ..compat import ACTIVATION_CHECKPOINTING
 from ..processing_vae import VAEProcessor
 from .arguments import stage_arguments
 from .collator import VAEDataCollator
+from .divergence import StopOnDivergenceCallback
 from .loss_parts import find_model
+from .stages import train_stage
 
 
 class _AsEvaluated(nn.Module):
-    """Holds a model in evaluation mode, whatever the Trainer says: there its loss is the true negative ELBO, without dropout."""
+    """
+    Holds a model in evaluation mode, whatever the Trainer says: there its loss is the true negative ELBO, without dropout. Its
+    checkpoints hold what trains alone.
+    """
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -28,6 +33,16 @@ class _AsEvaluated(nn.Module):
     def train(self, mode: bool = True) -> _AsEvaluated:
         self.training = mode
         return self
+
+    def state_dict(self, *args, **kwargs) -> dict[str, Any]:
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return {name: tensor.contiguous() for name, tensor in super().state_dict(*args, **kwargs).items() if name in trained}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False):
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        # What does not train is in place.
+        result.missing_keys.clear()
+        return result
 
     def forward(self, **inputs):
         # cuDNN's recurrent networks have no backward pass in evaluation mode.
@@ -54,13 +69,15 @@ def fit_posterior(
         model ([`VAEModel`]): of any of the family, or a PEFT model around one; what is frozen in it stays so. Left in evaluation
             mode.
         processor ([`VAEProcessor`]): its processor.
-        training_args (`TrainingArguments`): the run's. A tenth of the steps at most warms up.
+        training_args (`TrainingArguments`): the run's. A tenth of the steps at most warms up. With `resume_from_checkpoint` the
+            stage goes on from its own last checkpoint, if it started from the same weights.
         max_steps (`int`): optimiser steps.
         train (`Dataset`): tokenised by the processor.
         callbacks (`Sequence[TrainerCallback]`): for this Trainer.
 
     Raises:
         ValueError: the objective is `"gsnn"`, which has no q.
+        FloatingPointError: the training diverges.
     """
     vae: Any = find_model(model)
     if not vae.config.has_posterior:
@@ -76,14 +93,15 @@ def fit_posterior(
         remove_unused_columns=False,
         **cast(Any, {ACTIVATION_CHECKPOINTING: False}),
     )
-    Trainer(
+    trainer = Trainer(
         _AsEvaluated(model),
         settings,
         processing_class=processor,
         train_dataset=train,
         data_collator=cast(Any, VAEDataCollator(processor)),
-        callbacks=list(callbacks),
-    ).train()
+        callbacks=[StopOnDivergenceCallback(), *callbacks],
+    )
+    train_stage(trainer, model, resume=training_args.resume_from_checkpoint is not None)
     for parameter in frozen:
         parameter.requires_grad_(True)
     model.eval()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from accelerate import PartialState
@@ -14,16 +15,19 @@ from ..evaluation.compute_metrics import elbo_metrics
 from ..evaluation.words import check_tokenizer
 from ..hub import Repository, create_repository
 from ..processing_vae import VAEProcessor
-from .arguments import ModelArguments, ReportArguments, check_rows, resume_checkpoint, run_steps, use_all_cores
+from .arguments import ModelArguments, ReportArguments, check_rows, run_steps, use_all_cores
 from .building import latent_callbacks
 from .callbacks import EvaluateEveryExampleCallback
+from .checkpoints import begin_or_resume, check_fits
 from .collator import VAEDataCollator
+from .divergence import StopOnDivergenceCallback
 from .latent_free import train_without_latent
 from .loss_parts import find_model
 from .posterior_fit import fit_posterior
-from .pretraining import pretrain_encoder
-from .saving import save_trained
+from .pretraining import check_pretraining, pretrain_encoder
+from .saving import finish_saving, save_trained
 from .sharding import check_processes, in_pieces, prepare_for_sharding
+from .stages import train
 
 
 def start_run(
@@ -90,6 +94,24 @@ def tokenize_stream(
     return pairs.map(tokenize, batched=True, batch_size=100, remove_columns=["source", "target"], features=features)
 
 
+def endless(stream: IterableDataset) -> IterableDataset:
+    """
+    Pass after pass over a stream, each shuffled anew if it is shuffled. The Trainer does not know how many rows a stream has, and
+    would go on with a run in a later pass as if it were the first; so there is one pass alone.
+    """
+    return IterableDataset.from_generator(_passes, features=stream.features, gen_kwargs={"stream": stream})
+
+
+def _passes(stream: IterableDataset) -> Iterator[dict[str, Any]]:
+    for number in itertools.count():
+        stream.set_epoch(number)
+        row = None
+        for row in stream:
+            yield row
+        if row is None:
+            return
+
+
 def report_callbacks(
     model_args: ModelArguments,
     report_args: ReportArguments,
@@ -150,13 +172,20 @@ def train_in_stages(
             raise ValueError("`--aggressive_encoder` draws further examples from the training set, and a stream has no others.")
         # Each process reads for itself: rows of unequal length cannot be handed on from one.
         cast(Any, training_args.accelerator_config).dispatch_batches = False
+        tokenized = {**tokenized, "train": endless(tokenized["train"])}
     else:
         check_rows(model_args, training_args, tokenized["train"])
-    own = [*latent_callbacks(model_args, processor), EvaluateEveryExampleCallback()]
+    if model_args.encoder_pretraining_steps:
+        check_pretraining(model.encoder, processor.encoder_tokenizer)
+    own = [*latent_callbacks(model_args, processor), EvaluateEveryExampleCallback(), StopOnDivergenceCallback()]
     if training_args.label_names is None:
         # A dialogue's `act_labels` are labels too by their name, and where there are none the Trainer would measure nothing.
         training_args.label_names = ["labels"]
-    checkpoint = resume_checkpoint(training_args)
+    if PartialState().is_main_process:
+        finish_saving(cast(str, training_args.output_dir))
+    checkpoint, stamp = begin_or_resume(training_args)
+    if checkpoint is not None:
+        check_fits(checkpoint, model)
     if checkpoint is None and model_args.encoder_pretraining_steps:
         steps = model_args.encoder_pretraining_steps
         pretrain_encoder(model.encoder, processor.encoder_tokenizer, training_args, steps, tokenized["train"])
@@ -170,13 +199,13 @@ def train_in_stages(
         eval_dataset=tokenized["validation"] if training_args.do_eval else None,
         data_collator=cast(Any, VAEDataCollator(processor)),
         compute_metrics=elbo_metrics if training_args.do_eval else None,
-        callbacks=[*own, *callbacks],
+        callbacks=[stamp, *own, *callbacks],
     )
     if in_pieces():
         prepare_for_sharding(model)
     drop_last = training_args.dataloader_drop_last
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        train(trainer, checkpoint)
     finally:
         # A callback that leaves the last batch to evaluations is not told when a training breaks off.
         training_args.dataloader_drop_last = drop_last

@@ -2,40 +2,119 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from accelerate import PartialState
 from transformers import AutoModel, Trainer
 
+from ..hub.report import draw_pictures
 from ..processing_vae import VAEProcessor
 from .plots import plot_training
 from .sharding import in_pieces
+from .stages import full_disk_named
+
+# A model is written into the first folder, which then gets the second name; what is left of it to move has the third.
+_WRITTEN, _WHOLE, _MOVING = ".model.written", ".model.whole", ".model.moving"
+# Without it nothing loads a folder.
+_CONFIG = "config.json"
+# What tells of the model before, and what of its files would be read together with the new one's.
+_OLD_CARD = ("README.md", "metrics.json", "training.png", "latent.png", "interpolation.png", "trainer_state.json")
+_OLD_FILES = (
+    "model*.safetensors", "model.safetensors.index.json", "pytorch_model*", "generation_config.json", "processor_config.json",
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "spiece.model", "chat_template.*",
+    "additional_chat_templates", "encoder_tokenizer", "adapter",
+)  # fmt: skip
+
+
+@contextmanager
+def replaced_model(directory: str | Path) -> Iterator[Path]:
+    """
+    A folder to write a whole model into, which then takes the place of the one in `directory`, if there is one. Whoever is stopped
+    while it is written leaves the old model; in the instant of the exchange, a folder that does not load until
+    [`finish_saving`]. Of the old model nothing stays: no card, no metrics, no pictures. Checkpoints and other files are left
+    alone. All processes call it; the main one makes the exchange.
+    """
+    directory = Path(directory)
+    state = PartialState()
+    written = directory / _WRITTEN
+    try:
+        with full_disk_named(directory):
+            if state.is_main_process:
+                finish_saving(directory)
+                written.mkdir(parents=True)
+            state.wait_for_everyone()
+            yield written
+        state.wait_for_everyone()
+        if state.is_main_process:
+            # safetensors keeps its files from others.
+            mode = (written / _CONFIG).stat().st_mode
+            for path in written.rglob("*.safetensors"):
+                path.chmod(mode)
+            written.rename(directory / _WHOLE)
+            finish_saving(directory)
+    finally:
+        if state.is_main_process:
+            shutil.rmtree(written, ignore_errors=True)
+    state.wait_for_everyone()
+
+
+def finish_saving(directory: str | Path) -> None:
+    """Ends the exchange of models that was broken off in `directory`, and removes a model that was not written to its end."""
+    directory = Path(directory)
+    shutil.rmtree(directory / _WRITTEN, ignore_errors=True)
+    whole, moving = directory / _WHOLE, directory / _MOVING
+    if whole.is_dir():
+        # From here on the folder does not load, until its configuration comes back as the last of all.
+        for pattern in (*_OLD_CARD, _CONFIG, *_OLD_FILES):
+            for path in directory.glob(pattern):
+                _remove(path)
+        whole.rename(moving)
+    if moving.is_dir():
+        for path in sorted(moving.iterdir(), key=lambda path: path.name == _CONFIG):
+            _remove(directory / path.name)
+            path.rename(directory / path.name)
+        moving.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def save_trained(trainer: Trainer, processor: VAEProcessor) -> Any:
     """
-    Saves model, processor, state and `training.png` in the run's `output_dir`.
+    Saves model, processor, state and `training.png` in the run's `output_dir`, in the place of what is saved there.
 
     Returns:
         The model. Adapters are saved by themselves in `adapter/` and merged into the weights; the model is then the merged one.
         Of a model that was trained in pieces, the whole one on every process, as it was saved.
+
+    Raises:
+        OSError: the disk is full.
     """
     state = PartialState()
     output_dir = Path(cast(str, trainer.args.output_dir))
     model: Any = trainer.accelerator.unwrap_model(cast(Any, trainer.model))
-    if hasattr(model, "merge_and_unload"):
+    with replaced_model(output_dir) as written:
+        if hasattr(model, "merge_and_unload"):
+            if state.is_main_process:
+                model.save_pretrained(written / "adapter")
+            model = model.merge_and_unload()
+            model.save_pretrained(written, is_main_process=state.is_main_process)
+        else:
+            trainer.save_model(str(written))
         if state.is_main_process:
-            model.save_pretrained(output_dir / "adapter")
-        model = model.merge_and_unload()
-        model.save_pretrained(output_dir, is_main_process=state.is_main_process)
-    else:
-        trainer.save_model()
-        if in_pieces():
-            state.wait_for_everyone()
-            model = AutoModel.from_pretrained(output_dir, part_folders=model.part_folders).to(state.device)
+            processor.save_pretrained(written)
+            trainer.state.save_to_json(str(written / "trainer_state.json"))
+    if in_pieces():
+        model = AutoModel.from_pretrained(output_dir, part_folders=model.part_folders).to(state.device)
     if state.is_main_process:
-        processor.save_pretrained(output_dir)
-        plot_training(trainer.state.log_history, output_dir / "training.png")
-    trainer.save_state()
+        draw_pictures(output_dir, {"training.png": partial(plot_training, trainer.state.log_history)})
     return model
