@@ -39,6 +39,7 @@ setup(
         "Jinja2>=3.1.6",
         "nltk>=3.8",
         "peft>=0.20.0",
+        "psutil>=5.9.5",
         "sacrebleu>=2.3.0",
         "scikit-learn>=1.5.0",
         "torch>=2.11.0",

@@ -24,6 +24,9 @@ from .modeling_conditional_vae import ConditionalVAEModel, SourceStates
 from .modeling_vae import LatentOutput, VAEOutput
 from .pipelines import DialogPipeline
 
+# Tokens that a reply has room for behind any context, if nothing says how long it may be.
+LEAST_ROOM = 20
+
 
 class DialogCVAEModel(ConditionalVAEModel):
     r"""
@@ -106,7 +109,7 @@ class DialogCVAEModel(ConditionalVAEModel):
         Most tokens of a context that encoder and decoder can read, so that the reply has room behind it.
 
         Args:
-            max_new_tokens (`int`, *optional*): longest reply; by default as `generation_config` has it.
+            max_new_tokens (`int`, *optional*): longest reply; by default as `generation_config` has it, or `LEAST_ROOM`.
             generation_config (`GenerationConfig`, *optional*): by default the model's.
 
         Returns:
@@ -117,8 +120,8 @@ class DialogCVAEModel(ConditionalVAEModel):
         """
         if max_new_tokens is None:
             config = generation_config or cast(GenerationConfig, self.generation_config)
-            # 20 is transformers' own default; the start token counts there.
-            max_new_tokens = config.max_new_tokens or (config.max_length or 20) - 1
+            # The start token counts in `max_length`.
+            max_new_tokens = config.max_new_tokens or (config.max_length or LEAST_ROOM + 1) - 1
         limits = [longest_text(self.encoder.config, reserved_positions(self.encoder))]
         positions = self.decoder.longest_text
         if positions is not None and self.config.source_conditioning == "prompt":

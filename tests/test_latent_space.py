@@ -178,7 +178,7 @@ def test_prior_samples_are_new_at_every_call_and_follow_from_the_seed_of_torch(v
 
 @pytest.mark.parametrize("configured, length", [({}, 20), ({"max_new_tokens": 7}, 7), ({"max_length": 6}, 5)], ids=str)
 def test_a_length_comes_from_the_model_or_is_a_long_sentence_s(vae, vae_processor, monkeypatch, configured, length):
-    monkeypatch.setattr("hf_vae.latent_space.codes.MAX_NEW_TOKENS", 20)
+    monkeypatch.setattr("hf_vae.latent_generation.DEFAULT_NEW_TOKENS", 20)
     for name, value in configured.items():
         setattr(vae.generation_config, name, value)
     given = []

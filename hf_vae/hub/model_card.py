@@ -10,6 +10,7 @@ from typing import Any, cast
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from .files import write_whole
 from .markdown import LONGEST, as_text, code_block
 from .run_record import RunRecord
 
@@ -166,5 +167,5 @@ def make_model_card(model: PreTrainedModel, record: RunRecord, figures: Collecti
 def write_model_card(model: PreTrainedModel, record: RunRecord, directory: str | Path) -> Path:
     """Writes [`make_model_card`] as `README.md` into the model's directory."""
     path = Path(directory) / "README.md"
-    make_model_card(model, record, {each.name for each in Path(directory).iterdir()}).save(path)
+    write_whole(path, str(make_model_card(model, record, {each.name for each in Path(directory).iterdir()})))
     return path

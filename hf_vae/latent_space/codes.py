@@ -19,8 +19,6 @@ from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
 from ..unknown_words import warn_of_unknown_words
 
-# Of a text, if nothing else is said: room for a long sentence, and an end to what does not end by itself.
-MAX_NEW_TOKENS = 128
 # Texts stand for their posterior means.
 TextsOrLatents = Texts | torch.Tensor
 
@@ -171,9 +169,8 @@ def decode_latents(
         processor ([`VAEProcessor`]): its processor.
         latents (`torch.Tensor` of shape `(rows, latent_size)`).
         batch_size (`int`, defaults to 64): rows at once.
-        generation_options: passed to `generate`, such as `num_beams` or `max_new_tokens`, which defaults to what the model's
-            `generation_config` says, or else to `MAX_NEW_TOKENS`. Tensors among them condition the decoder, as
-            `**processor(source)` does for a conditional model: one row for all, or one for each z.
+        generation_options: passed to `generate`, such as `num_beams` or `max_new_tokens`. Tensors among them condition the
+            decoder, as `**processor(source)` does for a conditional model: one row for all, or one for each z.
 
     Returns:
         `list[str]`, in the order of `latents`.
@@ -193,8 +190,6 @@ def decode_latents(
     for name, tensor in conditioning.items():
         if tensor.shape[0] not in (1, len(latents)):
             raise ValueError(f"`{name}` has {tensor.shape[0]} rows; expected 1, or one for each of {len(latents)} latents.")
-    prompt = conditioning["prompt_input_ids"].shape[1] if "prompt_input_ids" in conditioning else 0
-    options = {**default_length(model, options, prompt), **options}
     texts: list[str] = []
     with evaluation_mode(model):
         for start in range(0, len(latents), batch_size):
@@ -215,16 +210,6 @@ def decode_latents(
             # The first is the start token.
             texts += [spell(processor, row) for row in sequences[:, 1:]]
     return texts
-
-
-def default_length(model: VAEModel, options: dict[str, Any], prompt_length: int = 0) -> dict[str, int]:
-    """`MAX_NEW_TOKENS`, or what room the decoder has, if neither the options nor the model's `generation_config` set a length."""
-    configured = (options.get("generation_config"), model.generation_config)
-    lengths = [getattr(config, name, None) for config in configured for name in ("max_new_tokens", "max_length")]
-    if any(length is not None for length in (options.get("max_new_tokens"), options.get("max_length"), *lengths)):
-        return {}
-    positions = model.decoder.longest_text
-    return {"max_new_tokens": MAX_NEW_TOKENS if positions is None else min(MAX_NEW_TOKENS, positions - prompt_length)}
 
 
 __all__ = ["LatentTexts", "decode_latents", "encode_texts"]
