@@ -82,7 +82,11 @@ def tokenize_pairs(processor: VAEProcessor, pairs: Mapping[str, Dataset], **leng
 def tokenize_stream(
     processor: VAEProcessor, pairs: IterableDataset, shuffle_buffer: int, seed: int, **lengths: int
 ) -> IterableDataset:
-    """As [`tokenize_pairs`], while it is read: each next pair is drawn from `shuffle_buffer` of them, anew in each epoch."""
+    """
+    As [`tokenize_pairs`], while it is read: pass after pass, without an end. Each next pair is drawn from `shuffle_buffer` of them,
+    anew in each pass. The Trainer does not know how many rows a stream has, and would take a later pass for the first when it
+    resumes a run. So to the Trainer there is one pass alone.
+    """
 
     def tokenize(rows):
         return dict(processor(rows["source"], rows["target"], return_tensors=None, **lengths))
@@ -91,15 +95,8 @@ def tokenize_stream(
     features = Dataset.from_dict(tokenize(Dataset.from_list(list(pairs.take(2)))[:])).features
     if shuffle_buffer > 1:
         pairs = pairs.shuffle(seed=seed, buffer_size=shuffle_buffer)
-    return pairs.map(tokenize, batched=True, batch_size=100, remove_columns=["source", "target"], features=features)
-
-
-def endless(stream: IterableDataset) -> IterableDataset:
-    """
-    Pass after pass over a stream, each shuffled anew if it is shuffled. The Trainer does not know how many rows a stream has, and
-    would go on with a run in a later pass as if it were the first; so there is one pass alone.
-    """
-    return IterableDataset.from_generator(_passes, features=stream.features, gen_kwargs={"stream": stream})
+    stream = pairs.map(tokenize, batched=True, batch_size=100, remove_columns=["source", "target"], features=features)
+    return IterableDataset.from_generator(_passes, features=features, gen_kwargs={"stream": stream})
 
 
 def _passes(stream: IterableDataset) -> Iterator[dict[str, Any]]:
@@ -172,7 +169,6 @@ def train_in_stages(
             raise ValueError("`--aggressive_encoder` draws further examples from the training set, and a stream has no others.")
         # Each process reads for itself: rows of unequal length cannot be handed on from one.
         cast(Any, training_args.accelerator_config).dispatch_batches = False
-        tokenized = {**tokenized, "train": endless(tokenized["train"])}
     else:
         check_rows(model_args, training_args, tokenized["train"])
     if model_args.encoder_pretraining_steps:
