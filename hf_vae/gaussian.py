@@ -54,7 +54,21 @@ class DiagonalGaussian:
         """
         device = generator.device if generator is not None else self.mean.device
         noise = torch.randn(self.mean.shape, generator=generator, device=device).to(self.mean.device)
-        return self.mean + temperature * self.std * noise
+        return self.from_noise(noise, temperature)
+
+    def from_noise(self, noise: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+        """
+        The draw that standard normal `noise` stands for, \\(\\mu + T\\sigma\\epsilon\\).
+
+        Args:
+            noise (`torch.Tensor` of shape `(batch, latent_size)`): one draw a row; or `(batch, samples, latent_size)`, several.
+            temperature (`float`, defaults to 1.0): factor on the standard deviation; 0 gives the mode.
+
+        Returns:
+            `torch.Tensor` of the shape of `noise`, differentiable in mean and logvar.
+        """
+        mean, std = (each if each.ndim >= noise.ndim else each.unsqueeze(1) for each in (self.mean, self.std))
+        return mean + temperature * std * noise.to(mean)
 
     def mode(self) -> torch.Tensor:
         """The mean."""

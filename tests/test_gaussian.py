@@ -37,6 +37,16 @@ def test_log_prob_is_the_density_and_broadcasts_over_samples(gaussians):
     torch.testing.assert_close(q.log_prob(latents).sum(-1), expected)
 
 
+def test_noise_becomes_draws_of_each_row(gaussians):
+    q, _ = gaussians
+    noise = torch.randn(3, 7, 5)
+    torch.testing.assert_close(q.from_noise(noise[:, 0]), q.mean + q.std * noise[:, 0])
+    draws = q.from_noise(noise, temperature=0.5)
+    for sample in range(7):
+        torch.testing.assert_close(draws[:, sample], q.mean + 0.5 * q.std * noise[:, sample])
+    assert torch.equal(q.from_noise(noise, temperature=0.0), q.mode().unsqueeze(1).expand_as(noise))
+
+
 def test_samples_have_the_stated_moments(gaussians):
     q, _ = gaussians
     many = q.repeat(20_000)

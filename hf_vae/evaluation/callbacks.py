@@ -97,9 +97,10 @@ class CollapseReportCallback(TrainerCallback):
     def _measure(self, model: VAEModel) -> dict[str, float]:
         evaluator = LikelihoodEvaluator(model, self.processor, self.texts, self.targets, **self.options)
         posterior, prior = evaluator.posterior(), evaluator.prior()
-        latents = posterior.mean + posterior.std * example_noise(len(evaluator), 1, posterior.mean.shape[-1], self.seed)[:, 0]
+        size = (len(evaluator), 1, posterior.mean.shape[-1])
+        latents = posterior.from_noise(example_noise(*size, self.seed))[:, 0]
         # As in `likelihood_metrics`: another stream than the posterior's.
-        from_prior = prior.mean + prior.std * example_noise(len(evaluator), 1, posterior.mean.shape[-1], self.seed + 1)[:, 0]
+        from_prior = prior.from_noise(example_noise(*size, self.seed + 1))[:, 0]
         exchanged = torch.stack([latents, latents[evaluator.others()], from_prior], dim=1)
         names = ("nll_posterior", "nll_shuffled", "nll_prior")
         nlls = dict(zip(names, evaluator.nll(exchanged).mean(0).tolist()))

@@ -33,8 +33,8 @@ def draw_latents(
     and the samples' alone.
     """
     prior = call_with(model.prior, inputs, batch_size=len(numbers)).latent_dist
-    noise = sample_noise(numbers, range(num_samples), model.config.latent_size, seed).to(prior.mean)
-    return prior.mean.unsqueeze(1) + latent_temperature * prior.std.unsqueeze(1) * noise
+    noise = sample_noise(numbers, range(num_samples), model.config.latent_size, seed)
+    return prior.from_noise(noise, latent_temperature)
 
 
 def generate_texts(

@@ -110,7 +110,7 @@ def information_metrics(
     for start in range(0, num_samples, _SAMPLES_AT_ONCE):
         samples = range(start, min(start + _SAMPLES_AT_ONCE, num_samples))
         noise = sample_noise(range(count), samples, latent_size, seed)
-        latents = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * noise
+        latents = posterior.from_noise(noise)
         aggregate = aggregate_log_prob(latents.flatten(0, 1), posterior)
         information.append(_log_prob(latents, posterior).flatten() - aggregate)
         marginal.append(aggregate - _log_prob(latents, prior).flatten())

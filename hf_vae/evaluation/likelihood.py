@@ -272,7 +272,7 @@ class LikelihoodEvaluator:
             nlls, log_weights = [], []
             for start in range(0, num_samples, NOISE_BLOCK):
                 samples = range(start, min(start + NOISE_BLOCK, num_samples))
-                latents = q.mean + q.std * sample_noise(batch.numbers, samples, q.mean.shape[-1], seed)
+                latents = q.from_noise(sample_noise(batch.numbers, samples, q.mean.shape[-1], seed))
                 nll = batch.nll(latents).cpu()
                 nlls.append(nll)
                 log_weights.append((p.log_prob(latents) - q.log_prob(latents)).sum(-1) - nll)
@@ -387,9 +387,9 @@ def likelihood_metrics(
     reconstruction = bound.reconstruction
     kl = posterior.kl(prior).sum(-1)
     size = (len(evaluator), 1, posterior.mean.shape[-1])
-    first = posterior.mean.unsqueeze(1) + posterior.std.unsqueeze(1) * example_noise(*size, seed)
+    first = posterior.from_noise(example_noise(*size, seed))
     # Another stream than the posterior's noise: a prior sample must know nothing of y.
-    from_prior = prior.mean.unsqueeze(1) + prior.std.unsqueeze(1) * example_noise(*size, seed + 1)
+    from_prior = prior.from_noise(example_noise(*size, seed + 1))
     exchanged = evaluator.nll(torch.cat([from_prior, first[evaluator.others()], torch.zeros_like(first)], dim=1))
     metrics = {
         "elbo": -(reconstruction + kl).mean().item(),

@@ -115,5 +115,5 @@ def _ascend(
 
 def _elbo(batch: ExampleBatch, q: DiagonalGaussian, prior: DiagonalGaussian, samples: range, seed: int) -> torch.Tensor:
     """Of each example, `(examples,)`, differentiable in q; the KL in closed form."""
-    latents = q.mean + q.std * sample_noise(batch.numbers, samples, q.mean.shape[-1], seed)
+    latents = q.from_noise(sample_noise(batch.numbers, samples, q.mean.shape[-1], seed))
     return -batch.nll(latents).cpu().mean(1) - q.kl(prior).sum((1, 2))

@@ -54,7 +54,7 @@ def reconstruct(
     check_number("latent_temperature", latent_temperature, least=0)
     posterior = encode_texts(model, processor, texts, sources, batch_size).repeat(num_return_sequences)
     noise = example_noise(len(posterior.mean) // num_return_sequences, num_return_sequences, model.config.latent_size, seed)
-    latents = posterior.mean + latent_temperature * posterior.std * noise.flatten(0, 1)
+    latents = posterior.from_noise(noise.flatten(0, 1), latent_temperature)
     conditioning = {}
     if sources is not None:
         features = processor(sources)
@@ -113,7 +113,7 @@ def sample_prior(
             count = max((len(tensor) for tensor in rows.values()), default=1)
             prior = call_with(model.prior, BatchEncoding(rows), batch_size=count).latent_dist
         noise = example_noise(num_samples, 1, size, seed).squeeze(1)
-        latents = prior.mean.cpu() + latent_temperature * prior.std.cpu() * noise
+        latents = prior.from_noise(noise, latent_temperature).cpu()
     return LatentTexts(texts=decode_latents(model, processor, latents, batch_size, **generation_options), latents=latents)
 
 
