@@ -63,14 +63,12 @@ else:
             super().__post_init__(**kwargs)
 
 
-if hasattr(configuration_utils, "get_head_shapes"):
-    from transformers.configuration_utils import get_head_shapes
-else:
-    # Up to 5.18.
-    def get_head_shapes(config: Any) -> tuple[int | list[int], int | list[int]]:
-        """Number of key-value heads and their size."""
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        return heads, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+def head_shapes(config: Any) -> tuple[int | list[int], int | list[int]]:
+    """Number of key-value heads and their size, of all layers or of each. transformers counts them by itself from 5.19 on."""
+    if hasattr(configuration_utils, "get_head_shapes"):
+        return configuration_utils.get_head_shapes(config)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return heads, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 # A model's methods and `TrainingArguments`: `gradient_checkpointing` up to 5.22.

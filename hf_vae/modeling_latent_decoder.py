@@ -21,7 +21,7 @@ from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
-from .compat import CACHE, cache_parameter, get_head_shapes, is_activation_checkpointing, takes_cache
+from .compat import CACHE, cache_parameter, head_shapes, is_activation_checkpointing, takes_cache
 from .configuration_vae import LATENT_INJECTIONS, check_choice
 from .encoders import check_length, longest_text, reserved_positions
 from .modeling_lstm import LSTMStateLayer, kept_positions
@@ -220,7 +220,7 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         text_config = self.config.get_text_config(decoder=True)
         if self.recurrent:
             return [(text_config.hidden_size,)] * num_layers
-        heads, sizes = ([shape] * num_layers if isinstance(shape, int) else shape for shape in get_head_shapes(text_config))
+        heads, sizes = ([shape] * num_layers if isinstance(shape, int) else shape for shape in head_shapes(text_config))
         if getattr(text_config, "multi_query", False) and not getattr(text_config, "new_decoder_architecture", False):
             # Falcon's name for one head of keys and values.
             heads = [1] * num_layers
