@@ -1,6 +1,7 @@
 """The text VAE: q(z|y), p(z) = N(0, I), p(y|z), and the ELBO between them. The base of the conditional models."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from .configuration_vae import VAEConfig
 from .encoders import (
     build_encoder,
     check_attention_mask,
+    check_kind,
     check_length,
     check_mask,
     check_padding_side,
@@ -96,27 +98,43 @@ def own_configuration(config: VAEConfig, encoder: PreTrainedModel | None, decode
         ValueError: the models that are given have weights or a configuration in common.
     """
     if encoder is not None and decoder is not None:
-        refuse_shared_weights(encoder, decoder)
+        refuse_shared_weights({"encoder": encoder, "decoder": decoder})
         if encoder.config is decoder.config:
             raise ValueError(
                 "`encoder` and `decoder` have one configuration object between them, which cannot make the one read both ways and "
                 "the other one way: build each from a `copy.deepcopy` of it."
             )
-    own = copy.copy(config)
+    own = copy.deepcopy(config)
+    # One by one: what was one object in the caller's would be one in the copy.
     own.encoder = copy.deepcopy(config.encoder) if encoder is None else encoder.config
     own.decoder = copy.deepcopy(config.decoder) if decoder is None else decoder.config
     return own
 
 
-def refuse_shared_weights(encoder: nn.Module, decoder: nn.Module) -> None:
-    """Raises a `ValueError` that names a weight which `encoder` and `decoder` have in common: it could not be saved as either's."""
-    of_decoder = {id(weight): name for name, weight in decoder.named_parameters(remove_duplicate=False)}
-    for name, weight in encoder.named_parameters(remove_duplicate=False):
-        if id(weight) in of_decoder:
-            raise ValueError(
-                f"The encoder's `{name}` and the decoder's `{of_decoder[id(weight)]}` are one weight: give each part its own, for "
-                "instance a `copy.deepcopy` of the encoder."
-            )
+def refuse_other_kinds(encoder: PreTrainedModel | None, decoder: PreTrainedModel | None) -> None:
+    """Raises a `ValueError` unless what is given are an encoder and a causal language model."""
+    for name, part in (("encoder", encoder), ("decoder", decoder)):
+        if part is not None and not (isinstance(part, nn.Module) and hasattr(part, "config")):
+            raise ValueError(f"`{name}` is a {type(part).__name__}; give a model, such as `from_pretrained` returns.")
+    if encoder is not None:
+        check_kind(encoder)
+    if isinstance(decoder, LatentDecoder):
+        raise ValueError("`decoder` reads the z of another model: give its language model, `decoder.lm`.")
+    if decoder is not None and (not hasattr(decoder, "generation_config") or decoder.config.is_encoder_decoder):
+        raise ValueError(f"`decoder` is a {type(decoder).__name__}; give a causal language model, of `AutoModelForCausalLM`.")
+
+
+def refuse_shared_weights(parts: Mapping[str, nn.Module]) -> None:
+    """Raises a `ValueError` that names a weight which two of `parts` have in common: it could not be saved as either's."""
+    owners: dict[int, tuple[str, str]] = {}
+    for part, module in parts.items():
+        for name, weight in module.named_parameters(remove_duplicate=False):
+            owner, its_name = owners.setdefault(id(weight), (part, name))
+            if owner != part:
+                raise ValueError(
+                    f"The {owner}'s `{its_name}` and the {part}'s `{name}` are one weight: give each part its own, for instance a "
+                    "`copy.deepcopy` of one of them."
+                )
 
 
 @torch.no_grad()
@@ -152,6 +170,10 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
+        expected = self.config_class.model_type
+        if getattr(config, "model_type", None) != expected:
+            raise ValueError(f"`config` is a {type(config).__name__}; {type(self).__name__} takes one of type {expected!r}.")
+        refuse_other_kinds(encoder, decoder)
         config = own_configuration(config, encoder, decoder)
         for part in (config.encoder, config.decoder):
             # Without the package a configuration brings its own copy of `LSTMConfig` along, which no Auto class knows yet.
@@ -287,13 +309,20 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
 
     def check_parts(self) -> None:
         """
-        Raises a `ValueError` where something was done to one part that the others have not followed: a vocabulary that was resized
-        past its decoder, a weight that both came to have.
+        Raises a `ValueError` if something was done to one part that the others have not followed: a vocabulary that was resized
+        past its decoder, a weight that two came to have.
         """
-        refuse_shared_weights(self.encoder, self.decoder)
+        # Not `named_children`, which passes over a module that has two names.
+        refuse_shared_weights({name: part for name, part in self._modules.items() if part is not None})
         self.config.validate_tokens()
+        self.check_vocabulary()
+
+    def check_vocabulary(self) -> None:
+        """Raises a `ValueError` if the decoder's vocabulary was resized and the bag of words has not followed."""
+        if not self.config.bow_loss_weight:
+            return
         vocabulary = self.config.decoder.get_text_config().vocab_size
-        if self.config.bow_loss_weight and self.bow.words.out_features != vocabulary:
+        if self.bow.words.out_features != vocabulary:
             raise ValueError(
                 f"The decoder's vocabulary has {vocabulary} tokens and the bag of words {self.bow.words.out_features}: call "
                 f"`model.decoder.resize_token_embeddings({vocabulary})`, which resizes both, before an optimizer is made."
@@ -585,6 +614,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             )
         check_tokens("labels", labels, self.decoder.config)
         if not torch.compiler.is_compiling():
+            self.check_vocabulary()
             empty = (labels == -100).all(-1).nonzero().flatten().tolist()
             if empty:
                 raise ValueError(f"`labels` is all padding in row(s) {empty}: every row needs at least one token.")
@@ -630,8 +660,8 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             generation_config (`GenerationConfig`, *optional*): defaults to the model's, where the latent options may stand too.
             labels: ignored; `Seq2SeqTrainer(predict_with_generate=True)` passes them.
             kwargs: everything else is GenerationMixin's. `max_length` counts the start token and the new tokens. Without it and
-                without `max_new_tokens` the model's `generation_config` says the length; if it says none, it is 128 new tokens or
-                as many as the decoder holds.
+                without `max_new_tokens` the model's `generation_config` says the length; if it says none, it is 128 new tokens. A
+                text ends where the decoder's positions do.
 
         Returns:
             What GenerationMixin returns, rows of one input next to each other: the start token and the new tokens, never the
