@@ -125,7 +125,6 @@ class LatentGenerationMixin(GenerationMixin):
 
     def _before_the_first_word(self, latents, batch: int, conditioning) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
         """For each of `latents`: what the decoder reads as its latent, `[prompt, start]`, its mask, and what it reads besides."""
-        self.config.validate_tokens()
         rows = latents.shape[0]
         repeated = {name: tensor.repeat_interleave(rows // batch, 0) for name, tensor in conditioning.items()}
         decoder_latents, repeated = self._decoder_latents(latents, **repeated)

@@ -111,11 +111,21 @@ def own_configuration(config: VAEConfig, encoder: PreTrainedModel | None, decode
     return own
 
 
+def has_adapter(model: nn.Module) -> bool:
+    """Whether layers of `model` are peft's. Told without peft, which need not be there."""
+    return any(type(module).__module__.startswith("peft.") for module in model.modules())
+
+
 def refuse_other_kinds(encoder: PreTrainedModel | None, decoder: PreTrainedModel | None) -> None:
     """Raises a `ValueError` unless what is given are an encoder and a causal language model."""
     for name, part in (("encoder", encoder), ("decoder", decoder)):
         if part is not None and not (isinstance(part, nn.Module) and hasattr(part, "config")):
             raise ValueError(f"`{name}` is a {type(part).__name__}; give a model, such as `from_pretrained` returns.")
+        if part is not None and has_adapter(part):
+            raise ValueError(
+                f"`{name}` carries an adapter of peft, which would not be saved with the model: merge it (`merge_and_unload`), or "
+                "give the part without it and add an adapter to the whole model."
+            )
     if encoder is not None:
         check_kind(encoder)
     if isinstance(decoder, LatentDecoder):
@@ -170,7 +180,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
-        expected = self.config_class.model_type
+        expected = cast(type[VAEConfig], self.config_class).model_type
         if getattr(config, "model_type", None) != expected:
             raise ValueError(f"`config` is a {type(config).__name__}; {type(self).__name__} takes one of type {expected!r}.")
         refuse_other_kinds(encoder, decoder)
@@ -336,6 +346,11 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             ValueError: parts that do not go together, which could not be loaded as what they are.
         """
         self.check_parts()
+        if has_adapter(self) and not self._hf_peft_config_loaded:
+            raise ValueError(
+                "A part of the model carries an adapter of peft, and its weights would not be found again: merge it "
+                "(`merge_and_unload`), or save the `PeftModel` that holds it."
+            )
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     def _check_training(self, labels: torch.Tensor) -> None:
@@ -491,6 +506,9 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
         **states,
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """`[prompt, start]`, its mask, and what the decoder reads besides tokens."""
+        if not self.training and not torch.compiler.is_compiling():
+            # In training once, with `check_parts`.
+            self.config.validate_tokens()
         start = torch.full((batch_size, 1), cast(int, self.config.decoder_start_token_id), device=self.device)
         if prompt_input_ids is None:
             return start, torch.ones_like(start), states

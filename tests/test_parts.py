@@ -2,6 +2,7 @@
 
 import copy
 
+import peft
 import pytest
 import torch
 from conftest import BOS, EOS, PAD, VOCAB, make_batch, make_model, tiny_encoder_config, tiny_gpt2_config
@@ -165,6 +166,23 @@ def test_a_source_encoder_that_comes_to_share_is_refused(other, tmp_path):
         model.save_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_an_adapter_of_one_part_is_refused_before_it_is_lost(part, tmp_path):
+    bare = {"encoder": BertModel(tiny_encoder_config()), "decoder": GPT2LMHeadModel(tiny_gpt2_config())}[part]
+    layers = {"encoder": ["query"], "decoder": ["c_proj"]}[part]
+    adapted = peft.get_peft_model(bare, peft.LoraConfig(target_modules=layers, r=2))
+    config = VAEConfig(encoder=tiny_encoder_config(), decoder=tiny_gpt2_config(), latent_size=4)
+    for given in (adapted, bare):
+        with pytest.raises(ValueError, match=f"`{part}` carries an adapter of peft"):
+            VAEModel(config, **{part: given})
+    VAEModel(config, **{part: adapted.merge_and_unload()}).save_pretrained(tmp_path / "merged")
+    model = VAEModel(config)
+    peft.inject_adapter_in_model(peft.LoraConfig(target_modules=layers, r=2), getattr(model, part))
+    with pytest.raises(ValueError, match="A part of the model carries an adapter"):
+        model.save_pretrained(tmp_path / "injected")
+    assert not (tmp_path / "injected").exists()
+
+
 # Vocabularies -------------------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +241,8 @@ def test_a_vocabulary_that_was_resized_past_the_decoder_is_refused_where_it_is_u
     model.decoder.resize_token_embeddings(1)
     with pytest.raises(ValueError, match="`decoder_start_token_id` is 1, and the decoder's vocabulary has 1 tokens"):
         model.generate(num_samples=1)
+    with pytest.raises(ValueError, match="`decoder_start_token_id` is 1"):
+        model.nll(torch.ones(1, 4), torch.zeros(1, 2, dtype=torch.long))
 
 
 def test_a_source_encoder_s_vocabulary_is_its_encoder_s(tmp_path):
