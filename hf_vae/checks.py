@@ -77,12 +77,14 @@ def float_latents(latents: object) -> torch.Tensor:
     `latents` in float32 or what is more precise, so that whatever is put beside them keeps its own precision.
 
     Raises:
-        ValueError: they are no tensor of real numbers.
+        ValueError: they are no dense tensor of real numbers.
     """
     if not isinstance(latents, torch.Tensor):
         raise ValueError(f"`latents` is a {type(latents).__name__}; give a tensor of shape (rows, latent_size).")
-    if latents.dtype is torch.bool or latents.is_complex():
+    if latents.dtype is torch.bool or latents.is_complex() or latents.is_quantized:
         raise ValueError(f"`latents` holds {latents.dtype}; z is made of real numbers: give floats.")
+    if latents.layout is not torch.strided:
+        raise ValueError(f"`latents` is {latents.layout}; give a dense tensor.")
     return latents.to(torch.promote_types(latents.dtype, torch.float32))
 
 
@@ -90,6 +92,8 @@ def check_finite(name: str, rows: torch.Tensor, remedy: str) -> None:
     """Raises a `ValueError` that names the rows of `(rows, …)` which hold something that is not finite, and the `remedy`."""
     if torch.compiler.is_compiling():
         return
+    if rows.is_meta:
+        raise ValueError(f"{name} lies on the `meta` device and holds no numbers: {remedy}.")
     bad = (~rows.isfinite()).flatten(1).any(-1).nonzero().flatten().tolist()
     if bad:
         raise ValueError(f"{name} is not finite in row(s) {bad}: {remedy}.")

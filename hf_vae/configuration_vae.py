@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from .checks import check_choice, check_count, check_number
@@ -26,6 +26,16 @@ def without_places(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     return {name: without_places(value) for name, value in config.items() if name != "_name_or_path"}
+
+
+def check_token(name: str, token: Any, decoder: PreTrainedConfig) -> None:
+    """Raises a `ValueError` unless `token`, if there is one, is of the vocabulary of `decoder`."""
+    if token is None:
+        return
+    check_count(name, token, least=0)
+    vocabulary = getattr(decoder.get_text_config(), "vocab_size", math.inf)
+    if token >= vocabulary:
+        raise ValueError(f"`{name}` is {token}, and the decoder's vocabulary has {vocabulary} tokens, from 0 on.")
 
 
 @strict
@@ -104,6 +114,13 @@ class VAEConfig(CompositeConfig):
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self, **kwargs):
+        for name in PARTS:
+            part = getattr(self, name)
+            if part is not None and not isinstance(part, (dict, PreTrainedConfig)):
+                raise ValueError(
+                    f"`{name}` is {str(part)[:50]!r}; give its configuration, such as `AutoConfig.from_pretrained(name)`, or a "
+                    "dictionary."
+                )
         super().__post_init__(**kwargs)
         if isinstance(self.latent_injection, str):
             self.latent_injection = [self.latent_injection]
@@ -121,7 +138,7 @@ class VAEConfig(CompositeConfig):
 
         if self.eos_token_id is None:
             self.eos_token_id = token("eos_token_id")
-        eos = self.eos_token_id[0] if isinstance(self.eos_token_id, list) else self.eos_token_id
+        eos = next(iter(self.eos_token_id), None) if isinstance(self.eos_token_id, list) else self.eos_token_id
         if self.decoder_start_token_id is None:
             candidates = (token("decoder_start_token_id"), token("bos_token_id"), eos)
             self.decoder_start_token_id = next((value for value in candidates if value is not None), None)
@@ -184,14 +201,8 @@ class VAEConfig(CompositeConfig):
 
     def validate_tokens(self):
         """Each token that is put into the decoder's text is one of its vocabulary."""
-        vocabulary = getattr(self.decoder.get_text_config(), "vocab_size", math.inf)
         for name in ("pad_token_id", "decoder_start_token_id", "word_dropout_token_id"):
-            token = getattr(self, name)
-            if token is None:
-                continue
-            check_count(name, token, least=0)
-            if token >= vocabulary:
-                raise ValueError(f"`{name}` is {token}, and the decoder's vocabulary has {vocabulary} tokens, from 0 on.")
+            check_token(name, getattr(self, name), self.decoder)
 
     def validate_latent_options(self):
         if self.format_version > FORMAT_VERSION:
@@ -206,7 +217,8 @@ class VAEConfig(CompositeConfig):
         check_choice("pooling", self.pooling, POOLINGS)
         for part, base in (self.frozen_parts or {}).items():
             check_choice("frozen_parts", part, PARTS)
-            if set(base) - {"sha256"} != {"name_or_path", "revision"}:
+            named = isinstance(base, dict) and isinstance(base.get("name_or_path"), str)
+            if not named or set(base) - {"sha256"} != {"name_or_path", "revision"}:
                 raise ValueError(f"`frozen_parts[{part!r}]` is {base}; it has a `name_or_path` and a `revision`.")
             if "sha256" in base and (base["revision"] is not None or set("/\\") & set(base["name_or_path"])):
                 raise ValueError(

@@ -40,6 +40,9 @@ def check_tokens(name: str, tokens: torch.Tensor, config: PreTrainedConfig, dime
     trains_elsewhere = tokens.device.type != "cpu" and torch.is_grad_enabled()
     if vocabulary is None or trains_elsewhere or torch.compiler.is_compiling():
         return
+    lowest, highest = tokens.aminmax()
+    if lowest >= 0 and highest < vocabulary:
+        return
     outside = (tokens < 0) | (tokens >= vocabulary)
     if name == "labels":
         outside &= tokens != -100
@@ -103,6 +106,14 @@ def reserved_positions(model: PreTrainedModel) -> int:
     return 0
 
 
+def check_kind(encoder: PreTrainedModel) -> None:
+    """Raises a `ValueError` if `encoder` is an encoder-decoder or has no hidden states."""
+    if encoder.config.is_encoder_decoder:
+        raise ValueError(f"The encoder {type(encoder).__name__} is an encoder-decoder: pass an encoder on its own.")
+    if getattr(encoder.config.get_text_config(), "hidden_size", None) is None:
+        raise ValueError(f"The encoder {type(encoder).__name__} states no `hidden_size`, so it has no hidden states to pool.")
+
+
 def build_encoder(config: PreTrainedConfig, pooling: str, name_or_path: str | None = None, **kwargs) -> Any:
     """
     The encoder of `config`, with random weights or those of `name_or_path`, and without a pooler that nothing reads. Of an
@@ -127,11 +138,7 @@ def build_encoder(config: PreTrainedConfig, pooling: str, name_or_path: str | No
         built = auto_class.from_config(config, **kwargs)
     else:
         built = auto_class.from_pretrained(name_or_path, config=config, **kwargs)
-    encoder = built[0] if isinstance(built, tuple) else built
-    if encoder.config.is_encoder_decoder:
-        raise ValueError(f"The encoder {type(encoder).__name__} is an encoder-decoder: pass an encoder on its own.")
-    if getattr(encoder.config.get_text_config(), "hidden_size", None) is None:
-        raise ValueError(f"The encoder {type(encoder).__name__} states no `hidden_size`, so it has no hidden states to pool.")
+    check_kind(built[0] if isinstance(built, tuple) else built)
     return built
 
 

@@ -14,8 +14,35 @@ from .configuration_vae import VAEConfig
 from .gaussian import DiagonalGaussian
 
 LATENT_SOURCES = ("prior", "posterior", "fitted_prior")
-# Whole numbers among GenerationMixin's options, and the least that each may be.
-LEAST = {"num_beams": 1, "max_length": 1, "max_new_tokens": 1, "min_length": 0, "min_new_tokens": 0, "num_return_sequences": 1}
+# Whole numbers among GenerationMixin's options, and the least that each may be. `max_length` counts the start token.
+LEAST = {
+    "num_beams": 1,
+    "max_length": 2,
+    "max_new_tokens": 1,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "num_return_sequences": 1,
+    "top_k": 0,
+    "no_repeat_ngram_size": 0,
+    "prefill_chunk_size": 1,
+    "num_assistant_tokens": 1,
+    "prompt_lookup_num_tokens": 1,
+    "pad_token_id": 0,
+}
+SHARE: dict[str, float] = {"least": 0, "most": 1}
+# Other numbers among them, and their bounds.
+BOUNDS: dict[str, dict[str, float]] = {
+    "temperature": {"least": 0},
+    "top_p": SHARE,
+    "min_p": SHARE,
+    "typical_p": SHARE,
+    "epsilon_cutoff": SHARE,
+    "eta_cutoff": SHARE,
+    "repetition_penalty": {"above": 0},
+    "encoder_repetition_penalty": {"above": 0},
+    "length_penalty": {},
+    "max_time": {"above": 0},
+}
 FROM_HUB = "transformers runs it by code from the Hub, which knows of no z"
 WITHOUT_Z = "it compares with a text that is written without z, which this decoder cannot"
 OWN_PROMPT = "the text begins with the start token; what it is to go on from stands in `prompt_input_ids`"
@@ -56,6 +83,21 @@ def refuse_options(given: Mapping[str, Any], start_token_id: int | None) -> None
             raise ValueError(f"`{name}` has no place in this model's `generate`: {reason}. Leave it out.")
 
 
+def check_options(given: Mapping[str, Any]) -> None:
+    """Raises a `ValueError` that names the first option of `given` that is no such number as it must be."""
+    for name, least in LEAST.items():
+        if given.get(name) is not None:
+            check_count(name, given[name], least)
+    for name, bounds in BOUNDS.items():
+        if given.get(name) is not None:
+            check_number(name, given[name], **bounds)
+    eos = given.get("eos_token_id")
+    for token in eos if isinstance(eos, (list, tuple)) else [eos]:
+        if token is not None:
+            # -1 stands for none.
+            check_count("eos_token_id", token, least=-1)
+
+
 def end_tokens(*named: int | list[int] | None) -> list[int]:
     """All tokens that are named as an EOS, each once; -1 stands for none."""
     each = [token for tokens in named for token in (tokens if isinstance(tokens, list) else [tokens])]
@@ -78,6 +120,15 @@ def composite_generation_config(config: VAEConfig, decoder_defaults: GenerationC
     if ends:
         defaults["eos_token_id"] = ends[0] if len(ends) == 1 else ends
     return GenerationConfig(**defaults)
+
+
+def plain(name: str, value: Any) -> Any:
+    """
+    `value` of the option `name` as transformers takes it: Python's numbers, not those of an array or a tensor, and a whole one as
+    a float if the option need not be whole.
+    """
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return float(value) if name in BOUNDS and type(value) is int else value
 
 
 def _says_length(options: Mapping[str, Any]) -> bool:
@@ -132,12 +183,15 @@ class LatentGenerationOptions:
             )
         if latents is not None and (latent_source is not None or latent_temperature is not None):
             raise ValueError("`latents` are given: `latent_source` and `latent_temperature` would have no effect, leave them out.")
+        kwargs = {name: plain(name, value) if hasattr(defaults, name) else value for name, value in kwargs.items()}
         config = copy.deepcopy(defaults if given is None else given)
+        for name, value in vars(config).items():
+            setattr(config, name, plain(name, value))
         if given is not None:
-            says_length = _says_length(vars(given))
+            length = config.max_new_tokens, config.max_length
             config.update(**defaults.to_dict(), defaults_only=True, allow_custom_entries=True)
-            if says_length:
-                config.max_new_tokens, config.max_length = given.max_new_tokens, given.max_length
+            if _says_length(vars(given)):
+                config.max_new_tokens, config.max_length = length
 
         def option(name, given, default=None):
             return next((value for value in (given, getattr(config, name, None)) if value is not None), default)
@@ -145,8 +199,8 @@ class LatentGenerationOptions:
         options = cls(
             config=config,
             latent_source=option("latent_source", latent_source),
-            latent_temperature=option("latent_temperature", latent_temperature, 1.0),
-            num_return_sequences=option("num_return_sequences", num_return_sequences),
+            latent_temperature=option("latent_temperature", plain("latent_temperature", latent_temperature), 1.0),
+            num_return_sequences=option("num_return_sequences", plain("num_return_sequences", num_return_sequences)),
             generator=generator,
             average_latents=average_latents,
         )
@@ -155,9 +209,7 @@ class LatentGenerationOptions:
         check_number("latent_temperature", options.latent_temperature, least=0)
         asked = {**config.to_dict(), **kwargs, "num_return_sequences": options.num_return_sequences}
         refuse_options(asked, defaults.decoder_start_token_id)
-        for name, least in LEAST.items():
-            if asked.get(name) is not None:
-                check_count(name, asked[name], least)
+        check_options(asked)
         # The decoder sees one row per sequence: it must neither multiply the rows nor refuse several greedy ones.
         config.num_return_sequences = None
         if _says_length(kwargs):

@@ -1,16 +1,17 @@
 """From z to text: what `generate` does once it knows where z comes from, the same for every model of the family."""
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from transformers import LogitsProcessorList
 from transformers.generation import GenerationMixin
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from .assistants import assistant_of
 from .checks import check_count, check_finite, float_latents, rows_of
-from .configuration_vae import VAEConfig
+from .configuration_vae import VAEConfig, check_token
 from .encoders import check_length
 from .fitted_prior import GaussianMixturePrior
 from .gaussian import DiagonalGaussian
@@ -18,6 +19,7 @@ from .generation_options import AverageOverLatents, LatentGenerationOptions, Ref
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import check_cache_implementation
 
+logger = logging.get_logger(__name__)
 # Of a model whose `generation_config` says no length, if its decoder holds as many.
 DEFAULT_NEW_TOKENS = 128
 
@@ -79,10 +81,8 @@ class LatentGenerationMixin(GenerationMixin):
             check_cache_implementation(options.config.cache_implementation)
         latents = latents.to(self.device)
         decoder_latents, context_ids, context_mask, states = self._before_the_first_word(latents, batch, conditioning)
-        if options.config.max_new_tokens is None:
-            longest = self.decoder.longest_text
-            room = DEFAULT_NEW_TOKENS if longest is None else longest - context_ids.shape[1]
-            options.config.max_new_tokens = max(min(room, DEFAULT_NEW_TOKENS), 1)
+        check_token("pad_token_id", options.config.pad_token_id, self.config.decoder)
+        options.config.max_new_tokens = self._new_tokens(options.config.max_new_tokens, context_ids.shape[1])
         step = options.average_latents or 1
         processors = [RefuseNaN(max(options.config.num_beams or 1, options.config.num_return_sequences or 1))]
         processors += model_kwargs.get("logits_processor") or ()
@@ -108,6 +108,20 @@ class LatentGenerationMixin(GenerationMixin):
             output["latents"] = latents
             return output
         return output[::step, prompt:]
+
+    def _new_tokens(self, asked_for: int | None, context: int) -> int:
+        """How many tokens may follow `context` ones: as many as are asked for, if the decoder holds them."""
+        longest = self.decoder.longest_text
+        # The last one is written and not read.
+        room = math.inf if longest is None else max(longest - context + 1, 1)
+        if asked_for is None:
+            return int(min(max(room - 1, 1), DEFAULT_NEW_TOKENS))
+        if asked_for > room:
+            logger.warning(
+                f"`max_new_tokens` is {asked_for}, and behind {context} tokens of prompt and start token the decoder has room for "
+                f"{room}: the texts end there at the latest."
+            )
+        return int(min(asked_for, room))
 
     def _before_the_first_word(self, latents, batch: int, conditioning) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
         """For each of `latents`: what the decoder reads as its latent, `[prompt, start]`, its mask, and what it reads besides."""

@@ -1,6 +1,7 @@
 """The text VAE: q(z|y), p(z) = N(0, I), p(y|z), and the ELBO between them. The base of the conditional models."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from .configuration_vae import VAEConfig
 from .encoders import (
     build_encoder,
     check_attention_mask,
+    check_kind,
     check_length,
     check_mask,
     check_padding_side,
@@ -96,27 +98,53 @@ def own_configuration(config: VAEConfig, encoder: PreTrainedModel | None, decode
         ValueError: the models that are given have weights or a configuration in common.
     """
     if encoder is not None and decoder is not None:
-        refuse_shared_weights(encoder, decoder)
+        refuse_shared_weights({"encoder": encoder, "decoder": decoder})
         if encoder.config is decoder.config:
             raise ValueError(
                 "`encoder` and `decoder` have one configuration object between them, which cannot make the one read both ways and "
                 "the other one way: build each from a `copy.deepcopy` of it."
             )
-    own = copy.copy(config)
+    own = copy.deepcopy(config)
+    # One by one: what was one object in the caller's would be one in the copy.
     own.encoder = copy.deepcopy(config.encoder) if encoder is None else encoder.config
     own.decoder = copy.deepcopy(config.decoder) if decoder is None else decoder.config
     return own
 
 
-def refuse_shared_weights(encoder: nn.Module, decoder: nn.Module) -> None:
-    """Raises a `ValueError` that names a weight which `encoder` and `decoder` have in common: it could not be saved as either's."""
-    of_decoder = {id(weight): name for name, weight in decoder.named_parameters(remove_duplicate=False)}
-    for name, weight in encoder.named_parameters(remove_duplicate=False):
-        if id(weight) in of_decoder:
+def has_adapter(model: nn.Module) -> bool:
+    """Whether layers of `model` are peft's. Told without peft, which need not be there."""
+    return any(type(module).__module__.startswith("peft.") for module in model.modules())
+
+
+def refuse_other_kinds(encoder: PreTrainedModel | None, decoder: PreTrainedModel | None) -> None:
+    """Raises a `ValueError` unless what is given are an encoder and a causal language model."""
+    for name, part in (("encoder", encoder), ("decoder", decoder)):
+        if part is not None and not (isinstance(part, nn.Module) and hasattr(part, "config")):
+            raise ValueError(f"`{name}` is a {type(part).__name__}; give a model, such as `from_pretrained` returns.")
+        if part is not None and has_adapter(part):
             raise ValueError(
-                f"The encoder's `{name}` and the decoder's `{of_decoder[id(weight)]}` are one weight: give each part its own, for "
-                "instance a `copy.deepcopy` of the encoder."
+                f"`{name}` carries an adapter of peft, which would not be saved with the model: merge it (`merge_and_unload`), or "
+                "give the part without it and add an adapter to the whole model."
             )
+    if encoder is not None:
+        check_kind(encoder)
+    if isinstance(decoder, LatentDecoder):
+        raise ValueError("`decoder` reads the z of another model: give its language model, `decoder.lm`.")
+    if decoder is not None and (not hasattr(decoder, "generation_config") or decoder.config.is_encoder_decoder):
+        raise ValueError(f"`decoder` is a {type(decoder).__name__}; give a causal language model, of `AutoModelForCausalLM`.")
+
+
+def refuse_shared_weights(parts: Mapping[str, nn.Module]) -> None:
+    """Raises a `ValueError` that names a weight which two of `parts` have in common: it could not be saved as either's."""
+    owners: dict[int, tuple[str, str]] = {}
+    for part, module in parts.items():
+        for name, weight in module.named_parameters(remove_duplicate=False):
+            owner, its_name = owners.setdefault(id(weight), (part, name))
+            if owner != part:
+                raise ValueError(
+                    f"The {owner}'s `{its_name}` and the {part}'s `{name}` are one weight: give each part its own, for instance a "
+                    "`copy.deepcopy` of one of them."
+                )
 
 
 @torch.no_grad()
@@ -152,6 +180,10 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
+        expected = cast(type[VAEConfig], self.config_class).model_type
+        if getattr(config, "model_type", None) != expected:
+            raise ValueError(f"`config` is a {type(config).__name__}; {type(self).__name__} takes one of type {expected!r}.")
+        refuse_other_kinds(encoder, decoder)
         config = own_configuration(config, encoder, decoder)
         for part in (config.encoder, config.decoder):
             # Without the package a configuration brings its own copy of `LSTMConfig` along, which no Auto class knows yet.
@@ -287,13 +319,20 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
 
     def check_parts(self) -> None:
         """
-        Raises a `ValueError` where something was done to one part that the others have not followed: a vocabulary that was resized
-        past its decoder, a weight that both came to have.
+        Raises a `ValueError` if something was done to one part that the others have not followed: a vocabulary that was resized
+        past its decoder, a weight that two came to have.
         """
-        refuse_shared_weights(self.encoder, self.decoder)
+        # Not `named_children`, which passes over a module that has two names.
+        refuse_shared_weights({name: part for name, part in self._modules.items() if part is not None})
         self.config.validate_tokens()
+        self.check_vocabulary()
+
+    def check_vocabulary(self) -> None:
+        """Raises a `ValueError` if the decoder's vocabulary was resized and the bag of words has not followed."""
+        if not self.config.bow_loss_weight:
+            return
         vocabulary = self.config.decoder.get_text_config().vocab_size
-        if self.config.bow_loss_weight and self.bow.words.out_features != vocabulary:
+        if self.bow.words.out_features != vocabulary:
             raise ValueError(
                 f"The decoder's vocabulary has {vocabulary} tokens and the bag of words {self.bow.words.out_features}: call "
                 f"`model.decoder.resize_token_embeddings({vocabulary})`, which resizes both, before an optimizer is made."
@@ -307,6 +346,11 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             ValueError: parts that do not go together, which could not be loaded as what they are.
         """
         self.check_parts()
+        if has_adapter(self) and not self._hf_peft_config_loaded:
+            raise ValueError(
+                "A part of the model carries an adapter of peft, and its weights would not be found again: merge it "
+                "(`merge_and_unload`), or save the `PeftModel` that holds it."
+            )
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     def _check_training(self, labels: torch.Tensor) -> None:
@@ -462,6 +506,9 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
         **states,
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """`[prompt, start]`, its mask, and what the decoder reads besides tokens."""
+        if not self.training and not torch.compiler.is_compiling():
+            # In training once, with `check_parts`.
+            self.config.validate_tokens()
         start = torch.full((batch_size, 1), cast(int, self.config.decoder_start_token_id), device=self.device)
         if prompt_input_ids is None:
             return start, torch.ones_like(start), states
@@ -585,6 +632,7 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             )
         check_tokens("labels", labels, self.decoder.config)
         if not torch.compiler.is_compiling():
+            self.check_vocabulary()
             empty = (labels == -100).all(-1).nonzero().flatten().tolist()
             if empty:
                 raise ValueError(f"`labels` is all padding in row(s) {empty}: every row needs at least one token.")
@@ -630,8 +678,8 @@ class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):
             generation_config (`GenerationConfig`, *optional*): defaults to the model's, where the latent options may stand too.
             labels: ignored; `Seq2SeqTrainer(predict_with_generate=True)` passes them.
             kwargs: everything else is GenerationMixin's. `max_length` counts the start token and the new tokens. Without it and
-                without `max_new_tokens` the model's `generation_config` says the length; if it says none, it is 128 new tokens or
-                as many as the decoder holds.
+                without `max_new_tokens` the model's `generation_config` says the length; if it says none, it is 128 new tokens. A
+                text ends where the decoder's positions do.
 
         Returns:
             What GenerationMixin returns, rows of one input next to each other: the start token and the new tokens, never the

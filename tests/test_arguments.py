@@ -6,7 +6,7 @@ import torch
 from conftest import EOS, make_batch, make_model, tiny_gpt2_config, tiny_llama_config, tiny_lstm_config
 from conftest import generation_inputs as inputs_of
 from tiny_families import DECODERS
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from hf_vae import GaussianMixturePrior
 from hf_vae.generation_options import REFUSED
@@ -38,6 +38,7 @@ def test_latents_of_another_dtype_are_the_same_numbers(variant, dtype):
         (lambda z: z.tolist(), "`latents` is a list; give a tensor"),
         (lambda z: z.numpy(), "`latents` is a ndarray; give a tensor"),
         (lambda z: z > 0, "`latents` holds torch.bool"),
+        (lambda z: z.to_sparse(), "`latents` is torch.sparse_coo; give a dense tensor"),
         (lambda z: z.to(torch.complex64), "`latents` holds torch.complex64"),
         (lambda z: z[0], r"`latents`.* has shape \(4,\)|`latents` has shape \(4,\)"),
         (lambda z: z[:0], r"`latents` has shape \(0, 4\)"),
@@ -52,6 +53,11 @@ def test_latents_that_are_none_are_refused(make, message):
         model(**batch, latents=latents)
     with pytest.raises(ValueError, match=message):
         model.generate(**inputs_of(batch), latents=latents, **GREEDY)
+
+
+def test_latents_without_numbers_are_refused():
+    with pytest.raises(ValueError, match="`latents` lies on the `meta` device"):
+        make_model("vae").generate(latents=torch.ones(3, 4, device="meta"), **GREEDY)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
@@ -210,12 +216,53 @@ def test_what_the_language_model_begins_its_own_texts_with_is_not_taken_over():
         ({"latent_temperature": True}, "`latent_temperature` is True"),
         ({"latent_temperature": "warm"}, "`latent_temperature` is 'warm'"),
         ({"stop_strings": ["a"]}, "`tokenizer`"),
+        ({"max_new_tokens": None, "max_length": 1}, "`max_length` is 1; it must be at least 2"),
+        ({"top_p": 2.0}, "`top_p` is 2.0; it must be a finite number, at least 0 and at most 1"),
+        ({"top_p": float("nan")}, "`top_p` is nan"),
+        ({"top_k": "5"}, "`top_k` is '5'; it must be a whole number"),
+        ({"repetition_penalty": 0}, "`repetition_penalty` is 0.0; it must be a finite number, above 0"),
+        ({"length_penalty": "2"}, "`length_penalty` is '2'; it must be a finite number"),
+        ({"prefill_chunk_size": 0}, "`prefill_chunk_size` is 0; it must be at least 1"),
+        ({"eos_token_id": "</s>"}, "`eos_token_id` is '</s>'; it must be a whole number"),
+        ({"eos_token_id": [2, 2.5]}, "`eos_token_id` is 2.5; it must be a whole number"),
+        ({"pad_token_id": -1}, "`pad_token_id` is -1; it must be at least 0"),
+        ({"pad_token_id": 40}, "`pad_token_id` is 40, and the decoder's vocabulary has 40 tokens"),
     ],
 )
 def test_options_that_cannot_be_meant_are_named(options, message):
     model = make_model("paraphrase-prompt")
     with pytest.raises(ValueError, match=message):
         model.generate(**inputs_of(make_batch(model)), **{**GREEDY, "min_new_tokens": None, **options})
+
+
+@pytest.mark.parametrize("scalar", [numpy.array, torch.tensor])
+def test_numbers_of_numpy_and_torch_are_the_same_numbers(scalar):
+    model = make_model("paraphrase-prompt")
+    inputs = inputs_of(make_batch(model))
+    options = {
+        "latent_temperature": 0.5, "num_return_sequences": 2, "max_new_tokens": 6, "min_new_tokens": 3, "top_k": 5, "top_p": 0.5,
+        "temperature": 2, "repetition_penalty": 2, "no_repeat_ngram_size": 2, "eos_token_id": [EOS, 9], "pad_token_id": 7,
+    }  # fmt: skip
+    texts = []
+    for given in (options, {name: scalar(value) for name, value in options.items()}):
+        torch.manual_seed(0)
+        texts.append(model.generate(**inputs, do_sample=True, generator=torch.Generator().manual_seed(0), **given))
+    assert torch.equal(*texts)
+    config = GenerationConfig(**{name: scalar(options[name]) for name in ("max_new_tokens", "top_k", "pad_token_id")})
+    assert model.generate(**inputs, do_sample=True, generation_config=config).shape[1] <= 7
+
+
+@pytest.mark.parametrize("way", ["embedding", "memory", "prefix"])
+def test_a_text_ends_where_the_decoder_s_positions_do(way, caplog):
+    model = make_model("paraphrase-prompt", latent_injection=way)
+    model.generation_config.eos_token_id = None
+    inputs = {**inputs_of(make_batch(model)), "latents": torch.ones(3, 4)}
+    # Of 48 positions, the prompt has 5, the start token one; the last token is written and not read.
+    room = 48 - model.decoder.num_slots - 6 + 1
+    longest = model.generate(**inputs, max_new_tokens=room)
+    assert longest.shape[1] == 1 + room and not caplog.records
+    assert torch.equal(model.generate(**inputs, max_new_tokens=500), longest)
+    assert f"`max_new_tokens` is 500, and behind 6 tokens of prompt and start token the decoder has room for {room}" in caplog.text
 
 
 @pytest.mark.parametrize("count", [2.5, "3", True, 0])

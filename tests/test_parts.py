@@ -2,12 +2,23 @@
 
 import copy
 
+import peft
 import pytest
 import torch
 from conftest import BOS, EOS, PAD, VOCAB, make_batch, make_model, tiny_encoder_config, tiny_gpt2_config
+from huggingface_hub.errors import StrictDataclassError
 from tiny_families import DECODERS
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, BertLMHeadModel, BertModel, GPT2LMHeadModel, GPT2Model, pipeline
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    BertConfig,
+    BertLMHeadModel,
+    BertModel,
+    GPT2LMHeadModel,
+    GPT2Model,
+    pipeline,
+)
 
 from hf_vae import ParaphraseVAEConfig, ParaphraseVAEModel, VAEConfig, VAEModel
 from hf_vae.generation_options import end_tokens
@@ -36,6 +47,54 @@ def test_one_configuration_for_two_models_is_each_ones_own():
     first.decoder.resize_token_embeddings(50)
     assert first.config.decoder.vocab_size == 50
     assert second.config.decoder.vocab_size == config.decoder.vocab_size == VOCAB
+
+
+def test_a_configuration_that_is_changed_afterwards_changes_no_model():
+    config = VAEConfig(encoder=tiny_encoder_config(), decoder=tiny_gpt2_config(), latent_size=4)
+    model = VAEModel(config)
+    config.latent_injection.append("memory")
+    assert model.config.latent_injection == ["embedding"]
+
+
+@pytest.mark.parametrize(
+    "parts, message",
+    [
+        ({"encoder": "bert-base-uncased"}, "`encoder` is a str; give a model"),
+        ({"decoder": tiny_gpt2_config()}, "`decoder` is a GPT2Config; give a model"),
+        ({"decoder": GPT2Model(tiny_gpt2_config())}, "`decoder` is a GPT2Model; give a causal language model"),
+        ({"decoder": make_model("vae")}, "`decoder` is a VAEModel; give a causal language model"),
+        ({"decoder": make_model("vae").decoder}, "give its language model, `decoder.lm`"),
+        ({"encoder": make_model("vae")}, "VAEModel is an encoder-decoder"),
+        ({"config": tiny_gpt2_config()}, "`config` is a GPT2Config; VAEModel takes one of type 'text-vae'"),
+        ({"config": None}, "`config` is a NoneType"),
+    ],
+)
+def test_what_is_no_part_is_refused(parts, message):
+    config = VAEConfig(encoder=tiny_encoder_config(), decoder=tiny_gpt2_config(), latent_size=4)
+    with pytest.raises(ValueError, match=message):
+        VAEModel(**{"config": config, **parts})
+
+
+def test_another_model_s_configuration_is_refused():
+    with pytest.raises(ValueError, match="`config` is a ParaphraseVAEConfig; VAEModel takes one of type 'text-vae'"):
+        VAEModel(ParaphraseVAEConfig(encoder=tiny_encoder_config(), decoder=tiny_gpt2_config(), latent_size=4))
+
+
+@pytest.mark.parametrize("part", ["bert-base-uncased", ["bert"], BertConfig])
+def test_a_part_s_configuration_is_one(part):
+    with pytest.raises(ValueError, match=r"`encoder` is .*; give its configuration"):
+        VAEConfig(encoder=part, decoder=tiny_gpt2_config())
+
+
+@pytest.mark.parametrize("base", [None, "gpt2", {"name_or_path": None, "revision": None}])
+def test_a_part_that_was_left_out_has_a_name(base):
+    with pytest.raises(StrictDataclassError, match=r"`frozen_parts\['decoder'\]` is .*; it has a `name_or_path` and a `revision`"):
+        VAEConfig(encoder=tiny_encoder_config(), decoder=tiny_gpt2_config(), frozen_parts={"decoder": base})
+
+
+def test_no_eos_at_all_is_none():
+    config = VAEConfig(encoder=tiny_encoder_config(), decoder=tiny_gpt2_config(), latent_size=4, eos_token_id=[])
+    assert VAEModel(config).generation_config.eos_token_id == EOS  # the decoder's own defaults still name one
 
 
 def test_a_decoder_that_was_built_to_look_ahead_is_refused():
@@ -96,6 +155,34 @@ def test_parts_that_come_to_share_are_refused_before_they_are_trained_or_saved(t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("other", ["encoder", "decoder"])
+def test_a_source_encoder_that_comes_to_share_is_refused(other, tmp_path):
+    model = make_model("cvae-cross").train()
+    model.source_encoder.set_input_embeddings(getattr(model, other).get_input_embeddings())
+    with pytest.raises(ValueError, match=f"The {other}'s `.*` and the source_encoder's `.*` are one weight"):
+        model(**make_batch(model))
+    model.source_encoder = model.encoder
+    with pytest.raises(ValueError, match="are one weight"):
+        model.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_an_adapter_of_one_part_is_refused_before_it_is_lost(part, tmp_path):
+    bare = {"encoder": BertModel(tiny_encoder_config()), "decoder": GPT2LMHeadModel(tiny_gpt2_config())}[part]
+    layers = {"encoder": ["query"], "decoder": ["c_proj"]}[part]
+    adapted = peft.get_peft_model(bare, peft.LoraConfig(target_modules=layers, r=2))
+    config = VAEConfig(encoder=tiny_encoder_config(), decoder=tiny_gpt2_config(), latent_size=4)
+    for given in (adapted, bare):
+        with pytest.raises(ValueError, match=f"`{part}` carries an adapter of peft"):
+            VAEModel(config, **{part: given})
+    VAEModel(config, **{part: adapted.merge_and_unload()}).save_pretrained(tmp_path / "merged")
+    model = VAEModel(config)
+    peft.inject_adapter_in_model(peft.LoraConfig(target_modules=layers, r=2), getattr(model, part))
+    with pytest.raises(ValueError, match="A part of the model carries an adapter"):
+        model.save_pretrained(tmp_path / "injected")
+    assert not (tmp_path / "injected").exists()
+
+
 # Vocabularies -------------------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +228,21 @@ def test_a_token_that_is_cut_off_is_refused(tmp_path):
     for use in (lambda: model(**batch), lambda: model.save_pretrained(tmp_path)):
         with pytest.raises(ValueError, match="`word_dropout_token_id` is 39, and the decoder's vocabulary has 35 tokens"):
             use()
+
+
+def test_a_vocabulary_that_was_resized_past_the_decoder_is_refused_where_it_is_used():
+    model = make_model("vae", bow_loss_weight=1.0)
+    batch = make_batch(model)
+    model.train()(**batch)
+    model.decoder.lm.resize_token_embeddings(50)
+    for mode in (True, False):
+        with pytest.raises(ValueError, match="vocabulary has 50 tokens and the bag of words 40"):
+            model.train(mode)(**batch)
+    model.decoder.resize_token_embeddings(1)
+    with pytest.raises(ValueError, match="`decoder_start_token_id` is 1, and the decoder's vocabulary has 1 tokens"):
+        model.generate(num_samples=1)
+    with pytest.raises(ValueError, match="`decoder_start_token_id` is 1"):
+        model.nll(torch.ones(1, 4), torch.zeros(1, 2, dtype=torch.long))
 
 
 def test_a_source_encoder_s_vocabulary_is_its_encoder_s(tmp_path):
