@@ -22,8 +22,9 @@ from .modeling_cvae import CVAEModel
 from .modeling_dialog_cvae import DialogCVAEModel
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import LSTMForCausalLM, LSTMModel
+from .modeling_outputs import LatentOutput, VAEOutput
 from .modeling_paraphrase_vae import ParaphraseVAEModel
-from .modeling_vae import LatentOutput, VAEModel, VAEOutput
+from .modeling_vae import VAEModel
 from .pipelines import DialogPipeline, LatentTextGenerationPipeline, ParaphrasePipeline
 from .processing_dialog import DialogCVAEProcessor
 from .processing_vae import ConditionalVAEProcessor, CVAEProcessor, ParaphraseVAEProcessor, VAEProcessor

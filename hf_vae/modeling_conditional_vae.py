@@ -15,7 +15,8 @@ from .encoders import build_encoder, check_padding_side, pool, read_text
 from .gaussian import DiagonalGaussian
 from .gaussian_head import PriorNetwork
 from .generation_options import LatentGenerationOptions
-from .modeling_vae import LatentOutput, VAEModel, VAEOutput
+from .modeling_outputs import LatentOutput, VAEOutput
+from .modeling_vae import VAEModel
 
 
 @dataclass

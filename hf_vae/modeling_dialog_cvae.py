@@ -21,7 +21,7 @@ from .encoders import (
 )
 from .generation_options import LatentGenerationOptions
 from .modeling_conditional_vae import ConditionalVAEModel, SourceStates
-from .modeling_vae import LatentOutput, VAEOutput
+from .modeling_outputs import LatentOutput, VAEOutput
 from .pipelines import DialogPipeline
 
 # Tokens that a reply has room for behind any context, if nothing says how long it may be.

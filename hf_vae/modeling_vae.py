@@ -1,14 +1,11 @@
 """The text VAE: q(z|y), p(z) = N(0, I), p(y|z), and the ELBO between them. The base of the conditional models."""
 
-import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel, initialization
-from transformers.utils import ModelOutput, logging
+from transformers.utils import logging
 
 from .bag_of_words import BagOfWordsHead
 from .checks import check_rows, float_latents
@@ -17,7 +14,6 @@ from .configuration_vae import VAEConfig
 from .encoders import (
     build_encoder,
     check_attention_mask,
-    check_kind,
     check_length,
     check_mask,
     check_padding_side,
@@ -32,132 +28,13 @@ from .generation_options import LatentGenerationOptions, composite_generation_co
 from .latent_generation import LatentGenerationMixin
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import register_lstm
+from .modeling_outputs import LatentOutput, VAEOutput
+from .parts import has_adapter, own_configuration, refuse_looking_ahead, refuse_other_kinds, refuse_shared_weights
 from .pipelines import LatentTextGenerationPipeline
 from .pretrained_parts import PretrainedParts
-from .vocabulary_loss import linear_nats, output_layer, without_logits
+from .vocabulary_loss import linear_nats, output_layer, sentence_nats, without_logits
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass
-class LatentOutput(ModelOutput):
-    """What `encode` and `prior` return: a distribution over z, one row per example."""
-
-    latent_dist: DiagonalGaussian
-
-
-@dataclass
-class VAEOutput(ModelOutput):
-    """
-    Args:
-        loss (`torch.Tensor` of shape `()`): the objective, nats per target token (see [`VAEModel.forward`]).
-        reconstruction_loss (`torch.Tensor` of shape `(batch,)`): -log p(y|x,z), nats per sentence.
-        kl (`torch.Tensor` of shape `(batch,)`): KL(q ‖ p), nats per sentence, never weighted or clamped. Absent where
-            `latents` were given.
-        prior_reconstruction_loss (`torch.Tensor` of shape `(batch,)`): -log p(y|x,z) with z from the prior, nats per sentence; in
-            the training of conditional models with the hybrid objective.
-        prior_kl (`torch.Tensor` of shape `(batch,)`): KL(p(z|x) ‖ N(0, I)), nats per sentence, not weighted; in training with
-            `config.prior_regularization`.
-        bow_loss (`torch.Tensor` of shape `(batch,)`): the bag-of-words loss, nats per sentence, not weighted; with
-            `config.bow_loss_weight`.
-        act_loss (`torch.Tensor` of shape `(batch,)`): -log p(a|x,z) of the reply's act, nats per sentence, a part of
-            `reconstruction_loss`; of dialogue models with acts.
-        posterior_mean, posterior_logvar, prior_mean, prior_logvar (`torch.Tensor` of shape `(batch, latent_size)`).
-        act_log_probs (`torch.Tensor` of shape `(batch, num_acts)`): log p(·|x,z) of the acts; of dialogue models with acts.
-        logits (`torch.Tensor` of shape `(batch, target, vocab)`): `logits[:, t]` predicts `labels[:, t]`.
-    """
-
-    loss: torch.Tensor | None = None
-    reconstruction_loss: torch.Tensor | None = None
-    kl: torch.Tensor | None = None
-    prior_reconstruction_loss: torch.Tensor | None = None
-    prior_kl: torch.Tensor | None = None
-    bow_loss: torch.Tensor | None = None
-    act_loss: torch.Tensor | None = None
-    posterior_mean: torch.Tensor | None = None
-    posterior_logvar: torch.Tensor | None = None
-    prior_mean: torch.Tensor | None = None
-    prior_logvar: torch.Tensor | None = None
-    act_log_probs: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-
-
-def sentence_nats(logits: torch.Tensor, labels: torch.LongTensor) -> torch.Tensor:
-    """-log p(y|·) of each row, summed over its tokens in float32: `(rows, target, vocab)`, `(rows, target)` to `(rows,)`."""
-    # One row a token: with the vocabulary in the middle dimension this takes three times as long on a CPU.
-    nats = nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
-    return nats.view(labels.shape).sum(-1)
-
-
-def own_configuration(config: VAEConfig, encoder: PreTrainedModel | None, decoder: PreTrainedModel | None) -> VAEConfig:
-    """
-    A copy of `config` for one model: its parts are those of the models that are given, else copies, so that what is asked of one
-    part's is asked of no other, and the caller's stay as they are.
-
-    Raises:
-        ValueError: the models that are given have weights or a configuration in common.
-    """
-    if encoder is not None and decoder is not None:
-        refuse_shared_weights({"encoder": encoder, "decoder": decoder})
-        if encoder.config is decoder.config:
-            raise ValueError(
-                "`encoder` and `decoder` have one configuration object between them, which cannot make the one read both ways and "
-                "the other one way: build each from a `copy.deepcopy` of it."
-            )
-    own = copy.deepcopy(config)
-    # One by one: what was one object in the caller's would be one in the copy.
-    own.encoder = copy.deepcopy(config.encoder) if encoder is None else encoder.config
-    own.decoder = copy.deepcopy(config.decoder) if decoder is None else decoder.config
-    return own
-
-
-def has_adapter(model: nn.Module) -> bool:
-    """Whether layers of `model` are peft's. Told without peft, which need not be there."""
-    return any(type(module).__module__.startswith("peft.") for module in model.modules())
-
-
-def refuse_other_kinds(encoder: PreTrainedModel | None, decoder: PreTrainedModel | None) -> None:
-    """Raises a `ValueError` unless what is given are an encoder and a causal language model."""
-    for name, part in (("encoder", encoder), ("decoder", decoder)):
-        if part is not None and not (isinstance(part, nn.Module) and hasattr(part, "config")):
-            raise ValueError(f"`{name}` is a {type(part).__name__}; give a model, such as `from_pretrained` returns.")
-        if part is not None and has_adapter(part):
-            raise ValueError(
-                f"`{name}` carries an adapter of peft, which would not be saved with the model: merge it (`merge_and_unload`), or "
-                "give the part without it and add an adapter to the whole model."
-            )
-    if encoder is not None:
-        check_kind(encoder)
-    if isinstance(decoder, LatentDecoder):
-        raise ValueError("`decoder` reads the z of another model: give its language model, `decoder.lm`.")
-    if decoder is not None and (not hasattr(decoder, "generation_config") or decoder.config.is_encoder_decoder):
-        raise ValueError(f"`decoder` is a {type(decoder).__name__}; give a causal language model, of `AutoModelForCausalLM`.")
-
-
-def refuse_shared_weights(parts: Mapping[str, nn.Module]) -> None:
-    """Raises a `ValueError` that names a weight which two of `parts` have in common: it could not be saved as either's."""
-    owners: dict[int, tuple[str, str]] = {}
-    for part, module in parts.items():
-        for name, weight in module.named_parameters(remove_duplicate=False):
-            owner, its_name = owners.setdefault(id(weight), (part, name))
-            if owner != part:
-                raise ValueError(
-                    f"The {owner}'s `{its_name}` and the {part}'s `{name}` are one weight: give each part its own, for instance a "
-                    "`copy.deepcopy` of one of them."
-                )
-
-
-@torch.no_grad()
-def refuse_looking_ahead(lm: PreTrainedModel) -> None:
-    """Raises a `ValueError` where the scores of a word of `lm` depend on the word behind it."""
-    training = lm.training
-    logits = lm.eval()(input_ids=torch.tensor([[0, 1], [0, 2]], device=lm.device), use_cache=False).logits[:, 0]
-    lm.train(training)
-    if not logits.is_meta and not torch.allclose(*logits):
-        raise ValueError(
-            f"`decoder` is a {type(lm).__name__} that was built to read both ways, and would see the words that it is to predict: "
-            "build it from a configuration with `is_decoder=True`."
-        )
 
 
 class VAEModel(PretrainedParts, PreTrainedModel, LatentGenerationMixin):

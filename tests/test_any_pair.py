@@ -32,7 +32,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from hf_vae import LatentDecoder, ParaphraseVAEConfig, ParaphraseVAEModel, VAEConfig, VAEModel
 from hf_vae.compat import CACHE
 from hf_vae.configuration_vae import LATENT_INJECTIONS
-from hf_vae.modeling_vae import sentence_nats
+from hf_vae.vocabulary_loss import sentence_nats
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 # What the tests of this run found: (part, family, aspect) -> `WORKS`, or the reason why not.

@@ -10,8 +10,8 @@ from conftest import generation_inputs, make_batch, make_model
 from hf_vae import DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor, DialogSession
 from hf_vae.evaluation import LikelihoodEvaluator
 from hf_vae.evaluation.likelihood import call_with
-from hf_vae.modeling_vae import sentence_nats
 from hf_vae.training.from_scratch import small_configs, train_tokenizers
+from hf_vae.vocabulary_loss import sentence_nats
 
 GREEDY = {"do_sample": False, "max_new_tokens": 8, "min_new_tokens": 8}
 WITH_ACTS = ("dialog-acts", "dialog-lstm")

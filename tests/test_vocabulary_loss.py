@@ -12,8 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import BertConfig, CohereConfig, Gemma2Config, GraniteConfig
 
 from hf_vae import VAEConfig, VAEModel, vocabulary_loss
-from hf_vae.modeling_vae import sentence_nats
-from hf_vae.vocabulary_loss import linear_nats
+from hf_vae.vocabulary_loss import linear_nats, sentence_nats
 
 SIZES = {
     "vocab_size": VOCAB, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,

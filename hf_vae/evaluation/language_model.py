@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..encoders import check_length
-from ..modeling_vae import sentence_nats
+from ..vocabulary_loss import sentence_nats
 from .examples import gather_in_order, own_batches
 
 

@@ -21,7 +21,8 @@ from transformers import BatchEncoding
 from ..encoders import longest_text, reserved_positions
 from ..gaussian import DiagonalGaussian
 from ..modeling_conditional_vae import ConditionalVAEModel
-from ..modeling_vae import LatentOutput, VAEModel
+from ..modeling_outputs import LatentOutput
+from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
 from ..unknown_words import unknown_share, warn_of_unknown_words
 from .examples import NOISE_BLOCK, copied_rows, example_noise, gather_in_order, own_batches, sample_noise

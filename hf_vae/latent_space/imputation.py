@@ -13,9 +13,10 @@ from ..checks import check_count
 from ..encoders import check_length
 from ..evaluation.generation import spell
 from ..evaluation.likelihood import call_with
-from ..modeling_vae import VAEModel, sentence_nats
+from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
 from ..unknown_words import warn_of_unknown_words
+from ..vocabulary_loss import sentence_nats
 from .codes import LatentTexts, check_sources, evaluation_mode, posterior_of
 
 # In a template: any token but a special one.

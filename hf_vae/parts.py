@@ -1,0 +1,83 @@
+"""What an encoder and a decoder must be to become the parts of one model, and the configuration that the model keeps of them."""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from .configuration_vae import VAEConfig
+from .encoders import check_kind
+from .modeling_latent_decoder import LatentDecoder
+
+
+def own_configuration(config: VAEConfig, encoder: PreTrainedModel | None, decoder: PreTrainedModel | None) -> VAEConfig:
+    """
+    A copy of `config` for one model: its parts are those of the models that are given, else copies, so that what is asked of one
+    part's is asked of no other, and the caller's stay as they are.
+
+    Raises:
+        ValueError: the models that are given have weights or a configuration in common.
+    """
+    if encoder is not None and decoder is not None:
+        refuse_shared_weights({"encoder": encoder, "decoder": decoder})
+        if encoder.config is decoder.config:
+            raise ValueError(
+                "`encoder` and `decoder` have one configuration object between them, which cannot make the one read both ways and "
+                "the other one way: build each from a `copy.deepcopy` of it."
+            )
+    own = copy.deepcopy(config)
+    # One by one: what was one object in the caller's would be one in the copy.
+    own.encoder = copy.deepcopy(config.encoder) if encoder is None else encoder.config
+    own.decoder = copy.deepcopy(config.decoder) if decoder is None else decoder.config
+    return own
+
+
+def has_adapter(model: nn.Module) -> bool:
+    """Whether layers of `model` are peft's. Told without peft, which need not be there."""
+    return any(type(module).__module__.startswith("peft.") for module in model.modules())
+
+
+def refuse_other_kinds(encoder: PreTrainedModel | None, decoder: PreTrainedModel | None) -> None:
+    """Raises a `ValueError` unless what is given are an encoder and a causal language model."""
+    for name, part in (("encoder", encoder), ("decoder", decoder)):
+        if part is not None and not (isinstance(part, nn.Module) and hasattr(part, "config")):
+            raise ValueError(f"`{name}` is a {type(part).__name__}; give a model, such as `from_pretrained` returns.")
+        if part is not None and has_adapter(part):
+            raise ValueError(
+                f"`{name}` carries an adapter of peft, which would not be saved with the model: merge it (`merge_and_unload`), or "
+                "give the part without it and add an adapter to the whole model."
+            )
+    if encoder is not None:
+        check_kind(encoder)
+    if isinstance(decoder, LatentDecoder):
+        raise ValueError("`decoder` reads the z of another model: give its language model, `decoder.lm`.")
+    if decoder is not None and (not hasattr(decoder, "generation_config") or decoder.config.is_encoder_decoder):
+        raise ValueError(f"`decoder` is a {type(decoder).__name__}; give a causal language model, of `AutoModelForCausalLM`.")
+
+
+def refuse_shared_weights(parts: Mapping[str, nn.Module]) -> None:
+    """Raises a `ValueError` that names a weight which two of `parts` have in common: it could not be saved as either's."""
+    owners: dict[int, tuple[str, str]] = {}
+    for part, module in parts.items():
+        for name, weight in module.named_parameters(remove_duplicate=False):
+            owner, its_name = owners.setdefault(id(weight), (part, name))
+            if owner != part:
+                raise ValueError(
+                    f"The {owner}'s `{its_name}` and the {part}'s `{name}` are one weight: give each part its own, for instance a "
+                    "`copy.deepcopy` of one of them."
+                )
+
+
+@torch.no_grad()
+def refuse_looking_ahead(lm: PreTrainedModel) -> None:
+    """Raises a `ValueError` where the scores of a word of `lm` depend on the word behind it."""
+    training = lm.training
+    logits = lm.eval()(input_ids=torch.tensor([[0, 1], [0, 2]], device=lm.device), use_cache=False).logits[:, 0]
+    lm.train(training)
+    if not logits.is_meta and not torch.allclose(*logits):
+        raise ValueError(
+            f"`decoder` is a {type(lm).__name__} that was built to read both ways, and would see the words that it is to predict: "
+            "build it from a configuration with `is_decoder=True`."
+        )
