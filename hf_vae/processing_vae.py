@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -11,8 +12,8 @@ from typing import Any
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
+from .checks import check_choice, check_count
 from .configuration_conditional_vae import SOURCE_CONDITIONINGS
-from .configuration_vae import check_choice
 from .saved_files import HUB_OPTIONS, read_json
 
 logger = logging.get_logger(__name__)
@@ -20,6 +21,8 @@ logger = logging.get_logger(__name__)
 Texts = str | list[str]
 # A fast tokenizer keeps in itself where it cuts. A thread that asks for another length while the first one reads would change its.
 ONE_THREAD_READS = threading.RLock()
+PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def as_items(name: str, given: Any, expected: str) -> list:
@@ -29,17 +32,23 @@ def as_items(name: str, given: Any, expected: str) -> list:
     Raises:
         ValueError: it has none, or keys or columns in place of them.
     """
-    # Iterating over these would give names and numbers: keys, columns, bytes, rows.
-    is_other = isinstance(given, (Mapping, str, bytes, bytearray)) or getattr(given, "ndim", 1) != 1
+    # Iterating over these would give names and numbers (keys, columns, bytes, rows), or texts in any order.
+    is_other = isinstance(given, (Mapping, str, bytes, bytearray, set, frozenset)) or getattr(given, "ndim", 1) != 1
     if is_other or not hasattr(given, "__iter__"):
         raise ValueError(
             f"`{name}` is {_shown(given)}, of type {type(given).__name__}; it should be {expected}. Of a row or a table give the "
             "column that you mean, for instance `row['text']`."
         )
-    items = list(given)
+    # The items of an Arrow array are Arrow's own.
+    items = given.to_pylist() if hasattr(given, "to_pylist") else list(given)
     if not items:
         raise ValueError(f"`{name}` is an empty list.")
     return items
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is a string with something in it that UTF-8 can write: half of a surrogate pair is no character."""
+    return isinstance(value, str) and bool(value.strip()) and not _HALF_CHARACTER.search(value)
 
 
 def as_list(name: str, texts: Texts) -> list[str]:
@@ -50,7 +59,7 @@ def as_list(name: str, texts: Texts) -> list[str]:
         ValueError: it is neither a text nor has texts in it, there is nothing in it, or an item that is no text or is empty.
     """
     texts = [texts] if isinstance(texts, str) else as_items(name, texts, "a text or a list of texts")
-    bad = [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
+    bad = [row for row, text in enumerate(texts) if not is_text(text)]
     if bad:
         raise ValueError(f"`{name}` holds no text at position(s) {bad[:10]} (found {_shown(texts[bad[0]])}).")
     return texts
@@ -186,12 +195,16 @@ class VAEProcessor(ProcessorMixin):
             `BatchEncoding` with `input_ids` and `attention_mask`, and `labels` (-100 on padding) where there is a target.
 
         Raises:
-            ValueError: an empty text, or texts and targets that differ in number, or a padding without the length that it needs.
+            ValueError: an empty text, texts and targets that differ in number, a length that leaves no token of the text, or a
+                padding without the length that it needs.
         """
         if return_tensors is None and padding == "max_length":
             raise ValueError(
                 "`padding='max_length'` pads tensors, and `return_tensors=None` gives lists, unpadded: give one of both."
             )
+        check_text_length("max_length", max_length, self.encoder_tokenizer)
+        if max_target_length is not None:
+            check_count("max_target_length", max_target_length)
         texts, single = self.batch(text)
         targets = None if text_target is None else as_list("text_target", text_target)
         if targets is not None and len(targets) != len(texts):
@@ -255,9 +268,10 @@ class VAEProcessor(ProcessorMixin):
         everything else on the right; labels with -100. With `padding="max_length"` to the two lengths, a pair to both together.
 
         Raises:
-            ValueError: a feature that no argument of a model is named after, a row that is empty or all padding, or
-                `padding="max_length"` without the length.
+            ValueError: a feature that no argument of a model is named after, a row that is empty or all padding, an unknown
+                `padding`, or `padding="max_length"` without the length.
         """
+        check_choice("padding", padding, PADDINGS)
         batch: dict[str, list] = {}
         pair_length = None if max_length is None or max_target_length is None else max_length + max_target_length
         known = {"labels"}
@@ -295,6 +309,19 @@ def _that_pads(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_text_length(name: str, length: int | None, encoder_tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises a `ValueError` for a length that the encoder's special tokens fill: nothing of a text would be read."""
+    if length is None:
+        return
+    check_count(name, length)
+    special = encoder_tokenizer.num_special_tokens_to_add()
+    if length <= special:
+        raise ValueError(
+            f"`{name}` is {length}; the encoder's tokenizer adds {special} tokens of its own to a text, so that it must be at "
+            f"least {special + 1}."
+        )
 
 
 def _padded(

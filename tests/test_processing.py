@@ -269,3 +269,29 @@ def test_an_eos_that_is_written_in_a_target_is_told_of(processor, caplog):
         ids = processor(["the mat"], [f"the {eos} mat"])["labels"][0].tolist()
     assert ids.count(processor.tokenizer.eos_token_id) == 2
     assert f"A target has {eos!r} written in it" in caplog.text
+
+
+@pytest.mark.parametrize("length", [0, -1, 1, 2, 2.5, True, "5"])
+def test_a_length_leaves_room_for_the_text(processor, vae_processor, length):
+    """Tokenizers read texts whole if a length has no room for their special tokens."""
+    for each in (processor, vae_processor):
+        with pytest.raises(ValueError, match="`max_length` is "):
+            each("the cat", max_length=length)
+        assert each("the cat sat on the mat", max_length=3)["input_ids"].shape[1] == 3
+    with pytest.raises(ValueError, match="`max_target_length` is 0"):
+        processor("the cat", "a dog", max_target_length=0)
+    with pytest.raises(ValueError, match="`padding` is 'most'; choose one of True, False, 'longest'"):
+        processor("the cat", padding="most")
+
+
+@pytest.mark.parametrize("given", [{"the cat"}, frozenset(["the cat"]), ["a\ud83d"], "\udc00"])
+def test_texts_have_an_order_and_characters(processor, given):
+    with pytest.raises(ValueError, match=r"`text` (is|holds)"):
+        processor(given)
+
+
+def test_arrow_arrays_hold_texts(processor):
+    pyarrow = pytest.importorskip("pyarrow")
+    texts = ["the cat", "a dog"]
+    for given in (pyarrow.array(texts), pyarrow.chunked_array([texts[:1], texts[1:]])):
+        assert torch.equal(processor(given)["input_ids"], processor(texts)["input_ids"])

@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 
 from datasets import Dataset, load_dataset
 
-from .files import file_rows, is_file_name
+from ..checks import check_count
+from ..processing_vae import is_text
+from .files import file_rows, is_file_name, table_hint
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,8 @@ def read_rows(
     path_or_name: str, split: str, max_rows: int | None = None, encoding: str | None = None, quoting: str | None = None
 ) -> Rows:
     """The first rows of a file, or of a named dataset's split, as they stand there; [`file_rows`] has the options and errors."""
+    if max_rows is not None:
+        check_count("max_rows", max_rows)
     if is_file_name(path_or_name):
         return list(itertools.islice(file_rows(path_or_name, encoding, quoting), max_rows))
     refuse_file_options(path_or_name, encoding=encoding, quoting=quoting)
@@ -57,10 +61,8 @@ def columns_of(data: Rows, name: str, **columns: str) -> Iterator[list]:
     known = column_names(data)
     missing = [column for column in columns.values() if column not in known]
     if missing:
-        raise ValueError(
-            f"{name} has no column {', '.join(missing)}; it has {', '.join(known)}. Name the column(s) with "
-            f"{' and '.join(f'`{option}`' for option in columns)}."
-        )
+        remedy = table_hint(known) or f"Name the column(s) with {' and '.join(f'`{option}`' for option in columns)}."
+        raise ValueError(f"{name} has no column {', '.join(missing)}; it has {', '.join(known)}. {remedy}")
     for column in columns.values():
         yield list(data[column]) if isinstance(data, Dataset) else [row.get(column) for row in data]
 
@@ -69,10 +71,6 @@ def as_text(value: Any) -> Any:
     """A number or a truth value as JSON writes it (7, 1.5, true), and anything else as it is."""
     plain = isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value))
     return json.dumps(value) if plain else value
-
-
-def is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
 
 
 def held_out_files(validation_file: str | None, test_file: str | None) -> dict[str, tuple[str, str]]:
