@@ -653,3 +653,32 @@ def test_meta_values_are_finite_numbers(tokenizers, value, message):
 def test_names_of_a_processor_can_be_told_apart(tokenizers, options):
     with pytest.raises(ValueError, match=f"`{next(iter(options))}.*give a list in which no two are equal"):
         DialogCVAEProcessor(*tokenizers, **options)
+
+
+def test_a_session_refuses_what_cannot_be_meant(tokenizers):
+    encoder, decoder = small_configs(tokenizers[0], decoder_type="gpt2", hidden_size=16, num_attention_heads=2)
+    model = DialogCVAEModel(DialogCVAEConfig(encoder=encoder, decoder=decoder, latent_size=4))
+    processor = DialogCVAEProcessor(*tokenizers)
+    for arguments, message in (
+        ((make_model("vae"), processor), "`model` is a VAEModel; a conversation needs a DialogCVAEModel"),
+        ((model, tokenizers[0]), "`processor` is a .*; a conversation needs a DialogCVAEProcessor"),
+        ((model, processor, "system"), "`role` is 'system', who never replies"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DialogSession(*arguments)
+    session = DialogSession(model, processor)
+    with pytest.raises(ValueError, match="`content` is None; a turn says something"):
+        session.say(None)
+    session.say("hello")
+    for options, message in (
+        ({"num_return_sequences": -1}, "`num_return_sequences` is -1"),
+        ({"latent_temperature": -1.0}, "`latent_temperature` is -1.0"),
+        ({"latent_temperature": float("nan")}, "`latent_temperature` is nan"),
+        ({"max_length": 1}, "`max_length` is 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            session.replies(**options)
+    plain = session.replies(2, latent_temperature=0.0, **GREEDY)
+    assert [reply.text for reply in session.replies(2, latent_temperature=0.0, return_dict_in_generate=True, **GREEDY)] == [
+        reply.text for reply in plain
+    ]

@@ -446,7 +446,7 @@ def test_a_reconstruction_stays_within_the_positions(processor):
 
 
 def test_bad_evaluations_are_named(evaluated, processor):
-    with pytest.raises(ValueError, match="`num_samples` is 0"):
+    with pytest.raises(ValueError, match="`importance_samples` is 0"):
         evaluate_vae(evaluated, importance_samples=0)
     with pytest.raises(ValueError, match="1 example: it cannot be given another one's z"):
         evaluate_vae(LikelihoodEvaluator(evaluated.model, processor, TEXTS[:1], TARGETS[:1]))

@@ -14,9 +14,10 @@ from collections.abc import Hashable, Sequence
 
 import torch
 
+from ..checks import check_count
 from ..gaussian import DiagonalGaussian
 from .examples import sample_noise
-from .likelihood import check_num_samples, check_several
+from .likelihood import check_several
 
 # The variance of a dimension's posterior means above which Burda et al. 2016 (section 5.2) call it active. Published counts
 # also use 0.2, so the figure's name says which.
@@ -103,7 +104,7 @@ def information_metrics(
     if examples is not None and len(examples) != count:
         raise ValueError(f"`examples` has {len(examples)} and `posterior` {count} rows; they must be as many.")
     num_samples = math.ceil(_DRAWS / count) if num_samples is None else num_samples
-    check_num_samples(num_samples)
+    check_count("num_samples", num_samples)
     if prior is None:
         prior = DiagonalGaussian.standard(count, latent_size)
     information, marginal = [], []

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from transformers import BatchEncoding
 
+from ..checks import check_count
 from ..encoders import longest_text, reserved_positions
 from ..gaussian import DiagonalGaussian
 from ..modeling_conditional_vae import ConditionalVAEModel
@@ -109,8 +110,7 @@ class LikelihoodEvaluator:
         if chunk is None:
             chunk = 1 if model.device.type == "cpu" else 8
         for name, size in (("batch_size", batch_size), ("chunk", chunk)):
-            if size < 1:
-                raise ValueError(f"`{name}` is {size}; it must be at least 1.")
+            check_count(name, size)
         self.model = model.eval()
         self.processor = processor
         self.texts, self.targets = list(texts), list(targets)
@@ -264,7 +264,7 @@ class LikelihoodEvaluator:
         Raises:
             ValueError: `num_samples` below 1.
         """
-        check_num_samples(num_samples)
+        check_count("num_samples", num_samples)
         numbers: list[int] = []
         rows: list[torch.Tensor] = []
         for batch in self.batches(f"{num_samples} samples of z"):
@@ -302,12 +302,6 @@ def rows_of(distribution: DiagonalGaussian, numbers: Sequence[int]) -> DiagonalG
     """Some examples' distributions, `(examples, 1, latent_size)`, for several samples of each."""
     index = list(numbers)
     return DiagonalGaussian(distribution.mean[index].unsqueeze(1), distribution.logvar[index].unsqueeze(1))
-
-
-def check_num_samples(num_samples: int) -> None:
-    """Raises a `ValueError` for an estimate without samples."""
-    if num_samples < 1:
-        raise ValueError(f"`num_samples` is {num_samples}; an estimate needs at least one.")
 
 
 def check_several(num_examples: int) -> None:
@@ -378,7 +372,7 @@ def likelihood_metrics(
         ValueError: `num_samples` below 1, a single example, which has no other to take a z from, or examples of more tokens than
             the model holds.
     """
-    check_num_samples(num_samples)
+    check_count("num_samples", num_samples)
     check_several(len(evaluator))
     evaluator.check_lengths()
     posterior = evaluator.posterior() if posterior is None else posterior

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..checks import check_count, check_number
 from ..gaussian import DiagonalGaussian
 from .examples import copied_rows, gather_in_order, sample_noise
 from .likelihood import ExampleBatch, LikelihoodEvaluator, rows_of
@@ -67,10 +68,8 @@ def refine(
         ValueError: a number below 1, or a learning rate that is not positive.
     """
     for name, value in (("num_steps", num_steps), ("num_samples", num_samples), ("num_held_samples", num_held_samples)):
-        if value < 1:
-            raise ValueError(f"`{name}` is {value}; it must be at least 1.")
-    if learning_rate <= 0:
-        raise ValueError(f"`learning_rate` is {learning_rate}; it must be positive.")
+        check_count(name, value)
+    check_number("learning_rate", learning_rate, above=0)
     posterior = evaluator.posterior() if posterior is None else posterior
     prior = evaluator.prior() if prior is None else prior
     numbers: list[int] = []
