@@ -131,15 +131,21 @@ class VAEProcessor(ProcessorMixin):
         encoder_tokenizer (`PreTrainedTokenizerBase`): the encoder's. If it is the same object as `tokenizer`, a copy is used.
 
     Raises:
-        ValueError: the decoder's tokenizer has no EOS, so generation would not know where to stop.
+        ValueError: the decoder's tokenizer has no EOS, so generation would not know where to stop; or the encoder's has neither a
+            padding token nor an EOS; or one of them is no tokenizer.
     """
 
     tokenizer: PreTrainedTokenizerBase
     encoder_tokenizer: PreTrainedTokenizerBase
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, encoder_tokenizer: PreTrainedTokenizerBase, **kwargs):
+        for name, given in (("tokenizer", tokenizer), ("encoder_tokenizer", encoder_tokenizer)):
+            if not isinstance(given, PreTrainedTokenizerBase):
+                raise ValueError(f"`{name}` is {given!r}; load one, with `AutoTokenizer.from_pretrained`.")
         if tokenizer.eos_token_id is None:
             raise ValueError("`tokenizer` has no EOS token; set one, generation ends with it.")
+        if encoder_tokenizer.pad_token is None and encoder_tokenizer.eos_token is None:
+            raise ValueError("`encoder_tokenizer` has no padding token, and no EOS token to pad with; set its `pad_token`.")
         if encoder_tokenizer is tokenizer:
             # Each is saved, and may be changed, by itself.
             encoder_tokenizer = copy.deepcopy(tokenizer)
@@ -243,15 +249,17 @@ class VAEProcessor(ProcessorMixin):
         return features
 
     def label_ids(self, targets: list[str], cut: dict[str, Any]) -> list[list[int]]:
-        """y and EOS in the decoder's vocabulary, nothing else."""
-        rows = self.tokenizer(targets, add_special_tokens=False, **cut)["input_ids"]
+        """y and EOS in the decoder's vocabulary, nothing else; of a longer y the beginning."""
+        # Not cut by the tokenizer, which may cut on the left.
+        rows = self.tokenizer(targets, add_special_tokens=False)["input_ids"]
         if any(self.tokenizer.eos_token_id in row for row in rows):
             logger.warning_once(
                 f"A target has {self.tokenizer.eos_token!r} written in it, which is read as the end of a text: a model learns to "
                 "stop there. Take it out of the texts, or load the tokenizer with `split_special_tokens=True`."
             )
-        if cut["truncation"] and cut["max_length"] is not None:
-            rows = [row[: cut["max_length"] - 1] for row in rows]
+        if cut["truncation"]:
+            longest = cut.get("max_length") or self.tokenizer.model_max_length
+            rows = [row[: longest - 1] for row in rows]
         return [[*row, self.tokenizer.eos_token_id] for row in rows]
 
     def pad(
