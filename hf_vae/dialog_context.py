@@ -48,7 +48,7 @@ class TurnsEncoder(nn.Module):
         """
         Args:
             turns (`torch.Tensor` of shape `(batch, turns, hidden_size)`): each turn's vector.
-            same_speaker (`torch.Tensor` of shape `(batch, turns)`): 1 where it is the one who replies.
+            same_speaker (`torch.Tensor` of shape `(batch, turns)`): 1 if it is the one who replies.
             mask (`torch.Tensor` of shape `(batch, turns)`): 0 on padding, which follows the turns.
 
         Returns:
@@ -157,7 +157,7 @@ class ActHead(nn.Module):
         ):
             raise ValueError(
                 f"`act_labels` holds {sorted(set(act_labels.tolist()))}; the model is configured for {self.output.out_features} "
-                "acts, from 0 on, and -100 where it is not known."
+                "acts, from 0 on, and -100 if it is not known."
             )
         return torch.where(known.unsqueeze(-1), self.embedding(act_labels.clamp(min=0)), unknown)
 

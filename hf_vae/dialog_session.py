@@ -35,7 +35,7 @@ class DialogSession:
         model ([`DialogCVAEModel`]): put into evaluation mode.
         processor ([`DialogCVAEProcessor`]): its processor.
         role (`str`, defaults to `"assistant"`): who the model is.
-        meta (`dict`, *optional*): what else is known, where the model reads it.
+        meta (`dict`, *optional*): what else is known, if the model reads it.
         generator (`torch.Generator`, *optional*): source of the noise in z.
 
     Raises:

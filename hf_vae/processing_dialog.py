@@ -38,7 +38,7 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
     messages `{"role": …, "content": …}`, as chat templates take them, or a dictionary with the messages and what else is known:
 
     - `messages`: the turns so far;
-    - `role` (*optional*): who replies; where it is not given, the one who spoke last before the last speaker did. Only who replies
+    - `role` (*optional*): who replies; if it is not given, the one who spoke last before the last speaker did. Only who replies
       and who does not is told apart, so any name will do, but `"system"`, who never replies;
     - `act` (*optional*): the act of the reply, one of `acts`; in training that of the target, in generation the one that is wanted;
     - `meta` (*optional*): a dictionary with a value for each of `meta_categories` and `meta_values`.

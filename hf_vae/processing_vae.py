@@ -123,7 +123,7 @@ class VAEProcessor(ProcessorMixin):
     The two tokenizers of a [`VAEModel`].
 
     A special token that is written out in a text, such as "[EOS]", is read as that token, as transformers' tokenizers do; give
-    them `split_special_tokens=True` where texts come from strangers.
+    them `split_special_tokens=True` if texts come from strangers.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): the decoder's; decodes what `generate` returns. Of one without a padding token a
@@ -182,23 +182,23 @@ class VAEProcessor(ProcessorMixin):
         return_tensors: str | None = "pt",
     ) -> BatchEncoding:
         """
-        What the model needs for `text`, and for `text_target` where it is given.
+        What the model needs for `text`, and for `text_target` if it is given.
 
         Args:
             text (`str` or `list[str]`): what the encoder reads; for the VAE the text to reconstruct. Dialogues, for a processor of
                 those.
             text_target (`str` or `list[str]`, *optional*): y, one for each text; adds `labels`.
             max_length (`int`, *optional*): truncates `text` to as many tokens in each vocabulary. The pair that q(z|x,y) reads is
-                truncated, to both lengths together, where both are given.
+                truncated, to both lengths together, if both are given.
             max_target_length (`int`, *optional*): truncates y to as many tokens, its EOS included.
-            truncation (`bool`, *optional*): whether to truncate; by default where a length is given. `True` without a length
+            truncation (`bool`, *optional*): whether to truncate; by default if a length is given. `True` without a length
                 truncates to what the tokenizer says that its model holds.
             padding (`bool` or `str`, defaults to `True`): `True` or `"longest"` pads to the longest row, `"max_length"` to
                 `max_length` and `max_target_length` (a pair to both together), `False` not at all.
             return_tensors (`str`, *optional*, defaults to `"pt"`): or `"np"`; `None` gives lists, unpadded.
 
         Returns:
-            `BatchEncoding` with `input_ids` and `attention_mask`, and `labels` (-100 on padding) where there is a target.
+            `BatchEncoding` with `input_ids` and `attention_mask`, and `labels` (-100 on padding) if there is a target.
 
         Raises:
             ValueError: an empty text, texts and targets that differ in number, a length that leaves no token of the text, or a
@@ -402,7 +402,7 @@ class ConditionalVAEProcessor(VAEProcessor):
         return features
 
     def _pair(self, texts: list[str], targets: list[str], cut: dict[str, Any]) -> BatchEncoding:
-        """x and y as q(z|x,y) reads them, told apart also where the encoder's tokenizer has no template for pairs."""
+        """x and y as q(z|x,y) reads them, told apart also if the encoder's tokenizer has no template for pairs."""
         tokenizer = self.encoder_tokenizer
         if tokenizer.num_special_tokens_to_add(pair=True):
             return tokenizer(texts, targets, **cut)

@@ -25,10 +25,10 @@ def as_examples(
     Every turn of a dialogue but the first, and those of the system, as a reply to those before it.
 
     Args:
-        turns (`list[dict]`): `{"speaker", "text"}`, and where they are known an `act`, and `references`, replies to that turn.
+        turns (`list[dict]`): `{"speaker", "text"}`, and if they are known an `act`, and `references`, replies to that turn.
         meta (`dict`, *optional*): what else is known of the dialogue.
         max_turns (`int`, defaults to 10): the last turns of a context that are kept.
-        with_references (`bool`, defaults to `False`): a turn's references are the targets, where it has some; else the turn that
+        with_references (`bool`, defaults to `False`): a turn's references are the targets, if it has some; else the turn that
             follows is the only one.
 
     Yields:

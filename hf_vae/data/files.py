@@ -100,7 +100,7 @@ def _lines(file: io.BufferedReader, path: str, encoding: str | None) -> Iterator
         for number, line in enumerate(text, start=1):
             if "\0" in line:
                 raise ValueError(
-                    f"Line {number} of {path} holds the character NUL, as UTF-16 does where it is read as {encoding}. "
+                    f"Line {number} of {path} holds the character NUL, as UTF-16 does if it is read as {encoding}. "
                     "Name the file's encoding with `encoding`, for instance 'utf-16'."
                 )
             if number == 1 and "\r" in line.rstrip("\r\n"):
@@ -177,7 +177,7 @@ def _shortened(text: str) -> str:
 
 
 def _split(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, str, list[str]]]:
-    """Each line's number, the line, and its cells, where quotation marks are text. Empty lines are no rows."""
+    """Each line's number, the line, and its cells, if quotation marks are text. Empty lines are no rows."""
     return ((number, line, line.split(delimiter)) for number, line in enumerate(lines, start=1) if line)
 
 

@@ -48,7 +48,7 @@ def column_names(data: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def columns_of(data: Rows, name: str, **columns: str) -> Iterator[list]:
     """
-    The values of columns, `None` where a row has none.
+    The values of columns, `None` if a row has none.
 
     Args:
         data: a `Dataset`, or rows.
@@ -74,7 +74,7 @@ def as_text(value: Any) -> Any:
 
 
 def held_out_files(validation_file: str | None, test_file: str | None) -> dict[str, tuple[str, str]]:
-    """File or dataset and its split for `"validation"` and for `"test"`; where only one is given it stands for both."""
+    """File or dataset and its split for `"validation"` and for `"test"`; if only one is given it stands for both."""
     files = {"validation": validation_file, "test": test_file}
     given = [(name, split) for split, name in files.items() if name]
     return {split: (name, split) if name else given[0] for split, name in files.items()}
@@ -95,7 +95,7 @@ def load_texts(
         path_or_name (`str`): a `.txt` file of one sentence a line, a `.jsonl`, `.json`, `.csv` or `.tsv` file, or the name of a
             dataset on the Hub.
         split (`str`, defaults to `"train"`): which split of a named dataset; a file is read whole.
-        text_column (`str`, defaults to `"text"`): where the rows have columns. A column of lists gives every text in them.
+        text_column (`str`, defaults to `"text"`): if the rows have columns. A column of lists gives every text in them.
         max_rows (`int`, *optional*): use only as many rows, from the first on.
         encoding (`str`, *optional*): of a file; by default what its byte order mark says, else UTF-8.
         quoting (`str`, *optional*): of a `.csv` or `.tsv` file. `"minimal"`, the default of .csv: cells may stand in quotation
@@ -208,7 +208,7 @@ def expand_targets(data: Dataset) -> Dataset:
 
 def expand_both_ways(data: Dataset) -> Dataset:
     """
-    The source to each target and each target to the source, where being a paraphrase goes both ways: columns `source` and
+    The source to each target and each target to the source, if being a paraphrase goes both ways: columns `source` and
     `target`. A row of many targets weighs only twice what it did.
     """
     return _pairs(data, lambda source, targets: (pair for target in targets for pair in ((source, target), (target, source))))

@@ -23,7 +23,7 @@ from .words import check_tokenizer, split_words, warn_if_spaceless
 ZHAO_WEIGHTS = ((1.0, 0.0, 0.0, 0.0), (1 / 2, 1 / 2, 0.0, 0.0), (1 / 3, 1 / 3, 1 / 3, 0.0), (1 / 4, 1 / 4, 1 / 4, 1 / 4))
 DIALOGWAE_WEIGHTS = ((1 / 3, 1 / 3, 1 / 3),)
 
-# What a label is where the act is not known, here as in `act_labels`.
+# What a label is if the act is not known, here as in `act_labels`.
 UNKNOWN_ACT = -100
 
 
@@ -149,7 +149,7 @@ def dialogwae_bleu(
 
 
 def _mean_and_extrema(tokens: Sequence[str], word_vectors: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """The two vectors of a text, (2, dimension); None where no word has a vector."""
+    """The two vectors of a text, (2, dimension); None if no word has a vector."""
     known = [word_vectors[token] for token in tokens if token in word_vectors]
     if not known:
         return None
@@ -172,10 +172,10 @@ def bow_similarities(
 ) -> dict[str, float]:
     """
     Precision and recall of two similarities of word vectors (Zhao et al. 2017, Table 1). A-bow is the cosine of the texts' mean
-    vectors, E-bow that of their extrema: of each dimension the largest value, or the smallest where that is further from 0. As in
+    vectors, E-bow that of their extrema: of each dimension the largest value, or the smallest if that is further from 0. As in
     the only public code the cosine is mapped to (cos + 1) / 2, so that 0.5 means unrelated.
 
-    Words without a vector are left out, and texts without a word that has one, as in that code. Contexts where no reply or no
+    Words without a vector are left out, and texts without a word that has one, as in that code. Contexts of which no reply or no
     reference is left are not averaged; `bow_contexts` tells how many were.
 
     Args:
@@ -213,11 +213,11 @@ def bow_similarities(
 
 def act_match(hypothesis_acts: Sequence[Sequence[Hashable]], reference_acts: Sequence[Sequence[Hashable]]) -> dict[str, float]:
     """
-    Precision and recall of dialogue acts (Zhao et al. 2017, Table 1): d is 1 where the acts are equal, else 0.
+    Precision and recall of dialogue acts (Zhao et al. 2017, Table 1): d is 1 if the acts are equal, else 0.
 
     Args:
         hypothesis_acts (`list[list]`): the act of each reply, as a classifier labels it; equally many for each context. None or
-            -100, where it finds none, matches nothing.
+            -100, if it finds none, matches nothing.
         reference_acts (`list[list]`): the act of each reference.
 
     Returns:

@@ -86,14 +86,14 @@ def information_metrics(
         prior ([`DiagonalGaussian`], *optional*): p, one row an example; N(0, I) by default.
         num_samples (`int`, *optional*): samples of z of each example; by default as many as make 10,000 of all.
         seed (`int`, defaults to 0): of their noise.
-        examples (`list`, *optional*): what each example is, where some may be equal, which no z tells apart.
+        examples (`list`, *optional*): what each example is, if some may be equal, which no z tells apart.
 
     Returns:
         `num_examples`: N; `latent_size`. `mutual_information`: I(x; z), the mean of log q(z|x) - log q(z) over z from q(z|x);
-        `mutual_information_ceiling`: the entropy of the examples, ln N where all differ, which it cannot exceed, so a value close
+        `mutual_information_ceiling`: the entropy of the examples, ln N if all differ, which it cannot exceed, so a value close
         to it says only that N is too small. Two estimates of KL(q(z) ‖ p(z)), which agree to Monte Carlo error: `marginal_kl`,
         the mean of log q(z) - log p(z); and `kl_minus_mutual_information`, with the KL in closed form. There is no such thing
-        where the prior differs from example to example; `prior_depends_on_source` says so in their place.
+        if the prior differs from example to example; `prior_depends_on_source` says so in their place.
         `active_units_0.01`: dimensions with Var_x(μ_i) > 0.01, and `active_units_0.01_fraction` of all.
 
     Raises:

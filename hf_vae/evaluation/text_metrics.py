@@ -148,7 +148,7 @@ def _corpus_ter(scores: Sequence[TERScore]) -> float:
 
 
 def _meteor(outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]], tokenize: str | None) -> dict[str, float]:
-    """Of each source's outputs the mean and the best METEOR, averaged over sources. Empty where nltk's WordNet is not at hand."""
+    """Of each source's outputs the mean and the best METEOR, averaged over sources. Empty if nltk's WordNet is not at hand."""
     # Here, because importing nltk takes seconds.
     from nltk.corpus import wordnet
     from nltk.tokenize import WordPunctTokenizer

@@ -102,7 +102,7 @@ def refuse_sources(model: VAEModel) -> None:
 
 
 def check_sources(model: VAEModel, processor: VAEProcessor, texts: list[str], sources: Any) -> list | None:
-    """`sources` as a list, one for each text, or `None` for a model without; a `ValueError` where they do not suit the model."""
+    """`sources` as a list, one for each text, or `None` for a model without; a `ValueError` if they do not suit the model."""
     if sources is None:
         if reads_pairs(model):
             raise ValueError(

@@ -55,7 +55,7 @@ def nearest_neighbours(
         corpus (`list[str]`): the texts to search.
         k (`int`, defaults to 5): neighbours of each query.
         metric (`str`, defaults to `"euclidean"`): or `"cosine"`.
-        corpus_latents (`torch.Tensor` of shape `(corpus, latent_size)`, *optional*): where the corpus has been encoded before. A
+        corpus_latents (`torch.Tensor` of shape `(corpus, latent_size)`, *optional*): if the corpus has been encoded before. A
             conditional model takes its queries as latents, too (both from [`encode_texts`]).
         batch_size (`int`, defaults to 64): texts at once.
 
