@@ -610,8 +610,8 @@ def test_dialogue_metrics_take_the_same_tokenizer():
 
 @pytest.mark.parametrize(
     "texts",
-    [CHINESE, ["これは本です", "私は学生です"], ["ฉันรักภาษาไทยมาก", "สวัสดีครับทุกคน"], ["a cat sat"] * 20 + CHINESE],
-    ids=["Chinese", "Japanese", "Thai", "mixed"],
+    [CHINESE, ["これは本です", "私は学生です"], ["ｺﾝﾋﾟｭｰﾀｰｦﾂｶｲﾏｽ"], ["ฉันรักภาษาไทยมาก", "สวัสดีครับทุกคน"], ["a cat sat"] * 20 + CHINESE],
+    ids=["Chinese", "Japanese", "narrow Japanese", "Thai", "mixed"],
 )
 def test_texts_without_spaces_give_a_warning(texts, caplog):
     reference_metrics([[text] for text in texts], [[text] for text in texts])

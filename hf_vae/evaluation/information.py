@@ -83,7 +83,7 @@ def information_metrics(
 
     Args:
         posterior ([`DiagonalGaussian`]): q of the N examples.
-        prior ([`DiagonalGaussian`], *optional*): p, one row an example; N(0, I) by default.
+        prior ([`DiagonalGaussian`], *optional*): p, one row an example, or one for all; N(0, I) by default.
         num_samples (`int`, *optional*): samples of z of each example; by default as many as make 10,000 of all.
         seed (`int`, defaults to 0): of their noise.
         examples (`list`, *optional*): what each example is, if some may be equal, which no z tells apart.
@@ -97,7 +97,7 @@ def information_metrics(
         `active_units_0.01`: dimensions with Var_x(μ_i) > 0.01, and `active_units_0.01_fraction` of all.
 
     Raises:
-        ValueError: fewer than two examples, `examples` in another number, or no samples.
+        ValueError: fewer than two examples, `examples` or rows of `prior` in another number, or no samples.
     """
     check_several(len(posterior.mean))
     count, latent_size = posterior.mean.shape
@@ -107,6 +107,11 @@ def information_metrics(
     check_count("num_samples", num_samples)
     if prior is None:
         prior = DiagonalGaussian.standard(count, latent_size)
+    if prior.mean.shape not in (posterior.mean.shape, (1, latent_size)):
+        raise ValueError(
+            f"`prior` has the shape {tuple(prior.mean.shape)} and `posterior` {tuple(posterior.mean.shape)}: give one row for each "
+            "example, or one for all."
+        )
     information, marginal = [], []
     for start in range(0, num_samples, _SAMPLES_AT_ONCE):
         samples = range(start, min(start + _SAMPLES_AT_ONCE, num_samples))
