@@ -157,7 +157,7 @@ class ActHead(nn.Module):
         ):
             raise ValueError(
                 f"`act_labels` holds {sorted(set(act_labels.tolist()))}; the model is configured for {self.output.out_features} "
-                "acts, from 0 on, and -100 if it is not known."
+                "acts, from 0 on, and -100 where it is not known."
             )
         return torch.where(known.unsqueeze(-1), self.embedding(act_labels.clamp(min=0)), unknown)
 
