@@ -41,7 +41,7 @@ from hf_vae.evaluation import (
 from hf_vae.evaluation.rate_distortion import load_figures
 from hf_vae.evaluation.words import check_tokenizer
 from hf_vae.hub import write_metrics
-from hf_vae.processing_vae import ConditionalVAEProcessor, load_tokenizer
+from hf_vae.processing_vae import ConditionalVAEProcessor, check_text_length, load_tokenizer
 from hf_vae.training.arguments import FileArguments, check_least, use_all_cores
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class ModelArguments:
         metadata={"help": "Hub id or path of a causal language model, measured on the same texts; with its own tokenizer, if any."},
     )
     language_model_nll: float | None = field(
-        default=None, metadata={"help": "Or the language model's figure, where it is known: nats per sentence, EOS counted."}
+        default=None, metadata={"help": "Or the language model's figure, if it is known: nats per sentence, EOS counted."}
     )
 
 
@@ -65,7 +65,7 @@ class DataArguments(FileArguments):
         metadata={"help": "Text file of one sentence a line, JSON lines, CSV or TSV with columns, or a dataset's name."}
     )
     split: str = field(default="test", metadata={"help": "Split of a named dataset; a file is read whole."})
-    text_column: str = field(default="text", metadata={"help": "VAE: column of the sentences, where the file has columns."})
+    text_column: str = field(default="text", metadata={"help": "VAE: column of the sentences, if the file has columns."})
     source_column: str = field(default="source", metadata={"help": "Conditional models: column of the sources."})
     target_column: str = field(
         default="targets", metadata={"help": "Conditional models: column of the targets; of several the first is scored."}
@@ -174,7 +174,7 @@ def load_data(data_args: DataArguments, processor: VAEProcessor) -> tuple[list, 
 
 def load_language_model(name_or_path: str, model: VAEModel, evaluator: LikelihoodEvaluator):
     """
-    A causal language model, the tokens that it is scored on, and its start token: the VAE's where both have one vocabulary.
+    A causal language model, the tokens that it is scored on, and its start token: the VAE's if both have one vocabulary.
 
     Raises:
         ValueError: a tokenizer of its own without EOS, or texts cut to a length in another vocabulary.
@@ -249,7 +249,7 @@ def table(metrics: dict) -> str:
 
 
 def main(argv: list[str]) -> dict:
-    # 1. Arguments, refused before any compute where they cannot work.
+    # 1. Arguments, refused before any compute if they cannot work.
     model_args, data_args, evaluation_args = parse_arguments(argv)
     config = AutoConfig.from_pretrained(model_args.model_name_or_path)
     if not isinstance(config, VAEConfig):
@@ -257,18 +257,13 @@ def main(argv: list[str]) -> dict:
     is_conditional = isinstance(config, ConditionalVAEConfig)
     check_arguments(model_args, data_args, evaluation_args, is_conditional)
     compared = {name: load_figures(name) for name in evaluation_args.compare_with}
-    # Without an accelerator several processes find each other only where they are told that there is none.
+    # Without an accelerator several processes find each other only if they are told that there is none.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     use_all_cores(state)
 
     # 2. Processor, texts and model.
     processor = AutoProcessor.from_pretrained(model_args.model_name_or_path)
-    special = processor.encoder_tokenizer.num_special_tokens_to_add()
-    if data_args.max_length is not None and data_args.max_length <= special:
-        raise ValueError(
-            f"`--max_length` is {data_args.max_length}; the encoder's tokenizer adds {special} tokens of its own to a text, so "
-            f"that it must be at least {special + 1}."
-        )
+    check_text_length("--max_length", data_args.max_length, processor.encoder_tokenizer)
     with state.main_process_first():
         texts, targets = load_data(data_args, processor)
     model = AutoModel.from_pretrained(model_args.model_name_or_path).to(state.device)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raises a `ValueError` unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"`{name}` is {value!r}; choose one of {', '.join(map(repr, choices))}.")
@@ -72,7 +72,7 @@ def rows_of(**given: torch.Tensor | None) -> int | None:
     return rows
 
 
-def float_latents(latents: object) -> torch.Tensor:
+def float_latents(latents: object, name: str = "latents") -> torch.Tensor:
     """
     `latents` in float32 or what is more precise, so that whatever is put beside them keeps its own precision.
 
@@ -80,11 +80,11 @@ def float_latents(latents: object) -> torch.Tensor:
         ValueError: they are no dense tensor of real numbers.
     """
     if not isinstance(latents, torch.Tensor):
-        raise ValueError(f"`latents` is a {type(latents).__name__}; give a tensor of shape (rows, latent_size).")
+        raise ValueError(f"`{name}` is a {type(latents).__name__}; give a tensor of shape (rows, latent_size).")
     if latents.dtype is torch.bool or latents.is_complex() or latents.is_quantized:
-        raise ValueError(f"`latents` holds {latents.dtype}; z is made of real numbers: give floats.")
+        raise ValueError(f"`{name}` holds {latents.dtype}; z is made of real numbers: give floats.")
     if latents.layout is not torch.strided:
-        raise ValueError(f"`latents` is {latents.layout}; give a dense tensor.")
+        raise ValueError(f"`{name}` is {latents.layout}; give a dense tensor.")
     return latents.to(torch.promote_types(latents.dtype, torch.float32))
 
 

@@ -48,7 +48,7 @@ class TurnsEncoder(nn.Module):
         """
         Args:
             turns (`torch.Tensor` of shape `(batch, turns, hidden_size)`): each turn's vector.
-            same_speaker (`torch.Tensor` of shape `(batch, turns)`): 1 where it is the one who replies.
+            same_speaker (`torch.Tensor` of shape `(batch, turns)`): 1 if it is the one who replies.
             mask (`torch.Tensor` of shape `(batch, turns)`): 0 on padding, which follows the turns.
 
         Returns:

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from .checks import check_count, check_number
 from .modeling_dialog_cvae import DialogCVAEModel
-from .processing_dialog import DialogCVAEProcessor, Message
+from .processing_dialog import SYSTEM, DialogCVAEProcessor, Message
+from .processing_vae import is_text
 
 
 @dataclass
@@ -33,8 +35,11 @@ class DialogSession:
         model ([`DialogCVAEModel`]): put into evaluation mode.
         processor ([`DialogCVAEProcessor`]): its processor.
         role (`str`, defaults to `"assistant"`): who the model is.
-        meta (`dict`, *optional*): what else is known, where the model reads it.
+        meta (`dict`, *optional*): what else is known, if the model reads it.
         generator (`torch.Generator`, *optional*): source of the noise in z.
+
+    Raises:
+        ValueError: a model or a processor of another kind, or the role of the system, who never replies.
     """
 
     def __init__(
@@ -45,6 +50,11 @@ class DialogSession:
         meta: dict[str, Any] | None = None,
         generator: torch.Generator | None = None,
     ):
+        for name, given, expected in (("model", model, DialogCVAEModel), ("processor", processor, DialogCVAEProcessor)):
+            if not isinstance(given, expected):
+                raise ValueError(f"`{name}` is a {type(given).__name__}; a conversation needs a {expected.__name__}.")
+        if role == SYSTEM:
+            raise ValueError(f"`role` is {SYSTEM!r}, who never replies; name another.")
         self.model, self.processor = model.eval(), processor
         self.role, self.meta, self.generator = role, meta, generator
         self.messages: list[Message] = []
@@ -56,7 +66,7 @@ class DialogSession:
         Raises:
             ValueError: it says nothing.
         """
-        if not content.strip():
+        if not is_text(content):
             raise ValueError(f"`content` is {content!r}; a turn says something.")
         self.messages.append({"role": role, "content": content.strip()})
 
@@ -82,9 +92,12 @@ class DialogSession:
             generation_options: passed to `generate`.
 
         Raises:
-            ValueError: nothing has been said yet, an act that the model does not know, or a reply that may be as long as all that
-                the model holds.
+            ValueError: nothing has been said yet, an act that the model does not know, a number of replies below 1, a negative
+                temperature, or a reply that may be as long as all that the model holds.
         """
+        check_count("num_return_sequences", num_return_sequences)
+        if latent_temperature is not None:
+            check_number("latent_temperature", latent_temperature, least=0)
         if max_length is None:
             lengths = {name: generation_options.get(name) for name in ("max_new_tokens", "generation_config")}
             longest = self.model.longest_context(**lengths)
@@ -98,9 +111,8 @@ class DialogSession:
             latent_temperature = 1.0 if default is None else default
         latents = prior.sample(self.generator, latent_temperature)
         given = {} if act_labels is None else {"act_labels": act_labels}
-        sequences = self.model.generate(
-            **inputs, **given, latents=latents, num_return_sequences=num_return_sequences, **generation_options
-        )
+        options = {**generation_options, "return_dict_in_generate": False}
+        sequences = self.model.generate(**inputs, **given, latents=latents, num_return_sequences=num_return_sequences, **options)
         texts = [text.strip() for text in self.processor.batch_decode(sequences, skip_special_tokens=True)]
         return [Reply(text, z, name) for text, z, name in zip(texts, latents, self._acts(inputs, latents, act), strict=True)]
 

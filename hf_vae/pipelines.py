@@ -30,14 +30,14 @@ class LatentTextGenerationPipeline(Pipeline):
 
     Returns:
         For each input a list of `num_return_sequences` records `{"generated_text": str}`, with `"latents"`, a list of `latent_size`
-        numbers (of several such lists with `average_latents`), where they were asked for.
+        numbers (of several such lists with `average_latents`), if they were asked for.
 
     Raises:
         ValueError: an empty input, a model that this pipeline is not for, or what `generate` refuses.
     """
 
     default_task = "latent-text-generation"
-    # Types of models that it is for; all of the family where there are none.
+    # Types of models that it is for; all of the family if there are none.
     model_types: tuple[str, ...] = ()
 
     _load_processor: Any = True

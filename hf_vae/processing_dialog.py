@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -11,9 +12,9 @@ from jinja2.exceptions import TemplateError
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from .checks import check_choice, check_count
 from .configuration_dialog_cvae import CONTEXT_ENCODINGS
-from .configuration_vae import check_choice
-from .processing_vae import ConditionalVAEProcessor, as_items, check_rows
+from .processing_vae import ConditionalVAEProcessor, as_items, check_rows, check_text_length, is_text
 
 logger = logging.get_logger(__name__)
 
@@ -37,7 +38,7 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
     messages `{"role": …, "content": …}`, as chat templates take them, or a dictionary with the messages and what else is known:
 
     - `messages`: the turns so far;
-    - `role` (*optional*): who replies; where it is not given, the one who spoke last before the last speaker did. Only who replies
+    - `role` (*optional*): who replies; if it is not given, the one who spoke last before the last speaker did. Only who replies
       and who does not is told apart, so any name will do, but `"system"`, who never replies;
     - `act` (*optional*): the act of the reply, one of `acts`; in training that of the target, in generation the one that is wanted;
     - `meta` (*optional*): a dictionary with a value for each of `meta_categories` and `meta_values`.
@@ -90,12 +91,16 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         **kwargs,
     ):
         check_choice("context_encoding", context_encoding, CONTEXT_ENCODINGS)
-        numbers = {"max_turns": max_turns, "max_turn_length": max_turn_length, "max_context_length": max_context_length}
-        for name, number in numbers.items():
-            if number is not None and number < 1:
-                raise ValueError(f"`{name}` is {number}; it must be at least 1.")
+        check_count("max_turns", max_turns)
+        for name, length in (("max_turn_length", max_turn_length), ("max_context_length", max_context_length)):
+            check_text_length(name, length, encoder_tokenizer)
+        _check_names("speaker_marks", speaker_marks)
         if len(speaker_marks) != 2:
             raise ValueError(f"`speaker_marks` is {list(speaker_marks)}; there are two, of others and of the one who replies.")
+        _check_names("acts", acts)
+        _check_names("meta_values", meta_values)
+        for name, values in (meta_categories or {}).items():
+            _check_names(f"meta_categories[{name!r}]", values)
         if encoder_tokenizer.truncation_side != "left":
             encoder_tokenizer = copy.deepcopy(encoder_tokenizer)
             encoder_tokenizer.truncation_side = "left"
@@ -111,7 +116,8 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         self, text: Any, text_target: Any = None, max_length: int | None = None, *more: Any, **options: Any
     ) -> BatchEncoding:
         """As [`ConditionalVAEProcessor.__call__`]; `max_length` defaults to the processor's `max_context_length`."""
-        return super().__call__(text, text_target, max_length or self.max_context_length, *more, **options)
+        longest = self.max_context_length if max_length is None else max_length
+        return super().__call__(text, text_target, longest, *more, **options)
 
     # A dialogue -----------------------------------------------------------------------------------------------------------
 
@@ -136,7 +142,7 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         messages = as_items(f"dialogue {number}", messages, "a list of messages, each with a `role` and a `content`")
         for turn, message in enumerate(messages):
             content = message.get("content") if isinstance(message, Mapping) else None
-            if not isinstance(content, str) or not content.strip() or message.get("role") is None:
+            if not is_text(content) or message.get("role") is None:
                 raise ValueError(
                     f"Turn {turn} of dialogue {number} is {message!r}; it needs a `role` and a `content` with some text."
                 )
@@ -157,18 +163,25 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
             raise ValueError(f"The act {act!r} is not known; the acts are {', '.join(self.acts)}.")
         return self.acts.index(act)
 
-    def _meta(self, number: int, meta: dict | None) -> dict[str, list]:
+    def _meta(self, number: int, meta: Mapping | None) -> dict[str, list]:
         names = [*self.meta_categories, *self.meta_values]
-        if set(meta or ()) != set(names):
-            raise ValueError(f"`meta` of dialogue {number} has {sorted(meta or ())}; the processor reads {sorted(names)}.")
+        meta = {} if meta is None else meta
+        if not isinstance(meta, Mapping) or set(meta) != set(names):
+            found = sorted(meta) if isinstance(meta, Mapping) else repr(meta)
+            raise ValueError(f"`meta` of dialogue {number} has {found}; the processor reads {sorted(names)}.")
         features: dict[str, list] = {}
-        if meta and self.meta_categories:
+        if self.meta_categories:
             for name, values in self.meta_categories.items():
                 if meta[name] not in values:
-                    raise ValueError(f"`meta[{name!r}]` of dialogue {number} is {meta[name]!r}; it may be {', '.join(values)}.")
+                    known = ", ".join(map(str, values))
+                    raise ValueError(f"`meta[{name!r}]` of dialogue {number} is {meta[name]!r}; it may be {known}.")
             features["meta_categories"] = [values.index(meta[name]) for name, values in self.meta_categories.items()]
-        if meta and self.meta_values:
-            features["meta_values"] = [float(meta[name]) for name in self.meta_values]
+        if self.meta_values:
+            numbers = {name: _as_number(meta[name]) for name in self.meta_values}
+            for name, value in numbers.items():
+                if not math.isfinite(value):
+                    raise ValueError(f"`meta[{name!r}]` of dialogue {number} is {meta[name]!r}; it must be a finite number.")
+            features["meta_values"] = list(numbers.values())
         return features
 
     # As one text ----------------------------------------------------------------------------------------------------------
@@ -195,11 +208,12 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         return sides
 
     def _chat_prompt(self, dialogue: dict) -> list[int] | None:
-        """The prompt as the tokenizer's chat template writes it, or `None` if that refuses the dialogue."""
+        """The prompt as the tokenizer's chat template writes it, or `None` if that refuses the dialogue or leaves turns out."""
         for strict in (False, True):
             try:
                 return self._chat_ids(self._chat_messages(dialogue, strict))
-            except TemplateError as error:
+            # A template that needs tools or contents of another type fails like Python does.
+            except (TemplateError, TypeError, ValueError) as error:
                 refusal = error
         logger.warning_once(
             f"The chat template of the decoder's tokenizer refuses a dialogue ({refusal}). The prompts of such dialogues are plain "
@@ -210,13 +224,16 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
     def _chat_ids(self, messages: list[Message]) -> list[int]:
         """Messages in the chat template. A special token that is written in one is text there, so that no turn can be forged."""
         options: dict[str, Any] = {"add_generation_prompt": True, "return_dict": False}
-        special = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        if not any(token in message["content"] for message in messages for token in special):
-            return cast(list[int], self.tokenizer.apply_chat_template(messages, tokenize=True, **options))
         # Characters that stand for nothing hold the messages' places.
         contents = {f"\ue000{number}\ue000": message["content"] for number, message in enumerate(messages)}
         marked = [{**message, "content": mark} for message, mark in zip(messages, contents)]
         text = cast(str, self.tokenizer.apply_chat_template(marked, tokenize=False, **options))
+        left_out = [message["role"] for message, mark in zip(messages, contents) if mark not in text]
+        if left_out:
+            raise TemplateError(f"it leaves out what the {left_out[0]} says")
+        special = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        if not any(token in message["content"] for message in messages for token in special):
+            return cast(list[int], self.tokenizer.apply_chat_template(messages, tokenize=True, **options))
         ids: list[int] = []
         for piece in re.split("(\ue000\\d+\ue000)", text):
             is_content = piece in contents
@@ -342,6 +359,20 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
             "attention_mask": [[[1] * len(turn) + [0] * (words - len(turn)) for turn in row] for row in rows],
             "same_speaker": [row["same_speaker"] + [0] * (turns - len(row["same_speaker"])) for row in features],
         }
+
+
+def _check_names(name: str, given: Sequence | None) -> None:
+    """Raises a `ValueError` unless they can be told apart: each stands for another number."""
+    if given is not None and (isinstance(given, str) or any(list(given).count(each) > 1 for each in given)):
+        raise ValueError(f"`{name}` is {given!r}; give a list in which no two are equal.")
+
+
+def _as_number(value: Any) -> float:
+    """NaN for what is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 __all__ = ["DialogCVAEProcessor"]

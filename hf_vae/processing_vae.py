@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -11,8 +12,8 @@ from typing import Any
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
+from .checks import check_choice, check_count
 from .configuration_conditional_vae import SOURCE_CONDITIONINGS
-from .configuration_vae import check_choice
 from .saved_files import HUB_OPTIONS, read_json
 
 logger = logging.get_logger(__name__)
@@ -20,6 +21,8 @@ logger = logging.get_logger(__name__)
 Texts = str | list[str]
 # A fast tokenizer keeps in itself where it cuts. A thread that asks for another length while the first one reads would change its.
 ONE_THREAD_READS = threading.RLock()
+PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def as_items(name: str, given: Any, expected: str) -> list:
@@ -29,17 +32,23 @@ def as_items(name: str, given: Any, expected: str) -> list:
     Raises:
         ValueError: it has none, or keys or columns in place of them.
     """
-    # Iterating over these would give names and numbers: keys, columns, bytes, rows.
-    is_other = isinstance(given, (Mapping, str, bytes, bytearray)) or getattr(given, "ndim", 1) != 1
+    # Iterating over these would give names and numbers (keys, columns, bytes, rows), or texts in any order.
+    is_other = isinstance(given, (Mapping, str, bytes, bytearray, set, frozenset)) or getattr(given, "ndim", 1) != 1
     if is_other or not hasattr(given, "__iter__"):
         raise ValueError(
             f"`{name}` is {_shown(given)}, of type {type(given).__name__}; it should be {expected}. Of a row or a table give the "
             "column that you mean, for instance `row['text']`."
         )
-    items = list(given)
+    # The items of an Arrow array are Arrow's own.
+    items = given.to_pylist() if hasattr(given, "to_pylist") else list(given)
     if not items:
         raise ValueError(f"`{name}` is an empty list.")
     return items
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is a string with something in it that UTF-8 can write: half of a surrogate pair is no character."""
+    return isinstance(value, str) and bool(value.strip()) and not _HALF_CHARACTER.search(value)
 
 
 def as_list(name: str, texts: Texts) -> list[str]:
@@ -50,7 +59,7 @@ def as_list(name: str, texts: Texts) -> list[str]:
         ValueError: it is neither a text nor has texts in it, there is nothing in it, or an item that is no text or is empty.
     """
     texts = [texts] if isinstance(texts, str) else as_items(name, texts, "a text or a list of texts")
-    bad = [row for row, text in enumerate(texts) if not isinstance(text, str) or not text.strip()]
+    bad = [row for row, text in enumerate(texts) if not is_text(text)]
     if bad:
         raise ValueError(f"`{name}` holds no text at position(s) {bad[:10]} (found {_shown(texts[bad[0]])}).")
     return texts
@@ -114,7 +123,7 @@ class VAEProcessor(ProcessorMixin):
     The two tokenizers of a [`VAEModel`].
 
     A special token that is written out in a text, such as "[EOS]", is read as that token, as transformers' tokenizers do; give
-    them `split_special_tokens=True` where texts come from strangers.
+    them `split_special_tokens=True` if texts come from strangers.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): the decoder's; decodes what `generate` returns. Of one without a padding token a
@@ -122,15 +131,21 @@ class VAEProcessor(ProcessorMixin):
         encoder_tokenizer (`PreTrainedTokenizerBase`): the encoder's. If it is the same object as `tokenizer`, a copy is used.
 
     Raises:
-        ValueError: the decoder's tokenizer has no EOS, so generation would not know where to stop.
+        ValueError: the decoder's tokenizer has no EOS, so generation would not know where to stop; or the encoder's has neither a
+            padding token nor an EOS; or one of them is no tokenizer.
     """
 
     tokenizer: PreTrainedTokenizerBase
     encoder_tokenizer: PreTrainedTokenizerBase
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, encoder_tokenizer: PreTrainedTokenizerBase, **kwargs):
+        for name, given in (("tokenizer", tokenizer), ("encoder_tokenizer", encoder_tokenizer)):
+            if not isinstance(given, PreTrainedTokenizerBase):
+                raise ValueError(f"`{name}` is {given!r}; load one, with `AutoTokenizer.from_pretrained`.")
         if tokenizer.eos_token_id is None:
             raise ValueError("`tokenizer` has no EOS token; set one, generation ends with it.")
+        if encoder_tokenizer.pad_token is None and encoder_tokenizer.eos_token is None:
+            raise ValueError("`encoder_tokenizer` has no padding token, and no EOS token to pad with; set its `pad_token`.")
         if encoder_tokenizer is tokenizer:
             # Each is saved, and may be changed, by itself.
             encoder_tokenizer = copy.deepcopy(tokenizer)
@@ -167,31 +182,35 @@ class VAEProcessor(ProcessorMixin):
         return_tensors: str | None = "pt",
     ) -> BatchEncoding:
         """
-        What the model needs for `text`, and for `text_target` where it is given.
+        What the model needs for `text`, and for `text_target` if it is given.
 
         Args:
             text (`str` or `list[str]`): what the encoder reads; for the VAE the text to reconstruct. Dialogues, for a processor of
                 those.
             text_target (`str` or `list[str]`, *optional*): y, one for each text; adds `labels`.
             max_length (`int`, *optional*): truncates `text` to as many tokens in each vocabulary. The pair that q(z|x,y) reads is
-                truncated, to both lengths together, where both are given.
+                truncated, to both lengths together, if both are given.
             max_target_length (`int`, *optional*): truncates y to as many tokens, its EOS included.
-            truncation (`bool`, *optional*): whether to truncate; by default where a length is given. `True` without a length
+            truncation (`bool`, *optional*): whether to truncate; by default if a length is given. `True` without a length
                 truncates to what the tokenizer says that its model holds.
             padding (`bool` or `str`, defaults to `True`): `True` or `"longest"` pads to the longest row, `"max_length"` to
                 `max_length` and `max_target_length` (a pair to both together), `False` not at all.
             return_tensors (`str`, *optional*, defaults to `"pt"`): or `"np"`; `None` gives lists, unpadded.
 
         Returns:
-            `BatchEncoding` with `input_ids` and `attention_mask`, and `labels` (-100 on padding) where there is a target.
+            `BatchEncoding` with `input_ids` and `attention_mask`, and `labels` (-100 on padding) if there is a target.
 
         Raises:
-            ValueError: an empty text, or texts and targets that differ in number, or a padding without the length that it needs.
+            ValueError: an empty text, texts and targets that differ in number, a length that leaves no token of the text, or a
+                padding without the length that it needs.
         """
         if return_tensors is None and padding == "max_length":
             raise ValueError(
                 "`padding='max_length'` pads tensors, and `return_tensors=None` gives lists, unpadded: give one of both."
             )
+        check_text_length("max_length", max_length, self.encoder_tokenizer)
+        if max_target_length is not None:
+            check_count("max_target_length", max_target_length)
         texts, single = self.batch(text)
         targets = None if text_target is None else as_list("text_target", text_target)
         if targets is not None and len(targets) != len(texts):
@@ -230,15 +249,17 @@ class VAEProcessor(ProcessorMixin):
         return features
 
     def label_ids(self, targets: list[str], cut: dict[str, Any]) -> list[list[int]]:
-        """y and EOS in the decoder's vocabulary, nothing else."""
-        rows = self.tokenizer(targets, add_special_tokens=False, **cut)["input_ids"]
+        """y and EOS in the decoder's vocabulary, nothing else; of a longer y the beginning."""
+        # Not cut by the tokenizer, which may cut on the left.
+        rows = self.tokenizer(targets, add_special_tokens=False)["input_ids"]
         if any(self.tokenizer.eos_token_id in row for row in rows):
             logger.warning_once(
                 f"A target has {self.tokenizer.eos_token!r} written in it, which is read as the end of a text: a model learns to "
                 "stop there. Take it out of the texts, or load the tokenizer with `split_special_tokens=True`."
             )
-        if cut["truncation"] and cut["max_length"] is not None:
-            rows = [row[: cut["max_length"] - 1] for row in rows]
+        if cut["truncation"]:
+            longest = cut.get("max_length") or self.tokenizer.model_max_length
+            rows = [row[: longest - 1] for row in rows]
         return [[*row, self.tokenizer.eos_token_id] for row in rows]
 
     def pad(
@@ -255,9 +276,10 @@ class VAEProcessor(ProcessorMixin):
         everything else on the right; labels with -100. With `padding="max_length"` to the two lengths, a pair to both together.
 
         Raises:
-            ValueError: a feature that no argument of a model is named after, a row that is empty or all padding, or
-                `padding="max_length"` without the length.
+            ValueError: a feature that no argument of a model is named after, a row that is empty or all padding, an unknown
+                `padding`, or `padding="max_length"` without the length.
         """
+        check_choice("padding", padding, PADDINGS)
         batch: dict[str, list] = {}
         pair_length = None if max_length is None or max_target_length is None else max_length + max_target_length
         known = {"labels"}
@@ -295,6 +317,19 @@ def _that_pads(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_text_length(name: str, length: int | None, encoder_tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises a `ValueError` for a length that the encoder's special tokens fill: nothing of a text would be read."""
+    if length is None:
+        return
+    check_count(name, length)
+    special = encoder_tokenizer.num_special_tokens_to_add()
+    if length <= special:
+        raise ValueError(
+            f"`{name}` is {length}; the encoder's tokenizer adds {special} tokens of its own to a text, so that it must be at "
+            f"least {special + 1}."
+        )
 
 
 def _padded(
@@ -367,7 +402,7 @@ class ConditionalVAEProcessor(VAEProcessor):
         return features
 
     def _pair(self, texts: list[str], targets: list[str], cut: dict[str, Any]) -> BatchEncoding:
-        """x and y as q(z|x,y) reads them, told apart also where the encoder's tokenizer has no template for pairs."""
+        """x and y as q(z|x,y) reads them, told apart also if the encoder's tokenizer has no template for pairs."""
         tokenizer = self.encoder_tokenizer
         if tokenizer.num_special_tokens_to_add(pair=True):
             return tokenizer(texts, targets, **cut)

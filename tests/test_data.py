@@ -427,3 +427,69 @@ def test_dialogues_are_texts_whatever_json_makes_of_them(tmp_path):
 def test_bad_dialogues_are_named(tmp_path, row, message):
     with pytest.raises(ValueError, match=message):
         load_dialogs(write(tmp_path / "talk.jsonl", [row]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "source;targets\na, b;c\n", "no column source, targets; .* separated by ';'.*commas"),
+        ("a.csv", "source\ttargets\na\tb\n", "no column source, targets; .* separated by"),
+        ("a.tsv", "source,targets\na,b\n", "no column source, targets; .* separated by ','.*tabs"),
+        ("a.tsv", '"source"\t"targets"\n"a"\t"b"\n', "no column source, targets; .*`quoting='minimal'`"),
+        ("a.csv", "source, targets\na, b\n", "no column targets; .*Blanks around a name"),
+        ("a.csv", "Source,Targets\na,b\n", "no column source, targets; it has Source, Targets. Name the column"),
+        ("a.csv", "source,targets\na,b,\n", "Row 1 .* has 3 cells.*'a,b,'. Take separators away from the ends of rows"),
+        ("a.csv", "source,targets\ra,b\r", "end in carriage returns"),
+        ("a.jsonl", '{"source": "a\\ud83d", "targets": "b"}\n', r"Row 0 .* has no text in `source` \(found 'a\\ud83d'\)"),
+    ],
+)
+def test_tables_that_are_written_in_another_way_are_told_of(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+    with pytest.raises(ValueError, match=message):
+        load_pairs(str(tmp_path / name))
+
+
+def test_a_text_file_with_carriage_returns_alone_is_not_one_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one\rtwo\rthree")
+    with pytest.raises(ValueError, match="end in carriage returns"):
+        load_texts(str(tmp_path / "a.txt"))
+
+
+@pytest.mark.parametrize("load", [load_texts, load_pairs, load_dialogs])
+@pytest.mark.parametrize("count", [0, -1, True])
+def test_a_number_of_rows_is_one_or_more(tmp_path, load, count):
+    path = write(tmp_path / "a.jsonl", [{"text": "a"}])
+    with pytest.raises(ValueError, match="`max_rows` is"):
+        load(path, max_rows=count)
+
+
+TURNS = [{"speaker": "a", "text": "x"}, {"speaker": "b", "text": "y"}]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"turns": TURNS, "m": 1}, {"turns": TURNS, "m": "x"}], "Dialogue 1 .* has 'x' in m; it should be a number, as in"),
+        ([{"turns": TURNS, "m": True}, {"turns": TURNS, "m": 0}], "Dialogue 1 .* has 0 in m; it should be a truth value, as in"),
+        ([{"turns": TURNS, "m": [1]}], r"Dialogue 0 .* has \[1\] in m; it should be a number or a text"),
+        ([{"turns": TURNS, "m": float("nan")}], "Dialogue 0 .* has nan in m; it should be a number or a text"),
+        ([{"turns": [{**TURNS[0], "act": ["p"]}, TURNS[1]], "m": 1}], r"has the `act` \['p'\]; it is a text, or null"),
+        ([{"turns": TURNS, "m": 1, "response": "z", "act": ""}], "has the `act` ''; it is a text, or null"),
+        ([{"turns": TURNS, "m": 1, "response": "z", "response_speaker": "system"}], "the `response_speaker` 'system', who never"),
+        ([{"turns": [{**TURNS[0], "references": 5}, TURNS[1]], "m": 1}], "the `references` 5; they are a list of texts"),
+        ([{"turns": [{**TURNS[0], "references": {"p": 1}}, TURNS[1]], "m": 1}], "they are a list of texts"),
+        ([{"turns": [{**TURNS[0], "text": "\ud83d"}, TURNS[1]], "m": 1}], "every turn needs a `speaker` and a `text`"),
+    ],
+)
+def test_what_dialogues_tell_besides_is_checked(tmp_path, rows, message):
+    with pytest.raises(ValueError, match=message):
+        load_dialogs(write(tmp_path / "talk.jsonl", rows), meta_columns=["m"])
+
+
+def test_what_the_system_says_is_no_reply(tmp_path):
+    turns = [TURNS[0], {"speaker": "system", "text": "be nice"}, TURNS[1]]
+    [row] = load_dialogs(write(tmp_path / "talk.jsonl", [{"turns": turns}]))
+    assert [message["content"] for message in row["source"]["messages"]] == ["x", "be nice"]
+    assert (row["source"]["role"], row["targets"]) == ("b", ["y"])
+    with pytest.raises(ValueError, match="`max_turns` is 0"):
+        load_dialogs(write(tmp_path / "talk.jsonl", [{"turns": turns}]), max_turns=0)

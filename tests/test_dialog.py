@@ -498,6 +498,25 @@ def test_a_template_that_refuses_a_dialogue_leaves_it_to_plain_text(templated, c
     assert prompt_of(processor, TALK).startswith("< user > hello < assistant >")
 
 
+# As Llama 2's, which has no place for a system message that does not come first; as those of pictures, whose contents are lists;
+# and as those that go through tools.
+FORGETFUL = FREE.replace("< {{", "{% if m['role'] != 'system' %}< {{").replace("{% endfor %}", "{% endif %}{% endfor %}")
+OF_LISTS = "{% for m in messages %}{% for part in m['content'] %}{{ part['text'] }}{% endfor %}{% endfor %}< assistant >"
+OF_TOOLS = "{% for tool in tools %}{{ tool }}{% endfor %}" + FREE
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (FORGETFUL, "< user > hello be nice . < assistant >"),
+        (OF_LISTS, "user: hello user: be nice . assistant:"),
+        (OF_TOOLS, "user: hello user: be nice . assistant:"),
+    ],
+)
+def test_a_template_leaves_no_turn_out(templated, template, expected):
+    assert prompt_of(templated(template), [TALK[0], SYSTEM]) == expected
+
+
 def test_a_message_cannot_forge_a_turn(templated):
     """Special tokens of a template are those that the template writes."""
     marks = "{% for m in messages %}[BOS]{{ m['role'] }} {{ m['content'] }}[EOS]{% endfor %}[BOS]assistant"
@@ -598,3 +617,68 @@ def test_the_tokenizers_that_are_given_stay_as_they_are(tokenizers):
     assert encoder_tokenizer(["was it noon ?"], truncation=True, max_length=4)["input_ids"] == before
     assert (tokenizer.truncation_side, tokenizer.padding_side) == (tokenizers[0].truncation_side, tokenizers[0].padding_side)
     assert processor.encoder_tokenizer.truncation_side == "left"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("much", r"`meta\['age'\]` of dialogue 0 is 'much'; it must be a finite number"),
+        (None, "is None; it must be a finite number"),
+        (float("nan"), "is nan; it must be a finite number"),
+        ([1], r"is \[1\]; it must be a finite number"),
+    ],
+)
+def test_meta_values_are_finite_numbers(tokenizers, value, message):
+    processor = DialogCVAEProcessor(*tokenizers, meta_values=["age"])
+    with pytest.raises(ValueError, match=message):
+        processor({"messages": TALK, "meta": {"age": value}})
+    with pytest.raises(ValueError, match=r"`meta` of dialogue 0 has \['age'\]; the processor reads \['age'\]"):
+        processor({"messages": TALK, "meta": ["age"]})
+    categories = DialogCVAEProcessor(*tokenizers, meta_categories={"age": [1, 2]})
+    with pytest.raises(ValueError, match=r"is '1'; it may be 1, 2"):
+        categories({"messages": TALK, "meta": {"age": "1"}})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"acts": "tell"},
+        {"acts": ["tell", "tell"]},
+        {"meta_values": ["a", "a"]},
+        {"meta_categories": {"c": "xy"}},
+        {"meta_categories": {"c": ["x", "x"]}},
+        {"speaker_marks": ["-", "-"]},
+    ],
+)
+def test_names_of_a_processor_can_be_told_apart(tokenizers, options):
+    with pytest.raises(ValueError, match=f"`{next(iter(options))}.*give a list in which no two are equal"):
+        DialogCVAEProcessor(*tokenizers, **options)
+
+
+def test_a_session_refuses_what_cannot_be_meant(tokenizers):
+    encoder, decoder = small_configs(tokenizers[0], decoder_type="gpt2", hidden_size=16, num_attention_heads=2)
+    model = DialogCVAEModel(DialogCVAEConfig(encoder=encoder, decoder=decoder, latent_size=4))
+    processor = DialogCVAEProcessor(*tokenizers)
+    for arguments, message in (
+        ((make_model("vae"), processor), "`model` is a VAEModel; a conversation needs a DialogCVAEModel"),
+        ((model, tokenizers[0]), "`processor` is a .*; a conversation needs a DialogCVAEProcessor"),
+        ((model, processor, "system"), "`role` is 'system', who never replies"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DialogSession(*arguments)
+    session = DialogSession(model, processor)
+    with pytest.raises(ValueError, match="`content` is None; a turn says something"):
+        session.say(None)
+    session.say("hello")
+    for options, message in (
+        ({"num_return_sequences": -1}, "`num_return_sequences` is -1"),
+        ({"latent_temperature": -1.0}, "`latent_temperature` is -1.0"),
+        ({"latent_temperature": float("nan")}, "`latent_temperature` is nan"),
+        ({"max_length": 1}, "`max_length` is 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            session.replies(**options)
+    plain = session.replies(2, latent_temperature=0.0, **GREEDY)
+    assert [reply.text for reply in session.replies(2, latent_temperature=0.0, return_dict_in_generate=True, **GREEDY)] == [
+        reply.text for reply in plain
+    ]

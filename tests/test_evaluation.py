@@ -17,6 +17,7 @@ from hf_vae import CVAEModel, CVAEProcessor, DiagonalGaussian, DialogCVAEProcess
 from hf_vae.evaluation import (
     LikelihoodEvaluator,
     bleu,
+    chrf,
     count_tokens_and_words,
     dialog_metrics,
     distinct,
@@ -445,7 +446,7 @@ def test_a_reconstruction_stays_within_the_positions(processor):
 
 
 def test_bad_evaluations_are_named(evaluated, processor):
-    with pytest.raises(ValueError, match="`num_samples` is 0"):
+    with pytest.raises(ValueError, match="`importance_samples` is 0"):
         evaluate_vae(evaluated, importance_samples=0)
     with pytest.raises(ValueError, match="1 example: it cannot be given another one's z"):
         evaluate_vae(LikelihoodEvaluator(evaluated.model, processor, TEXTS[:1], TARGETS[:1]))
@@ -543,6 +544,35 @@ def test_ragged_outputs_are_refused():
         paraphrase_metrics(["a"], [["a"], ["b"]], [["a"], ["b"]])
 
 
+def test_what_is_no_list_of_texts_is_refused():
+    """The letters of a text would be texts too."""
+    outputs, references = [["a b", "c"], ["d", "e f"]], [["a b"], ["d e"]]
+    bad = [
+        (lambda: paraphrase_metrics(["s", "t"], outputs, ["a b", "d e"]), "`references` has no list for the sources 0, 1 "),
+        (lambda: paraphrase_metrics(["s", "t"], ["ab", "cd"], references), "`outputs` has no list for the sources 0, 1 "),
+        (lambda: paraphrase_metrics("st", outputs, references), "`sources` is the text 'st'"),
+        (lambda: paraphrase_metrics(["s", None], outputs, references), "`sources` has None for row 1 "),
+        (lambda: reference_metrics(outputs, [["a b"], []]), "`references` has none for the sources 1 "),
+        (lambda: reference_metrics([[], []], references), "`outputs` has none for the sources 0, 1 "),
+        (lambda: reference_metrics([["a", None], ["b", "c"]], references), "`outputs` has None for source 0 "),
+        (lambda: reference_metrics(outputs, [["a b"], [3]]), "`references` has 3 for source 1 "),
+        (lambda: bleu(["a b", "c"], [["a b"]]), "2 `hypotheses` and 1 lists of `references`"),
+        (lambda: bleu(["a b"], ["a b"]), "`references` has no list for the rows 0 "),
+        (lambda: bleu("a b", [["a b"]] * 3), "`hypotheses` is the text 'a b'"),
+        (lambda: bleu([], []), "0 `hypotheses` and 0 lists"),
+        (lambda: chrf(["a b"], [[]]), "`references` has none for the rows 0 "),
+        (lambda: distinct("a b", 1), "`texts` is the text 'a b'"),
+        (lambda: distinct(["a b"], 0), "`n` is 0"),
+        (lambda: self_bleu([["a b"]]), "`outputs` must be lists of two or more texts"),
+        (lambda: self_bleu(["a b"]), "`outputs` must be lists of two or more texts"),
+        (lambda: self_bleu([]), "`outputs` must be lists of two or more texts"),
+    ]
+    for call, message in bad:
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert self_bleu([["a b c d", "a b c d"], ["x", "y", "z"]]) == pytest.approx(40)
+
+
 def test_the_evaluate_metric_gives_the_same_figures(tmp_path):
     sources, outputs, references = ["how far is it", "who is he"], [["a b", "c d"], ["e", "f"]], [["a b c"], ["e", "g h"]]
     metric = ParaphraseMetric(cache_dir=str(tmp_path))
@@ -580,8 +610,8 @@ def test_dialogue_metrics_take_the_same_tokenizer():
 
 @pytest.mark.parametrize(
     "texts",
-    [CHINESE, ["これは本です", "私は学生です"], ["ฉันรักภาษาไทยมาก", "สวัสดีครับทุกคน"], ["a cat sat"] * 20 + CHINESE],
-    ids=["Chinese", "Japanese", "Thai", "mixed"],
+    [CHINESE, ["これは本です", "私は学生です"], ["ｺﾝﾋﾟｭｰﾀｰｦﾂｶｲﾏｽ"], ["ฉันรักภาษาไทยมาก", "สวัสดีครับทุกคน"], ["a cat sat"] * 20 + CHINESE],
+    ids=["Chinese", "Japanese", "narrow Japanese", "Thai", "mixed"],
 )
 def test_texts_without_spaces_give_a_warning(texts, caplog):
     reference_metrics([[text] for text in texts], [[text] for text in texts])

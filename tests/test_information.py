@@ -134,6 +134,10 @@ def test_active_units_by_hand():
         active_units(means[:1])
     with pytest.raises(ValueError, match="`num_samples` is 0"):
         information_metrics(mixture(), num_samples=0)
+    with pytest.raises(ValueError, match=r"`prior` has the shape \(3, 3\) and `posterior` \(2, 3\)"):
+        information_metrics(DiagonalGaussian(means, torch.zeros(2, 3)), DiagonalGaussian.standard(3, 3))
+    for_all, for_each = (information_metrics(DiagonalGaussian(means, means), DiagonalGaussian.standard(n, 3)) for n in (1, 2))
+    assert for_all == pytest.approx(for_each)
 
 
 # The collapse report ------------------------------------------------------------------------------------------------------

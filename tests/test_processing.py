@@ -10,10 +10,12 @@ import torch
 import transformers
 from conftest import make_model
 from datasets import Dataset
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from hf_vae import ParaphraseVAEProcessor, VAEDataCollator, VAEProcessor
 from hf_vae.processing_vae import load_tokenizer
+from hf_vae.unknown_words import unknown_share
 
 TEXTS = ["the cat sat on the mat", "a dog"]
 TARGETS = ["the mat", "a dog ran in the park"]
@@ -269,3 +271,62 @@ def test_an_eos_that_is_written_in_a_target_is_told_of(processor, caplog):
         ids = processor(["the mat"], [f"the {eos} mat"])["labels"][0].tolist()
     assert ids.count(processor.tokenizer.eos_token_id) == 2
     assert f"A target has {eos!r} written in it" in caplog.text
+
+
+@pytest.mark.parametrize("length", [0, -1, 1, 2, 2.5, True, "5"])
+def test_a_length_leaves_room_for_the_text(processor, vae_processor, length):
+    """Tokenizers read texts whole if a length has no room for their special tokens."""
+    for each in (processor, vae_processor):
+        with pytest.raises(ValueError, match="`max_length` is "):
+            each("the cat", max_length=length)
+        assert each("the cat sat on the mat", max_length=3)["input_ids"].shape[1] == 3
+    with pytest.raises(ValueError, match="`max_target_length` is 0"):
+        processor("the cat", "a dog", max_target_length=0)
+    with pytest.raises(ValueError, match="`padding` is 'most'; choose one of True, False, 'longest'"):
+        processor("the cat", padding="most")
+
+
+@pytest.mark.parametrize("given", [{"the cat"}, frozenset(["the cat"]), ["a\ud83d"], "\udc00"])
+def test_texts_have_an_order_and_characters(processor, given):
+    with pytest.raises(ValueError, match=r"`text` (is|holds)"):
+        processor(given)
+
+
+def test_of_a_long_target_the_beginning_is_kept(processor, tokenizers):
+    whole = processor("the cat", "the cat sat on the mat")["labels"][0].tolist()
+    tokenizer = copy.deepcopy(tokenizers[0])
+    tokenizer.truncation_side = "left"
+    left = ParaphraseVAEProcessor(tokenizer, tokenizers[1])
+    expected = [*whole[:3], whole[-1]]
+    for each in (processor, left):
+        assert each("the cat", "the cat sat on the mat", max_target_length=4)["labels"][0].tolist() == expected
+    tokenizer.model_max_length = 4
+    assert left("the cat", "the cat sat on the mat", truncation=True)["labels"][0].tolist() == expected
+
+
+def test_tokenizers_that_cannot_serve_are_named(tokenizers):
+    without = PreTrainedTokenizerFast(tokenizer_object=copy.deepcopy(tokenizers[0].backend_tokenizer))
+    with pytest.raises(ValueError, match="`encoder_tokenizer` has no padding token, and no EOS token to pad with"):
+        VAEProcessor(tokenizers[0], without)
+    with pytest.raises(ValueError, match="`encoder_tokenizer` is 'bert'; load one"):
+        VAEProcessor(tokenizers[0], "bert")
+
+
+def test_words_that_a_tokenizer_reads_as_nothing_are_unknown():
+    """Tokenizers that do not name their unknown token, or have none."""
+    vocabulary = {"[UNK]": 0, "a": 1, "b": 2, "[EOS]": 3}
+    unnamed = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    none = Tokenizer(models.BPE(vocabulary, []))
+    for each, is_read in ((unnamed, [1, 0, 2, 0]), (none, [1, 2])):
+        each.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=each, eos_token="[EOS]")
+        assert tokenizer("a x b yz")["input_ids"] == is_read
+        assert unknown_share(tokenizer, ["a x", "b yz"]) == 0.5
+        assert unknown_share(tokenizer, ["a b"]) == 0.0 and unknown_share(tokenizer, []) == 0.0
+
+
+def test_arrow_arrays_hold_texts(processor):
+    pyarrow = pytest.importorskip("pyarrow")
+    texts = ["the cat", "a dog"]
+    for given in (pyarrow.array(texts), pyarrow.chunked_array([texts[:1], texts[1:]])):
+        assert torch.equal(processor(given)["input_ids"], processor(texts)["input_ids"])

@@ -100,8 +100,13 @@ def _lines(file: io.BufferedReader, path: str, encoding: str | None) -> Iterator
         for number, line in enumerate(text, start=1):
             if "\0" in line:
                 raise ValueError(
-                    f"Line {number} of {path} holds the character NUL, as UTF-16 does where it is read as {encoding}. "
+                    f"Line {number} of {path} holds the character NUL, as UTF-16 does if it is read as {encoding}. "
                     "Name the file's encoding with `encoding`, for instance 'utf-16'."
+                )
+            if number == 1 and "\r" in line.rstrip("\r\n"):
+                raise ValueError(
+                    f"The lines of {path} end in carriage returns, and a line is what a line feed ends: {_shortened(line)}. Save "
+                    "the file with line feeds."
                 )
             # The mark of UTF-8, or of an encoding that was named and does not know of it.
             yield (line.removeprefix("\ufeff") if number == 1 else line).removesuffix("\n").removesuffix("\r")
@@ -144,11 +149,27 @@ def _table_rows(lines: Iterator[str], path: str, delimiter: str, quoting: str) -
             # Of a single column the line is the text, and separators are part of it.
             cells = [raw]
         if len(cells) > len(header):
+            at_its_end = "" if any(cells[len(header) :]) else "Take separators away from the ends of rows. "
             raise ValueError(
                 f"Row {row} of {path}, counted from 1 (line {line}), has {len(cells)} cells, and the header has {len(header)}: "
-                f"{_shortened(raw)}. {_REMEDIES[quoting]}"
+                f"{_shortened(raw)}. {at_its_end}{_REMEDIES[quoting]}"
             )
         yield dict(zip(header, [*cells, *[None] * (len(header) - len(cells))], strict=True))
+
+
+def table_hint(names: list[str]) -> str | None:
+    """What to do about the header of a table that was written in another way than its ending says; `None` if it looks right."""
+    separators = [separator for separator in ",;|\t" if len(names) == 1 and separator in names[0]]
+    if separators:
+        return (
+            f"Its columns seem to be separated by {separators[0]!r}; those of a .csv file are separated by commas, and those of a "
+            ".tsv file by tabs. Write the file so, or change its ending."
+        )
+    if any(len(name) > 2 and name[0] == name[-1] == '"' for name in names):
+        return "Its cells seem to stand in quotation marks: read it with `quoting='minimal'`."
+    if any(name != name.strip() for name in names):
+        return "Blanks around a name are part of it: take them out of the header."
+    return None
 
 
 def _shortened(text: str) -> str:
@@ -156,7 +177,7 @@ def _shortened(text: str) -> str:
 
 
 def _split(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, str, list[str]]]:
-    """Each line's number, the line, and its cells, where quotation marks are text. Empty lines are no rows."""
+    """Each line's number, the line, and its cells, if quotation marks are text. Empty lines are no rows."""
     return ((number, line, line.split(delimiter)) for number, line in enumerate(lines, start=1) if line)
 
 
@@ -216,4 +237,4 @@ def _unquote(lines: Iterator[str], delimiter: str, path: str) -> Iterator[tuple[
         read.clear()
 
 
-__all__ = ["KINDS", "QUOTINGS", "file_rows", "is_file_name"]
+__all__ = ["KINDS", "QUOTINGS", "file_rows", "is_file_name", "table_hint"]

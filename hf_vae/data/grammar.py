@@ -130,7 +130,7 @@ _ARRANGEMENTS = {
 
 
 def parse(text: str) -> Parse | None:
-    """What `text` says and in which form, or `None` where it is no sentence of the grammar."""
+    """What `text` says and in which form, or `None` if it is no sentence of the grammar."""
     slots: dict = {}
     tags = []
     for word in text.split():

@@ -11,7 +11,9 @@ from typing import Any, TypeAlias
 
 from datasets import Dataset, load_dataset
 
-from .files import file_rows, is_file_name
+from ..checks import check_count
+from ..processing_vae import is_text
+from .files import file_rows, is_file_name, table_hint
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,8 @@ def read_rows(
     path_or_name: str, split: str, max_rows: int | None = None, encoding: str | None = None, quoting: str | None = None
 ) -> Rows:
     """The first rows of a file, or of a named dataset's split, as they stand there; [`file_rows`] has the options and errors."""
+    if max_rows is not None:
+        check_count("max_rows", max_rows)
     if is_file_name(path_or_name):
         return list(itertools.islice(file_rows(path_or_name, encoding, quoting), max_rows))
     refuse_file_options(path_or_name, encoding=encoding, quoting=quoting)
@@ -44,7 +48,7 @@ def column_names(data: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def columns_of(data: Rows, name: str, **columns: str) -> Iterator[list]:
     """
-    The values of columns, `None` where a row has none.
+    The values of columns, `None` if a row has none.
 
     Args:
         data: a `Dataset`, or rows.
@@ -57,10 +61,8 @@ def columns_of(data: Rows, name: str, **columns: str) -> Iterator[list]:
     known = column_names(data)
     missing = [column for column in columns.values() if column not in known]
     if missing:
-        raise ValueError(
-            f"{name} has no column {', '.join(missing)}; it has {', '.join(known)}. Name the column(s) with "
-            f"{' and '.join(f'`{option}`' for option in columns)}."
-        )
+        remedy = table_hint(known) or f"Name the column(s) with {' and '.join(f'`{option}`' for option in columns)}."
+        raise ValueError(f"{name} has no column {', '.join(missing)}; it has {', '.join(known)}. {remedy}")
     for column in columns.values():
         yield list(data[column]) if isinstance(data, Dataset) else [row.get(column) for row in data]
 
@@ -71,12 +73,8 @@ def as_text(value: Any) -> Any:
     return json.dumps(value) if plain else value
 
 
-def is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
 def held_out_files(validation_file: str | None, test_file: str | None) -> dict[str, tuple[str, str]]:
-    """File or dataset and its split for `"validation"` and for `"test"`; where only one is given it stands for both."""
+    """File or dataset and its split for `"validation"` and for `"test"`; if only one is given it stands for both."""
     files = {"validation": validation_file, "test": test_file}
     given = [(name, split) for split, name in files.items() if name]
     return {split: (name, split) if name else given[0] for split, name in files.items()}
@@ -97,7 +95,7 @@ def load_texts(
         path_or_name (`str`): a `.txt` file of one sentence a line, a `.jsonl`, `.json`, `.csv` or `.tsv` file, or the name of a
             dataset on the Hub.
         split (`str`, defaults to `"train"`): which split of a named dataset; a file is read whole.
-        text_column (`str`, defaults to `"text"`): where the rows have columns. A column of lists gives every text in them.
+        text_column (`str`, defaults to `"text"`): if the rows have columns. A column of lists gives every text in them.
         max_rows (`int`, *optional*): use only as many rows, from the first on.
         encoding (`str`, *optional*): of a file; by default what its byte order mark says, else UTF-8.
         quoting (`str`, *optional*): of a `.csv` or `.tsv` file. `"minimal"`, the default of .csv: cells may stand in quotation
@@ -210,7 +208,7 @@ def expand_targets(data: Dataset) -> Dataset:
 
 def expand_both_ways(data: Dataset) -> Dataset:
     """
-    The source to each target and each target to the source, where being a paraphrase goes both ways: columns `source` and
+    The source to each target and each target to the source, if being a paraphrase goes both ways: columns `source` and
     `target`. A row of many targets weighs only twice what it did.
     """
     return _pairs(data, lambda source, targets: (pair for target in targets for pair in ((source, target), (target, source))))

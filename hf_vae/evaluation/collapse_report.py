@@ -35,9 +35,9 @@ class CollapseReport:
             cannot show it.
         summary (`str`): the verdict in one sentence.
         findings (`list[str]`): what was found, a sentence each.
-        advice (`list[str]`): what to try; empty where z is used.
-        figures (`dict`): what it follows from, among it `shuffled_gap`, `prior_gap` where z from the prior was measured, and
-            `kl_minus_mutual_information` where the prior is one for all, in nats.
+        advice (`list[str]`): what to try; empty if z is used.
+        figures (`dict`): what it follows from, among it `shuffled_gap`, `prior_gap` if z from the prior was measured, and
+            `kl_minus_mutual_information` if the prior is one for all, in nats.
     """
 
     verdict: str
@@ -64,8 +64,8 @@ def collapse_report(metrics: Mapping[str, float], language_model_nll: float | No
     """
     Whether the decoder uses z.
 
-    z is ignored where I(x; z) is below `MIN_MUTUAL_INFORMATION` (or half of its ceiling) or another example's z costs less than
-    `MIN_GAP`; partly used where it costs less than half of I(x; z). A high KL and active units do not speak for it. Where the prior
+    z is ignored if I(x; z) is below `MIN_MUTUAL_INFORMATION` (or half of its ceiling) or another example's z costs less than
+    `MIN_GAP`; partly used if it costs less than half of I(x; z). A high KL and active units do not speak for it. Where the prior
     depends on x, the smaller of I and KL stands for I(y; z|x), and z from the prior for another example's.
 
     Args:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from .text_lists import check_equally_many, check_lists, check_texts, refuse_rows
 from .text_metrics import distinct_share
 from .words import check_tokenizer, split_words, warn_if_spaceless
 
@@ -22,7 +23,7 @@ from .words import check_tokenizer, split_words, warn_if_spaceless
 ZHAO_WEIGHTS = ((1.0, 0.0, 0.0, 0.0), (1 / 2, 1 / 2, 0.0, 0.0), (1 / 3, 1 / 3, 1 / 3, 0.0), (1 / 4, 1 / 4, 1 / 4, 1 / 4))
 DIALOGWAE_WEIGHTS = ((1 / 3, 1 / 3, 1 / 3),)
 
-# What a label is where the act is not known, here as in `act_labels`.
+# What a label is if the act is not known, here as in `act_labels`.
 UNKNOWN_ACT = -100
 
 
@@ -32,22 +33,8 @@ def _check(**arguments: Sequence[Sequence]) -> None:
     if len(set(sizes)) > 1 or not sizes[0]:
         found = " and ".join(f"`{name}` for {size}" for name, size in zip(arguments, sizes))
         raise ValueError(f"{found} contexts: give a list for each context in both, and at least one context.")
-    for name, rows in arguments.items():
-        _refuse([i for i, row in enumerate(rows) if isinstance(row, str)], f"`{name}` has no list", "give a list for each context")
-        missing = [i for i, row in enumerate(rows) if row is None or not len(row)]
-        _refuse(missing, f"`{name}` has none", "leave these contexts out of all arguments")
-    name, rows = next(iter(arguments.items()))
-    counts = sorted({len(row) for row in rows})
-    if len(counts) > 1:
-        raise ValueError(
-            f"`{name}` has between {counts[0]} and {counts[-1]} for a context: give equally many, as recall grows with them."
-        )
-
-
-def _refuse(contexts: list[int], found: str, remedy: str) -> None:
-    if contexts:
-        more = f" and {len(contexts) - 10} more" if len(contexts) > 10 else ""
-        raise ValueError(f"{found} for the contexts {', '.join(map(str, contexts[:10]))}{more} (counted from 0): {remedy}.")
+    check_lists("context", **arguments)
+    check_equally_many("context", *next(iter(arguments.items())))
 
 
 def _tokenizer(tokenize: str | None) -> Callable[[str], tuple[str, ...]]:
@@ -62,10 +49,7 @@ def _tokenizer(tokenize: str | None) -> Callable[[str], tuple[str, ...]]:
 
 def _tokens(name: str, rows: Sequence[Sequence[str]], tokenize: str | None) -> list[list[tuple[str, ...]]]:
     check_tokenizer(tokenize)
-    for i, row in enumerate(rows):
-        for text in row:
-            if not isinstance(text, str):
-                raise ValueError(f"`{name}` has {text!r} for context {i} (counted from 0), which is no text: give strings.")
+    check_texts("context", name, rows)
     split = _tokenizer(tokenize)
     return [[split(text) for text in row] for row in rows]
 
@@ -77,7 +61,7 @@ def _checked_tokens(
     _check(hypotheses=hypotheses, references=references)
     replies, wanted = _tokens("hypotheses", hypotheses, tokenize), _tokens("references", references, tokenize)
     blank = [i for i, row in enumerate(wanted) if not all(row)]
-    _refuse(blank, "`references` has blank texts", "leave these references out")
+    refuse_rows("context", blank, "`references` has blank texts", "leave these references out")
     return replies, wanted
 
 
@@ -165,7 +149,7 @@ def dialogwae_bleu(
 
 
 def _mean_and_extrema(tokens: Sequence[str], word_vectors: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """The two vectors of a text, (2, dimension); None where no word has a vector."""
+    """The two vectors of a text, (2, dimension); None if no word has a vector."""
     known = [word_vectors[token] for token in tokens if token in word_vectors]
     if not known:
         return None
@@ -188,10 +172,10 @@ def bow_similarities(
 ) -> dict[str, float]:
     """
     Precision and recall of two similarities of word vectors (Zhao et al. 2017, Table 1). A-bow is the cosine of the texts' mean
-    vectors, E-bow that of their extrema: of each dimension the largest value, or the smallest where that is further from 0. As in
+    vectors, E-bow that of their extrema: of each dimension the largest value, or the smallest if that is further from 0. As in
     the only public code the cosine is mapped to (cos + 1) / 2, so that 0.5 means unrelated.
 
-    Words without a vector are left out, and texts without a word that has one, as in that code. Contexts where no reply or no
+    Words without a vector are left out, and texts without a word that has one, as in that code. Contexts of which no reply or no
     reference is left are not averaged; `bow_contexts` tells how many were.
 
     Args:
@@ -229,11 +213,11 @@ def bow_similarities(
 
 def act_match(hypothesis_acts: Sequence[Sequence[Hashable]], reference_acts: Sequence[Sequence[Hashable]]) -> dict[str, float]:
     """
-    Precision and recall of dialogue acts (Zhao et al. 2017, Table 1): d is 1 where the acts are equal, else 0.
+    Precision and recall of dialogue acts (Zhao et al. 2017, Table 1): d is 1 if the acts are equal, else 0.
 
     Args:
         hypothesis_acts (`list[list]`): the act of each reply, as a classifier labels it; equally many for each context. None or
-            -100, where it finds none, matches nothing.
+            -100, if it finds none, matches nothing.
         reference_acts (`list[list]`): the act of each reference.
 
     Returns:
@@ -245,7 +229,7 @@ def act_match(hypothesis_acts: Sequence[Sequence[Hashable]], reference_acts: Seq
     """
     _check(hypothesis_acts=hypothesis_acts, reference_acts=reference_acts)
     unknown = [i for i, row in enumerate(reference_acts) if any(act is None or act == UNKNOWN_ACT for act in row)]
-    _refuse(unknown, "`reference_acts` has unknown acts", "leave these references out")
+    refuse_rows("context", unknown, "`reference_acts` has unknown acts", "leave these references out")
     return _precision_recall(
         "act",
         [
@@ -279,7 +263,7 @@ def _check_one_each(name: str, acts: Sequence[Sequence[Hashable]], texts: Sequen
     if len(acts) != len(texts):
         raise ValueError(f"`{name}` has {len(acts)} contexts and the texts have {len(texts)}: give one act for each text.")
     different = [i for i, (labels, row) in enumerate(zip(acts, texts)) if labels is None or len(labels) != len(row)]
-    _refuse(different, f"`{name}` has more or fewer acts than there are texts", "give one act for each text")
+    refuse_rows("context", different, f"`{name}` has more or fewer acts than there are texts", "give one act for each text")
 
 
 def dialog_metrics(

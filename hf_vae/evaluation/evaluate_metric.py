@@ -41,7 +41,7 @@ class DialogMetric(evaluate.Metric):
     DialogMetric().compute(predictions=replies, references=references)
     ```
 
-    with a list of replies and a list of references for each context. The acts of both, where they are known, go to `compute` as
+    with a list of replies and a list of references for each context. The acts of both, if they are known, go to `compute` as
     `hypothesis_acts` and `reference_acts`, and `tokenize` is as there.
     """
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..checks import check_count
 from .collapse_report import collapse_report
 from .information import information_metrics
-from .likelihood import LikelihoodEvaluator, check_num_samples, check_several, likelihood_metrics
+from .likelihood import LikelihoodEvaluator, check_several, likelihood_metrics
 from .perplexity import count_tokens_and_words, perplexities
 from .reconstruction import reconstruction_at_mean
 from .refinement import refine
@@ -42,10 +43,9 @@ def evaluate_vae(
         ValueError: fewer than two examples, examples of more tokens than the model holds, no importance samples, or a negative
             number of steps.
     """
-    check_num_samples(importance_samples)
+    check_count("importance_samples", importance_samples)
+    check_count("refine_steps", refine_steps, least=0)
     check_several(len(evaluator))
-    if refine_steps < 0:
-        raise ValueError(f"`refine_steps` is {refine_steps}; it cannot be negative.")
     check_tokenizer(tokenize)
     evaluator.check_lengths()
     posterior, prior = evaluator.posterior(), evaluator.prior()

@@ -15,7 +15,7 @@ from .likelihood import call_with
 
 
 def spell(processor: VAEProcessor, tokens: torch.Tensor) -> str:
-    """The text of one row of the decoder's tokens; UNK, where it is a token of its own, stands for a word and stays."""
+    """The text of one row of the decoder's tokens; UNK, if it is a token of its own, stands for a word and stays."""
     tokenizer = processor.tokenizer
     # Not all special tokens have a name.
     special = {*tokenizer.all_special_ids, *(number for number, token in tokenizer.added_tokens_decoder.items() if token.special)}
@@ -58,7 +58,7 @@ def generate_texts(
         texts (`list`): the inputs, as the processor takes them.
         num_return_sequences (`int`, defaults to 10): outputs a text.
         latents (`torch.Tensor`, *optional*): z of shape `(texts, num_return_sequences, latent_size)`, or `(texts, 1, latent_size)`
-            where the outputs of a text share one; drawn from the model's prior where not given, each output's its own.
+            if the outputs of a text share one; drawn from the model's prior if not given, each output's its own.
         latent_temperature (`float`, defaults to 1.0): factor on that draw.
         seed (`int`, defaults to 0): of that draw, which depends neither on the batches nor on the number of processes.
         batch_size (`int`, defaults to 50): inputs at once.

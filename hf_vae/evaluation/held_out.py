@@ -33,7 +33,7 @@ class HeldOutPairs:
         max_new_tokens (`int`): the longest output.
         importance_samples (`int`): samples of z in the bounds.
         seed (`int`): of all noise.
-        requests (`list`, *optional*): the sources as generation is given them, where q may know more of them.
+        requests (`list`, *optional*): the sources as generation is given them, if q may know more of them.
         tokenize (`str`, *optional*): one of sacrebleu's tokenizers, whose words perplexities count.
     """
 

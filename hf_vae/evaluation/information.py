@@ -14,9 +14,10 @@ from collections.abc import Hashable, Sequence
 
 import torch
 
+from ..checks import check_count
 from ..gaussian import DiagonalGaussian
 from .examples import sample_noise
-from .likelihood import check_num_samples, check_several
+from .likelihood import check_several
 
 # The variance of a dimension's posterior means above which Burda et al. 2016 (section 5.2) call it active. Published counts
 # also use 0.2, so the figure's name says which.
@@ -82,30 +83,35 @@ def information_metrics(
 
     Args:
         posterior ([`DiagonalGaussian`]): q of the N examples.
-        prior ([`DiagonalGaussian`], *optional*): p, one row an example; N(0, I) by default.
+        prior ([`DiagonalGaussian`], *optional*): p, one row an example, or one for all; N(0, I) by default.
         num_samples (`int`, *optional*): samples of z of each example; by default as many as make 10,000 of all.
         seed (`int`, defaults to 0): of their noise.
-        examples (`list`, *optional*): what each example is, where some may be equal, which no z tells apart.
+        examples (`list`, *optional*): what each example is, if some may be equal, which no z tells apart.
 
     Returns:
         `num_examples`: N; `latent_size`. `mutual_information`: I(x; z), the mean of log q(z|x) - log q(z) over z from q(z|x);
-        `mutual_information_ceiling`: the entropy of the examples, ln N where all differ, which it cannot exceed, so a value close
+        `mutual_information_ceiling`: the entropy of the examples, ln N if all differ, which it cannot exceed, so a value close
         to it says only that N is too small. Two estimates of KL(q(z) ‖ p(z)), which agree to Monte Carlo error: `marginal_kl`,
         the mean of log q(z) - log p(z); and `kl_minus_mutual_information`, with the KL in closed form. There is no such thing
-        where the prior differs from example to example; `prior_depends_on_source` says so in their place.
+        if the prior differs from example to example; `prior_depends_on_source` says so in their place.
         `active_units_0.01`: dimensions with Var_x(μ_i) > 0.01, and `active_units_0.01_fraction` of all.
 
     Raises:
-        ValueError: fewer than two examples, `examples` in another number, or no samples.
+        ValueError: fewer than two examples, `examples` or rows of `prior` in another number, or no samples.
     """
     check_several(len(posterior.mean))
     count, latent_size = posterior.mean.shape
     if examples is not None and len(examples) != count:
         raise ValueError(f"`examples` has {len(examples)} and `posterior` {count} rows; they must be as many.")
     num_samples = math.ceil(_DRAWS / count) if num_samples is None else num_samples
-    check_num_samples(num_samples)
+    check_count("num_samples", num_samples)
     if prior is None:
         prior = DiagonalGaussian.standard(count, latent_size)
+    if prior.mean.shape not in (posterior.mean.shape, (1, latent_size)):
+        raise ValueError(
+            f"`prior` has the shape {tuple(prior.mean.shape)} and `posterior` {tuple(posterior.mean.shape)}: give one row for each "
+            "example, or one for all."
+        )
     information, marginal = [], []
     for start in range(0, num_samples, _SAMPLES_AT_ONCE):
         samples = range(start, min(start + _SAMPLES_AT_ONCE, num_samples))

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from transformers import BatchEncoding
 
+from ..checks import check_count
 from ..encoders import longest_text, reserved_positions
 from ..gaussian import DiagonalGaussian
 from ..modeling_conditional_vae import ConditionalVAEModel
@@ -86,7 +87,7 @@ class LikelihoodEvaluator:
         texts (`list`): what the processor takes as `text`.
         targets (`list[str]`): y, one for each.
         batch_size (`int`, defaults to 64): examples at once.
-        chunk (`int`, *optional*): samples of z of each example decoded at once, more where a batch has fewer examples; memory
+        chunk (`int`, *optional*): samples of z of each example decoded at once, more if a batch has fewer examples; memory
             grows with `batch_size` · `chunk`, not with the number of samples. By default 1 on a CPU, whose caches more rows
             leave, and 8 elsewhere.
         processor_options: passed to the processor, such as `max_length`.
@@ -110,8 +111,7 @@ class LikelihoodEvaluator:
         if chunk is None:
             chunk = 1 if model.device.type == "cpu" else 8
         for name, size in (("batch_size", batch_size), ("chunk", chunk)):
-            if size < 1:
-                raise ValueError(f"`{name}` is {size}; it must be at least 1.")
+            check_count(name, size)
         self.model = model.eval()
         self.processor = processor
         self.texts, self.targets = list(texts), list(targets)
@@ -124,7 +124,7 @@ class LikelihoodEvaluator:
         features = self.processor(self.texts, self.targets, return_tensors=None, **self.processor_options)
         config = self.model.config
         reads_pairs = config.has_posterior and "posterior_input_ids" in features
-        # A pair holds the source, where that is not read turn by turn.
+        # A pair holds the source, if that is not read turn by turn.
         reads_source = not reads_pairs or getattr(config, "context_encoding", None) == "hierarchical"
         read = [name for name, is_read in (("posterior_input_ids", reads_pairs), ("input_ids", reads_source)) if is_read]
         encoded = zip(*(map(_longest, features[name]) for name in read))
@@ -174,7 +174,7 @@ class LikelihoodEvaluator:
         return [(str(text), target) for text, target in zip(self.texts, self.targets)]
 
     def others(self) -> list[int]:
-        """For each example the number of the next one, round in a circle, whose target is another; the next one where none is."""
+        """For each example the number of the next one, round in a circle, whose target is another; the next one if none is."""
         count, targets = len(self), self.targets
         others = [(i + 1) % count for i in range(count)]
         if len(set(targets)) == 1:
@@ -265,7 +265,7 @@ class LikelihoodEvaluator:
         Raises:
             ValueError: `num_samples` below 1.
         """
-        check_num_samples(num_samples)
+        check_count("num_samples", num_samples)
         numbers: list[int] = []
         rows: list[torch.Tensor] = []
         for batch in self.batches(f"{num_samples} samples of z"):
@@ -305,14 +305,8 @@ def rows_of(distribution: DiagonalGaussian, numbers: Sequence[int]) -> DiagonalG
     return DiagonalGaussian(distribution.mean[index].unsqueeze(1), distribution.logvar[index].unsqueeze(1))
 
 
-def check_num_samples(num_samples: int) -> None:
-    """Raises a `ValueError` for an estimate without samples."""
-    if num_samples < 1:
-        raise ValueError(f"`num_samples` is {num_samples}; an estimate needs at least one.")
-
-
 def check_several(num_examples: int) -> None:
-    """Raises a `ValueError` where there is no other example."""
+    """Raises a `ValueError` if there is no other example."""
     if num_examples < 2:
         raise ValueError(
             f"{num_examples} example: it cannot be given another one's z, and its z can tell nothing apart; evaluate at least two."
@@ -337,7 +331,7 @@ def standard_error(log_weights: torch.Tensor) -> torch.Tensor:
     """
     Standard error of `importance_weighted_nll` over draws of z, on the very same examples, to first order (delta method): the
     standard deviation of the weights over their mean and √K. It says nothing of the bound's distance from -log p(y|x), and nothing
-    where a few weights are all there is.
+    if a few weights are all there is.
 
     Args:
         log_weights (`torch.Tensor` of shape `(examples, K)`).
@@ -365,21 +359,21 @@ def likelihood_metrics(
         evaluator ([`LikelihoodEvaluator`]): the examples.
         num_samples (`int`, defaults to 100): K of the importance-weighted bound.
         seed (`int`, defaults to 0): of all noise.
-        posterior, prior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()` and `.prior()`, where they are there already.
+        posterior, prior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()` and `.prior()`, if they are there already.
 
     Returns:
         Means over examples, nats per sentence: `reconstruction` (-log p(y|x,z), z from q, one sample), `kl` (closed form, to the
         prior), `elbo` (minus their sum), `iw_nll`; `nll_posterior` (the same as `reconstruction`), `nll_prior` (z from the prior),
         `nll_shuffled` (z from the posterior of the next example with another target), `nll_zero` (z = 0). Of conditional models
         also `mc_nll`, -log 1/K Σ_k p(y|x,z_k) with z_k from the prior (Sohn et al. 2015, equation 6): an upper bound like `iw_nll`,
-        the better one where the decoder is good with any z. `iw_nll_error` and `mc_nll_error` are standard errors over draws of z,
+        the better one if the decoder is good with any z. `iw_nll_error` and `mc_nll_error` are standard errors over draws of z,
         on these very examples.
 
     Raises:
         ValueError: `num_samples` below 1, a single example, which has no other to take a z from, or examples of more tokens than
             the model holds.
     """
-    check_num_samples(num_samples)
+    check_count("num_samples", num_samples)
     check_several(len(evaluator))
     evaluator.check_lengths()
     posterior = evaluator.posterior() if posterior is None else posterior
@@ -404,7 +398,7 @@ def likelihood_metrics(
         "nll_zero": exchanged[:, 2].mean().item(),
     }
     if isinstance(evaluator.model, ConditionalVAEModel):
-        # Importance weights are 1 where the proposal is the prior itself.
+        # Importance weights are 1 if the proposal is the prior itself.
         sampled = evaluator.importance_weighted(prior, prior, num_samples, seed + 1)
         metrics.update(mc_nll=sampled.nll.mean().item(), mc_nll_error=error_of_mean(sampled.error))
     return metrics
@@ -414,7 +408,7 @@ def conditional_log_likelihoods(metrics: Mapping[str, float]) -> dict[str, float
     """
     The two bounds of [`likelihood_metrics`] as Sohn et al. 2015 give them, the CLL log p(y|x) in nats per sentence: `cll_mc` over
     the prior (equation 6) and `cll_is` over q (equation 7), lower bounds both, with their standard errors `cll_mc_error` and
-    `cll_is_error` where there are any.
+    `cll_is_error` if there are any.
     """
     figures = {}
     for name, bound in (("cll_mc", "mc_nll"), ("cll_is", "iw_nll")):

@@ -39,7 +39,7 @@ def perplexities(metrics: Mapping[str, float], num_examples: int, tokens: int, w
     on the model's perplexity. Figures per token compare models of one vocabulary only; those per word compare any.
 
     Returns:
-        `ppl_per_token_elbo`, `ppl_per_token_iw`, `ppl_per_word_elbo`, `ppl_per_word_iw`; infinite where a float cannot hold it.
+        `ppl_per_token_elbo`, `ppl_per_token_iw`, `ppl_per_word_elbo`, `ppl_per_word_iw`; infinite if a float cannot hold it.
     """
     nats = {"elbo": -metrics["elbo"] * num_examples, "iw": metrics["iw_nll"] * num_examples}
     counts = {"token": tokens, "word": words}

@@ -45,7 +45,7 @@ def reconstruction_at_mean(
 
     Args:
         evaluator ([`LikelihoodEvaluator`]): the examples.
-        posterior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()`, where it is there already.
+        posterior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()`, if it is there already.
         max_new_tokens (`int`, *optional*): longest decoding; by default the longest target's length, EOS included.
     """
     posterior = evaluator.posterior() if posterior is None else posterior

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..checks import check_count, check_number
 from ..gaussian import DiagonalGaussian
 from .examples import copied_rows, gather_in_order, sample_noise
 from .likelihood import ExampleBatch, LikelihoodEvaluator, rows_of
@@ -18,7 +19,7 @@ from .likelihood import ExampleBatch, LikelihoodEvaluator, rows_of
 class Refinement:
     """
     Args:
-        posterior ([`DiagonalGaussian`]): the refined q of every example; the encoder's where no step improved it.
+        posterior ([`DiagonalGaussian`]): the refined q of every example; the encoder's if no step improved it.
         elbo_before, elbo_after (`torch.Tensor` of shape `(examples,)`): nats per sentence, by the same noise.
         num_steps (`int`): gradient steps.
     """
@@ -61,16 +62,14 @@ def refine(
             none that a step has seen. An example keeps the better of its two q, so the gap is never negative; that choice
             favours `elbo_after` by less than the measure's own error, which more samples make smaller.
         seed (`int`, defaults to 0): of all noise.
-        posterior, prior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()` and `.prior()`, where they are there already.
+        posterior, prior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()` and `.prior()`, if they are there already.
 
     Raises:
         ValueError: a number below 1, or a learning rate that is not positive.
     """
     for name, value in (("num_steps", num_steps), ("num_samples", num_samples), ("num_held_samples", num_held_samples)):
-        if value < 1:
-            raise ValueError(f"`{name}` is {value}; it must be at least 1.")
-    if learning_rate <= 0:
-        raise ValueError(f"`learning_rate` is {learning_rate}; it must be positive.")
+        check_count(name, value)
+    check_number("learning_rate", learning_rate, above=0)
     posterior = evaluator.posterior() if posterior is None else posterior
     prior = evaluator.prior() if prior is None else prior
     numbers: list[int] = []
@@ -83,7 +82,7 @@ def refine(
             before, after = (_elbo(batch, q, p, range(num_held_samples), seed) for q in (start, end))
             better = (after > before).view(-1, 1, 1)
             mean, logvar = torch.where(better, end.mean, start.mean), torch.where(better, end.logvar, start.logvar)
-            # Not the maximum, which is no number where a step led to none.
+            # Not the maximum, which is no number if a step led to none.
             kept = torch.where(after > before, after, before)
         numbers += batch.numbers
         rows += zip(*map(copied_rows, (mean[:, 0], logvar[:, 0], before, kept)))

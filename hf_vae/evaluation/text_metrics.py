@@ -16,6 +16,8 @@ from statistics import fmean
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.ter import TERScore
 
+from ..checks import check_count
+from .text_lists import check_equally_many, check_lists, check_texts
 from .words import check_tokenizer, split_words, warn_if_spaceless
 
 # Sun & Zhou 2012: the weight of agreeing with the references against that of repeating the source.
@@ -34,19 +36,50 @@ def _bleu(tokenize: str | None) -> BLEU:
     return BLEU(lowercase=True, force=True, effective_order=True, tokenize=tokenize)
 
 
+def _check_list(name: str, texts: Sequence[str]) -> None:
+    """Raises a `ValueError` unless it is a list of texts: the letters of a single text would be texts too."""
+    if isinstance(texts, str):
+        raise ValueError(f"`{name}` is the text {texts!r}: give a list of texts.")
+    check_texts("row", name, [[text] for text in texts])
+
+
+def _check_references(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    _check_list("hypotheses", hypotheses)
+    if len(hypotheses) != len(references) or not len(hypotheses):
+        raise ValueError(
+            f"{len(hypotheses)} `hypotheses` and {len(references)} lists of `references`: they must be as many, and at least one."
+        )
+    check_lists("row", references=references)
+    check_texts("row", "references", references)
+
+
 def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokenize: str | None = None) -> float:
-    """Corpus BLEU-4 of one hypothesis a row, 0 to 100; if no hypothesis has four words, by the n-grams that they have."""
+    """
+    Corpus BLEU-4 of one hypothesis a row, 0 to 100; if no hypothesis has four words, by the n-grams that they have.
+
+    Raises:
+        ValueError: hypotheses and lists of references differ in number, or there is none, or anything but a text among them.
+    """
+    _check_references(hypotheses, references)
     warn_if_spaceless(_texts(references), tokenize)
     return _corpus_score(_bleu(tokenize), hypotheses, references)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus chrF2 of one hypothesis a row, 0 to 100."""
+    """Corpus chrF2 of one hypothesis a row, 0 to 100; raises as [`bleu`]."""
+    _check_references(hypotheses, references)
     return _corpus_score(CHRF(lowercase=True), hypotheses, references)
 
 
 def distinct(texts: Sequence[str], n: int, tokenize: str | None = None) -> float:
-    """Different n-grams of words among all n-grams of `texts` (Li et al. 2016), 0 to 1; 0 if there are none."""
+    """
+    Different n-grams of words among all n-grams of `texts` (Li et al. 2016), 0 to 1; 0 if there are none.
+
+    Raises:
+        ValueError: `texts` is no list of texts, or `n` below 1.
+    """
+    _check_list("texts", texts)
+    check_count("n", n)
     warn_if_spaceless(texts, tokenize)
     return distinct_share([split_words(text.lower(), tokenize) for text in texts], n)
 
@@ -60,8 +93,14 @@ def distinct_share(words: Sequence[Sequence[str]], n: int) -> float:
 def self_bleu(outputs: Sequence[Sequence[str]], tokenize: str | None = None) -> float:
     """
     Mean sentence BLEU of each output for a source against the other outputs for it (Zhu et al. 2018), 0 to 100; lower is more
-    diverse. Needs two outputs a source.
+    diverse.
+
+    Raises:
+        ValueError: no sources, fewer than two outputs for one, or anything but a text among them.
     """
+    if not len(outputs) or any(isinstance(texts, str) or len(texts) < 2 for texts in outputs):
+        raise ValueError("`outputs` must be lists of two or more texts, one list for each source: they are compared to each other.")
+    check_texts("source", "outputs", outputs)
     warn_if_spaceless(_texts(outputs), tokenize)
     return _self_bleu(outputs, tokenize)
 
@@ -109,7 +148,7 @@ def _corpus_ter(scores: Sequence[TERScore]) -> float:
 
 
 def _meteor(outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]], tokenize: str | None) -> dict[str, float]:
-    """Of each source's outputs the mean and the best METEOR, averaged over sources. Empty where nltk's WordNet is not at hand."""
+    """Of each source's outputs the mean and the best METEOR, averaged over sources. Empty if nltk's WordNet is not at hand."""
     # Here, because importing nltk takes seconds.
     from nltk.corpus import wordnet
     from nltk.tokenize import WordPunctTokenizer
@@ -150,15 +189,17 @@ def reference_metrics(
         that suits it best. Nothing is downloaded; `python -m nltk.downloader wordnet` does.
 
     Raises:
-        ValueError: outputs and references differ in number, or sources in their number of outputs; or a tokenizer that
-            there is not.
+        ValueError: outputs and references differ in number, or sources in their number of outputs; a source without outputs or
+            references; anything but a text among them; or a tokenizer that there is not.
     """
-    if len(outputs) != len(references) or not outputs:
+    if len(outputs) != len(references) or not len(outputs):
         raise ValueError(
             f"{len(outputs)} lists of outputs and {len(references)} lists of references: they must be as many, and at least one."
         )
-    if len({len(texts) for texts in outputs}) != 1:
-        raise ValueError("`outputs` has lists of different lengths; generate equally many for each source.")
+    check_lists("source", outputs=outputs, references=references)
+    check_equally_many("source", "outputs", outputs)
+    check_texts("source", "outputs", outputs)
+    check_texts("source", "references", references)
     check_tokenizer(tokenize)
     warn_if_spaceless(_texts(references), tokenize)
     columns = list(zip(*outputs))
@@ -200,9 +241,9 @@ def paraphrase_metrics(
         `copy_ibleu`: those of repeating the source.
 
     Raises:
-        ValueError: sources, outputs and references differ in number, or sources in their number of outputs; or a tokenizer that
-            there is not.
+        ValueError: as [`reference_metrics`], and if the sources are no list of as many texts.
     """
+    _check_list("sources", sources)
     if len(sources) != len(outputs):
         raise ValueError(f"{len(sources)} sources, {len(outputs)} lists of outputs: they must be as many.")
     metrics = reference_metrics(outputs, references, tokenize)

@@ -15,10 +15,10 @@ TOKENIZERS = tuple(BLEU.TOKENIZERS)
 # Scripts that put no spaces between words, and the letters that a word of theirs has on average at most. Texts that were split into
 # words already stay below it.
 SPACELESS = (
-    (re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"), 2.5),
+    (re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"), 2.5),
     (re.compile("[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]"), 8.0),
 )
-KANA = re.compile("[\u3040-\u30ff]")
+KANA = re.compile("[\u3040-\u30ff\uff66-\uff9f]")
 # So few of the texts change no figure by much, and are names and quotations.
 SPACELESS_SHARE = 0.01
 

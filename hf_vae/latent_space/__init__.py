@@ -2,7 +2,7 @@
 What can be done with codes: reconstruct, sample, interpolate, calculate, fill in, compare, and fit a prior to them.
 
 Every function takes a model and its processor, runs in evaluation mode without gradients, and leaves the model's training flags as
-they were. They run in one process: where several run them, each does all of the decoding.
+they were. They run in one process: if several run them, each does all of the decoding.
 """
 
 from ..fitted_prior import GaussianMixturePrior

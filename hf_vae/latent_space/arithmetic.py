@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..checks import check_number
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
 from .codes import LatentTexts, TextsOrLatents, as_latents, codes_of, decode_latents
@@ -42,6 +43,7 @@ def arithmetic(
     Raises:
         ValueError: different numbers of a, b and c, or sources that the model needs or does not read.
     """
+    check_number("scale", scale)
     given = {"a": a, "b": b, "c": c}
     codes = list(codes_of(model, processor, given, sources, batch_size).values())
     rows = max(map(len, codes))
@@ -92,6 +94,7 @@ def move(
     Raises:
         ValueError: a vector of another shape, or texts that [`encode_texts`] refuses.
     """
+    check_number("scale", scale)
     step = as_latents(model, processor, "vector", vector)
     if vector.ndim != 1:
         raise ValueError(f"`vector` has shape {tuple(vector.shape)}; expected ({model.config.latent_size},).")

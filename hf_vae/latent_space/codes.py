@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..checks import check_count
+from ..checks import check_count, float_latents
 from ..evaluation.generation import spell
 from ..evaluation.likelihood import LikelihoodEvaluator
 from ..gaussian import DiagonalGaussian
@@ -90,18 +90,27 @@ def posterior_of(
         return LikelihoodEvaluator(model, processor, given, texts, batch_size, **lengths).posterior()
 
 
+def reads_pairs(model: VAEModel) -> bool:
+    """Whether q reads a source beside each text."""
+    return "posterior_input_ids" in signature(model.encode).parameters
+
+
+def refuse_sources(model: VAEModel) -> None:
+    """Raises a `ValueError` if the model has no use for sources."""
+    if not reads_pairs(model):
+        raise ValueError(f"`sources` are given, but q(z|y) of {type(model).__name__} reads the text alone; leave them out.")
+
+
 def check_sources(model: VAEModel, processor: VAEProcessor, texts: list[str], sources: Any) -> list | None:
-    """`sources` as a list, one for each text, or `None` for a model without; a `ValueError` where they do not suit the model."""
-    reads_pairs = "posterior_input_ids" in signature(model.encode).parameters
+    """`sources` as a list, one for each text, or `None` for a model without; a `ValueError` if they do not suit the model."""
     if sources is None:
-        if reads_pairs:
+        if reads_pairs(model):
             raise ValueError(
                 f"q(z|x,y) of {type(model).__name__} reads source and text together: pass `sources`, or, if a function takes "
                 "none, latents from `encode_texts(..., sources=...)`."
             )
         return None
-    if not reads_pairs:
-        raise ValueError(f"`sources` are given, but q(z|y) of {type(model).__name__} reads the text alone; leave them out.")
+    refuse_sources(model)
     given = sources if isinstance(sources, (str, dict)) else list(sources)
     try:
         # Dialogues are lists themselves; the processor knows a single one from several.
@@ -123,7 +132,7 @@ def as_latents(model: VAEModel, processor: VAEProcessor, name: str, given: Texts
     """
     if isinstance(given, torch.Tensor):
         size = model.config.latent_size
-        latents = given.detach().float().cpu()
+        latents = float_latents(given, name).detach().float().cpu()
         latents = latents.unsqueeze(0) if latents.ndim == 1 else latents
         if latents.ndim != 2 or latents.shape[0] < 1 or latents.shape[1] != size:
             raise ValueError(f"`{name}` has shape {tuple(given.shape)}; latents of this model are (rows, {size}).")
@@ -142,6 +151,8 @@ def codes_of(
     [`as_latents`] of several arguments by their names. All texts are encoded at once, each with its source: the only one, or the
     one at its place.
     """
+    if sources is not None:
+        refuse_sources(model)
     texts = {name: as_list(name, each) for name, each in given.items() if not isinstance(each, torch.Tensor)}
     if not texts:
         return {name: as_latents(model, processor, name, each) for name, each in given.items()}

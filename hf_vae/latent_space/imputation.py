@@ -58,7 +58,7 @@ def impute(
     The number of tokens is fixed: each blank is `tokens_per_blank` tokens of the decoder's vocabulary (several blanks in a row are
     so many times that), which may be pieces of words, but no special token. The search keeps the known words behind a blank in
     view: what it maximises is log p(y|z) of the whole text. Within a round log p(y|z) does not fall, because the text so far is
-    kept where the beam ends lower; from round to round it may, where q(z|y) moves z elsewhere.
+    kept if the beam ends lower; from round to round it may, if q(z|y) moves z elsewhere.
 
     Args:
         model ([`VAEModel`]): any model of the family.
@@ -191,7 +191,7 @@ def _template(processor: VAEProcessor, row: int, text: str, blank: str, tokens_p
 
 class TemplateLogitsProcessor(LogitsProcessor):
     """
-    Lets each sequence have only the tokens of its template: the token that stands there, or, where `UNKNOWN` does, any but
+    Lets each sequence have only the tokens of its template: the token that stands there, or, if `UNKNOWN` does, any but
     `forbidden`. Scores of tokens that are let through stay as they are.
 
     Args:
@@ -209,7 +209,7 @@ class TemplateLogitsProcessor(LogitsProcessor):
         wanted = self.templates[:, position].repeat_interleave(scores.shape[0] // self.templates.shape[0]).unsqueeze(-1)
         tokens = torch.arange(scores.shape[1], device=scores.device)
         free = (wanted == UNKNOWN) & ~torch.isin(tokens, torch.tensor(self.forbidden, device=scores.device))
-        # What the template says is said, even where the model's own defaults (a repetition rule, a least length) rule it out.
+        # What the template says is said, even if the model's own defaults (a repetition rule, a least length) rule it out.
         forced = (wanted == tokens) & (scores == -torch.inf)
         scores = cast(torch.FloatTensor, scores.masked_fill(forced, 0.0))
         return cast(torch.FloatTensor, scores.masked_fill(~(free | (wanted == tokens)), -torch.inf))

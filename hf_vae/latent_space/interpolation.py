@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..configuration_vae import check_choice
+from ..checks import check_choice, check_count
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
 from .codes import LatentTexts, codes_of, decode_latents
@@ -85,8 +85,7 @@ def interpolate_latents(start: torch.Tensor, end: torch.Tensor, steps: int, meth
         ValueError: an unknown method, fewer than two steps, or ends of other shapes.
     """
     check_choice("method", method, tuple(PATHS))
-    if steps < 2:
-        raise ValueError(f"`steps` is {steps}; a path has at least its 2 ends.")
+    check_count("steps", steps, least=2)
     if start.ndim != 1 or start.shape != end.shape:
         raise ValueError(f"`start` {tuple(start.shape)} and `end` {tuple(end.shape)} must both be of shape (latent_size,).")
     fractions = torch.linspace(0, 1, steps, dtype=torch.float64)
@@ -129,6 +128,7 @@ def interpolate(
             or does not read.
     """
     check_choice("method", method, tuple(PATHS))
+    check_count("steps", steps, least=2)
     codes = codes_of(model, processor, {"start": start, "end": end}, sources, batch_size)
     first, last = (one_latent(name, code) for name, code in codes.items())
     if sources is not None:

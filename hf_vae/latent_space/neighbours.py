@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from ..configuration_vae import check_choice
+from ..checks import check_choice
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor, as_list
 from .codes import TextsOrLatents, as_latents
@@ -54,7 +55,7 @@ def nearest_neighbours(
         corpus (`list[str]`): the texts to search.
         k (`int`, defaults to 5): neighbours of each query.
         metric (`str`, defaults to `"euclidean"`): or `"cosine"`.
-        corpus_latents (`torch.Tensor` of shape `(corpus, latent_size)`, *optional*): where the corpus has been encoded before. A
+        corpus_latents (`torch.Tensor` of shape `(corpus, latent_size)`, *optional*): if the corpus has been encoded before. A
             conditional model takes its queries as latents, too (both from [`encode_texts`]).
         batch_size (`int`, defaults to 64): texts at once.
 
@@ -66,8 +67,8 @@ def nearest_neighbours(
     """
     check_choice("metric", metric, METRICS)
     corpus = as_list("corpus", corpus)
-    if not 1 <= k <= len(corpus):
-        raise ValueError(f"`k` is {k}; it must be from 1 to the {len(corpus)} texts of `corpus`.")
+    if not isinstance(k, Integral) or not 1 <= k <= len(corpus):
+        raise ValueError(f"`k` is {k!r}; it must be from 1 to the {len(corpus)} texts of `corpus`.")
     latents = as_latents(model, processor, "queries", queries, batch_size)
     if corpus_latents is None:
         corpus_latents = as_latents(model, processor, "corpus", corpus, batch_size)

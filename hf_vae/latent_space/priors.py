@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from sklearn.mixture import GaussianMixture
 
@@ -47,8 +49,8 @@ def fit_prior(
     rows = torch.atleast_2d(texts) if isinstance(texts, torch.Tensor) else as_list("texts", texts)
     if len(rows) < 2:
         raise ValueError(f"`texts` holds {len(rows)}; a mixture is fitted to two or more texts, or their posterior means.")
-    if not 1 <= num_components <= len(rows):
-        raise ValueError(f"`num_components` is {num_components}; it must be from 1 to the number of texts, {len(rows)}.")
+    if not isinstance(num_components, Integral) or not 1 <= num_components <= len(rows):
+        raise ValueError(f"`num_components` is {num_components!r}; it must be from 1 to the number of texts, {len(rows)}.")
     means = as_latents(model, processor, "texts", rows, batch_size)
     mixture = GaussianMixture(num_components, covariance_type="diag", random_state=seed).fit(means.double().numpy())
     return GaussianMixturePrior.from_components(

@@ -42,7 +42,7 @@ def reconstruct(
             sees x.
         seed (`int`, defaults to 0): of the noise in z, drawn for each text by its number, whatever the batches.
         batch_size (`int`, defaults to 64): rows at once.
-        generation_options: passed to `generate`; greedy where they do not say otherwise.
+        generation_options: passed to `generate`; greedy if they do not say otherwise.
 
     Returns:
         [`LatentTexts`], those of one text next to each other.
@@ -84,7 +84,7 @@ def sample_prior(
         fitted_prior ([`GaussianMixturePrior`], *optional*): drawn from instead of the model's prior.
         seed (`int`, *optional*): of the draws; without it, they are other ones at every call and follow from torch's own seed.
         batch_size (`int`, defaults to 64): rows at once.
-        generation_options: passed to `generate`; greedy where they do not say otherwise. A conditional model needs one row of
+        generation_options: passed to `generate`; greedy if they do not say otherwise. A conditional model needs one row of
             `**processor(source)` here: all draws are then for that source.
 
     Returns:
