@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import torch
@@ -75,6 +76,27 @@ def test_a_run_s_record_names_no_place_of_this_machine(tmp_path):
     assert "alice" not in card and TOKEN not in card and str(tmp_path) not in card and "# out\n" in card
 
 
+@pytest.mark.parametrize(
+    "place, name",
+    [
+        ("https://alice:secret@host/a/data.jsonl?sig=secret", "data.jsonl"), ("https://alice:secret@host/data", "data"),
+        (r"C:\Users\alice\data", "data"), ("~alice/data.txt", "data.txt"), ("../alice/data", "data"),
+    ],
+)  # fmt: skip
+def test_a_place_is_the_name_of_no_repository(place, name, tmp_path):
+    model_args = ModelArguments(encoder_name_or_path=place, decoder_name_or_path="someone/decoder-v1.1")
+    training_args = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    record = run_record("train.py", [], model_args, training_args, place, "", metrics={"kl": 1.0}, measured_on="")
+    assert (record.dataset, record.dataset_ids, record.base_models) == (name, [], ["someone/decoder-v1.1"])
+
+
+def test_a_user_without_a_home_folder_has_a_card_too(folder, monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert told("--train_file", "/data/x.txt", "--logs", "~alice") == ["--train_file", "x.txt", "--logs", "~"]
+    assert told("--run_name", f"by {TOKEN}") == ["--run_name", f"by {HIDDEN}"]
+    check_upload(folder, TOKEN)
+
+
 # The token and the Trainer ------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +148,10 @@ def test_a_folder_without_secrets_is_uploaded_without_what_is_no_part_of_the_mod
             '{"base_model_name_or_path": "/data/base"}',
             "adapter_config.json holds a path for the name",
         ),
+        ("notes", "of somebody: hf_" + "aB3" * 12, "notes holds a token of the Hub"),
+        ("config.json", json.dumps({"place": "/home/alice/caf\u00e9"}), "config.json holds the path of your home folder"),
+        ("config.json", '{"from": "file://QUOTED/x"}', "config.json holds the path of the output folder"),
+        ("adapter/README.md", "---\nbase_model:\n- /data/base\n---", "adapter/README.md holds a path for the name"),
         ("adapter/README.md", "---\nbase_model: ./base\n---", "adapter/README.md holds a path for the name"),
         ("notes", "environment: hf_of_the_environment", "notes holds the token of this machine"),
         ("adapter/more.pt", "x", r"adapter/more.pt is a pickle, .* save it as safetensors"),
@@ -135,8 +161,11 @@ def test_a_folder_without_secrets_is_uploaded_without_what_is_no_part_of_the_mod
 def test_what_would_betray_something_is_not_uploaded(folder, name, content, message, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_environment")
     monkeypatch.setenv("HOME", "/home/alice")
+    folder = folder.rename(folder.with_name("sortie \u00e9"))
     (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_text(content.replace("PLACE", str(folder)).replace("HOME", "/home/alice"))
+    (folder / name).write_text(
+        content.replace("QUOTED", quote(str(folder))).replace("PLACE", str(folder)).replace("HOME", "/home/alice")
+    )
     with pytest.raises(ValueError, match=message) as refused:
         upload_model(Repository("someone/mine", TOKEN), folder)
     assert TOKEN not in str(refused.value) and "hf_of_the_environment" not in str(refused.value)
