@@ -184,7 +184,7 @@ def test_the_best_is_this_run_s_wherever_its_folder_lies(script, tmp_path):
     script.main([*SMALL, *best, "--output_dir", str(tmp_path / "other"), *LAST])
     assert all(torch.equal(kept[0][name], tensor) for name, tensor in left_by(tmp_path / "other")[0].items())
     shutil.rmtree(tmp_path / "third" / "checkpoint-2")
-    with pytest.raises(OSError, match="`--load_best_model_at_end` needs checkpoint-2, the best checkpoint up to .*checkpoint-4"):
+    with pytest.raises(OSError, match=r"`--load_best_model_at_end` needs checkpoint-2, the best checkpoint up to .*checkpoint-4"):
         script.main([*SMALL, *best, "--output_dir", str(tmp_path / "third"), *LAST])
 
 

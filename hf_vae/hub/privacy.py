@@ -82,7 +82,7 @@ def _public_name(value: str) -> str:
     path = Path(value)
     if value.startswith("~") or path.is_absolute():
         # The name of a home folder is the user's.
-        is_home = path in _homes() or value.startswith("~") and len(path.parts) == 1
+        is_home = path in _homes() or (value.startswith("~") and len(path.parts) == 1)
         return "~" if is_home else path.name or value
     return value if "/" not in value or is_hub_id(value) else path.name
 

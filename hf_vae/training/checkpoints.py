@@ -253,8 +253,8 @@ def _find_best(checkpoint: Path, training_args: TrainingArguments) -> None:
         write_whole(checkpoint / _STATE, json.dumps({**state, "best_model_checkpoint": str(beside)}, indent=2) + "\n")
     elif training_args.load_best_model_at_end and not best.is_dir():
         raise OSError(
-            f"`--load_best_model_at_end` needs {best.name}, the best checkpoint up to {checkpoint}, and it is neither beside it nor at "
-            f"{best}: put it back, or leave the argument out."
+            f"`--load_best_model_at_end` needs {best.name}, the best checkpoint up to {checkpoint}, and it is neither beside it "
+            f"nor at {best}: put it back, or leave the argument out."
         )
 
 
