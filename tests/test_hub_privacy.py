@@ -2,11 +2,13 @@
 
 import io
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,7 +16,7 @@ from conftest import make_model
 from huggingface_hub import ModelCard, RepoUrl
 from transformers import TrainingArguments
 
-from hf_vae.hub import Repository, RunRecord, make_model_card, run_record, upload_model
+from hf_vae.hub import Repository, RunRecord, make_model_card, run_record, upload_model, write_report
 from hf_vae.hub.markdown import LONGEST, as_text, code_block
 from hf_vae.hub.privacy import HIDDEN, check_upload, files_to_upload, public_command, public_value
 from hf_vae.training.arguments import ModelArguments, ReportArguments, parse_arguments
@@ -248,6 +250,17 @@ def test_what_comes_from_outside_is_shown_as_it_is(data):
     assert [token.tag for token in tokens if token.type == "heading_open"].count("h1") == 1
     [command] = [token.content for token in tokens if token.type == "fence" and token.content.startswith("run ")]
     assert command == f"run {data}\n"
+
+
+def test_a_card_is_written_whatever_was_measured_and_said(tmp_path):
+    """Half a character, as JSON files hold; figures that are no numbers, or numbers of other libraries."""
+    metrics = {"kl": torch.tensor(1.5), "elbo": math.nan, "bleu": None, "chrf": np.float32(2.5), "ter": np.float32("inf")}
+    record = RunRecord("n", "c", "d", metrics, "m", {}, baseline={"kl": None}, samples=[("half \ud83d", ["\ud83d"])])
+    written = write_report(make_model("vae"), record, tmp_path, {})
+    assert written == {"kl": 1.5, "elbo": None, "bleu": None, "chrf": 2.5, "ter": None}
+    card = ModelCard.load(tmp_path / "README.md")
+    assert "half ?" in card.text and "| nan |" in card.text
+    assert {each.metric_type: each.metric_value for each in card.data.eval_results} == {"kl": 1.5, "chrf": 2.5}
 
 
 def test_text_stays_on_its_line():

@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import json
+import math
 import os
 import shutil
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 from conftest import tiny_encoder_config, tiny_gpt2_config
 from safetensors.torch import load_file
-from transformers import AutoModel, GenerationConfig, TrainingArguments
+from transformers import AutoModel, GenerationConfig, Trainer, TrainingArguments
 
 from hf_vae import VAEConfig, VAEModel
 from hf_vae.hub import draw_pictures
@@ -384,6 +385,38 @@ def test_a_training_that_diverges_says_so_and_saves_nothing(script, tmp_path, lo
     assert not list(tmp_path.rglob("checkpoint-*"))
     remove_stages(TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"))
     assert not (tmp_path / "stages").exists()
+
+
+@pytest.mark.parametrize(
+    "output", [lambda loss: {"logits": loss}, lambda loss: loss, lambda loss: (loss,), lambda loss: {"loss": loss}]
+)
+@pytest.mark.parametrize("factor", [1.0, math.nan])
+def test_any_trainer_s_model_is_watched(tmp_path, output, factor):
+    """A Trainer may compute the loss by itself."""
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x, labels=None):
+            return output((self.weight * x).mean() * factor)
+
+    class OwnLoss(Trainer):
+        def compute_loss(self, model, inputs, **kwargs):
+            found = model(**inputs)
+            return next(iter(found.values())) if isinstance(found, dict) else found[0] if isinstance(found, tuple) else found
+
+    options = {"use_cpu": True, "report_to": "none", "max_steps": 2, "save_strategy": "no", "disable_tqdm": True}
+    rows = [{"x": torch.ones(1), "labels": torch.ones(1)}] * 4
+    trainer = OwnLoss(
+        Model(), TrainingArguments(str(tmp_path), **options), train_dataset=rows, callbacks=[StopOnDivergenceCallback()]
+    )
+    if factor == 1.0:
+        assert trainer.train().global_step == 2
+    else:
+        with pytest.raises(FloatingPointError, match="The training has diverged"):
+            trainer.train()
 
 
 def test_processes_that_were_asked_for_and_not_started(monkeypatch, tmp_path):

@@ -113,6 +113,9 @@ def _finite(value: Any) -> Any:
         return {name: _finite(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(each) for each in value]
+    if getattr(value, "ndim", None) == 0:
+        # A number of NumPy or PyTorch, which JSON does not know either.
+        value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
