@@ -223,7 +223,9 @@ def check_files(name_or_path: Any, where: dict[str, Any]) -> None:
 
 
 def check_left_out(name: str, of_parts: Mapping[str, Any] | None, config: VAEConfig) -> None:
-    """Raises a `ValueError` if the argument `name` speaks of a part that was not left out of what is saved."""
+    """Raises a `ValueError` if the argument `name` is no mapping, or speaks of a part that was not left out of what is saved."""
+    if not isinstance(of_parts or {}, Mapping):
+        raise ValueError(f'`{name}` is {of_parts!r}; it is a dictionary of parts, such as {{"decoder": …}}.')
     for part in of_parts or ():
         check_choice(name, part, PARTS)
         if part not in (config.frozen_parts or {}):
@@ -280,7 +282,7 @@ def find_part_folders(frozen: Mapping[str, dict[str, Any]], name_or_path: Any, g
                 )
             continue
         near = (Path(name_or_path), Path(name_or_path).parent, Path.cwd())
-        places = [Path(given[part]).resolve()] if part in given else [(place / name).resolve() for place in near]
+        places = [_given_folder(part, given[part], name_or_path)] if part in given else [(place / name).resolve() for place in near]
         folder = next((place for place in places if place.is_dir()), None)
         call = f'`from_pretrained(…, part_folders={{"{part}": "/path/to/{Path(name).name}"}})`'
         if folder is None:
@@ -298,6 +300,23 @@ def find_part_folders(frozen: Mapping[str, dict[str, Any]], name_or_path: Any, g
             )
         folders[part] = str(folder)
     return folders
+
+
+def _given_folder(part: str, folder: Any, name_or_path: Any) -> Path:
+    """
+    Raises:
+        OSError: there is no such folder.
+        ValueError: what `part_folders` holds is no path.
+    """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise ValueError(f"`part_folders` says that the {part} lies in {folder!r}; it takes the path of a folder.")
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        raise OSError(
+            f"The {part} was not saved with {name_or_path}: `part_folders` says that it lies in {folder}, and there is no such "
+            f"folder ({path})."
+        )
+    return path
 
 
 def load_frozen_parts(

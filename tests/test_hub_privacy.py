@@ -2,10 +2,13 @@
 
 import io
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,7 +16,7 @@ from conftest import make_model
 from huggingface_hub import ModelCard, RepoUrl
 from transformers import TrainingArguments
 
-from hf_vae.hub import Repository, RunRecord, make_model_card, run_record, upload_model
+from hf_vae.hub import Repository, RunRecord, make_model_card, run_record, upload_model, write_report
 from hf_vae.hub.markdown import LONGEST, as_text, code_block
 from hf_vae.hub.privacy import HIDDEN, check_upload, files_to_upload, public_command, public_value
 from hf_vae.training.arguments import ModelArguments, ReportArguments, parse_arguments
@@ -75,6 +78,27 @@ def test_a_run_s_record_names_no_place_of_this_machine(tmp_path):
     assert "alice" not in card and TOKEN not in card and str(tmp_path) not in card and "# out\n" in card
 
 
+@pytest.mark.parametrize(
+    "place, name",
+    [
+        ("https://alice:secret@host/a/data.jsonl?sig=secret", "data.jsonl"), ("https://alice:secret@host/data", "data"),
+        (r"C:\Users\alice\data", "data"), ("~alice/data.txt", "data.txt"), ("../alice/data", "data"),
+    ],
+)  # fmt: skip
+def test_a_place_is_the_name_of_no_repository(place, name, tmp_path):
+    model_args = ModelArguments(encoder_name_or_path=place, decoder_name_or_path="someone/decoder-v1.1")
+    training_args = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    record = run_record("train.py", [], model_args, training_args, place, "", metrics={"kl": 1.0}, measured_on="")
+    assert (record.dataset, record.dataset_ids, record.base_models) == (name, [], ["someone/decoder-v1.1"])
+
+
+def test_a_user_without_a_home_folder_has_a_card_too(folder, monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert told("--train_file", "/data/x.txt", "--logs", "~alice") == ["--train_file", "x.txt", "--logs", "~"]
+    assert told("--run_name", f"by {TOKEN}") == ["--run_name", f"by {HIDDEN}"]
+    check_upload(folder, TOKEN)
+
+
 # The token and the Trainer ------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +150,10 @@ def test_a_folder_without_secrets_is_uploaded_without_what_is_no_part_of_the_mod
             '{"base_model_name_or_path": "/data/base"}',
             "adapter_config.json holds a path for the name",
         ),
+        ("notes", "of somebody: hf_" + "aB3" * 12, "notes holds a token of the Hub"),
+        ("config.json", json.dumps({"place": "/home/alice/caf\u00e9"}), "config.json holds the path of your home folder"),
+        ("config.json", '{"from": "file://QUOTED/x"}', "config.json holds the path of the output folder"),
+        ("adapter/README.md", "---\nbase_model:\n- /data/base\n---", "adapter/README.md holds a path for the name"),
         ("adapter/README.md", "---\nbase_model: ./base\n---", "adapter/README.md holds a path for the name"),
         ("notes", "environment: hf_of_the_environment", "notes holds the token of this machine"),
         ("adapter/more.pt", "x", r"adapter/more.pt is a pickle, .* save it as safetensors"),
@@ -135,8 +163,11 @@ def test_a_folder_without_secrets_is_uploaded_without_what_is_no_part_of_the_mod
 def test_what_would_betray_something_is_not_uploaded(folder, name, content, message, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_environment")
     monkeypatch.setenv("HOME", "/home/alice")
+    folder = folder.rename(folder.with_name("sortie \u00e9"))
     (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_text(content.replace("PLACE", str(folder)).replace("HOME", "/home/alice"))
+    (folder / name).write_text(
+        content.replace("QUOTED", quote(str(folder))).replace("PLACE", str(folder)).replace("HOME", "/home/alice")
+    )
     with pytest.raises(ValueError, match=message) as refused:
         upload_model(Repository("someone/mine", TOKEN), folder)
     assert TOKEN not in str(refused.value) and "hf_of_the_environment" not in str(refused.value)
@@ -219,6 +250,17 @@ def test_what_comes_from_outside_is_shown_as_it_is(data):
     assert [token.tag for token in tokens if token.type == "heading_open"].count("h1") == 1
     [command] = [token.content for token in tokens if token.type == "fence" and token.content.startswith("run ")]
     assert command == f"run {data}\n"
+
+
+def test_a_card_is_written_whatever_was_measured_and_said(tmp_path):
+    """Half a character, as JSON files hold; figures that are no numbers, or numbers of other libraries."""
+    metrics = {"kl": torch.tensor(1.5), "elbo": math.nan, "bleu": None, "chrf": np.float32(2.5), "ter": np.float32("inf")}
+    record = RunRecord("n", "c", "d", metrics, "m", {}, baseline={"kl": None}, samples=[("half \ud83d", ["\ud83d"])])
+    written = write_report(make_model("vae"), record, tmp_path, {})
+    assert written == {"kl": 1.5, "elbo": None, "bleu": None, "chrf": 2.5, "ter": None}
+    card = ModelCard.load(tmp_path / "README.md")
+    assert "half ?" in card.text and "| nan |" in card.text
+    assert {each.metric_type: each.metric_value for each in card.data.eval_results} == {"kl": 1.5, "chrf": 2.5}
 
 
 def test_text_stays_on_its_line():

@@ -155,14 +155,17 @@ def test_a_model_of_an_earlier_version_is_loaded_from_its_folder_and_then_named_
 
 @pytest.mark.parametrize("folders, message", [
     ({"encoder": "x"}, "`part_folders` names the encoder, which is saved with the model"),
+    ("dec", "`part_folders` is 'dec'; it is a dictionary of parts"),
+    ({"decoder": None}, "`part_folders` says that the decoder lies in None; it takes the path of a folder"),
+    ({"decoder": "~/nowhere"}, r"it lies in ~/nowhere, and there is no such folder \([^~]*nowhere\)"),
     ({"decodr": "x"}, "`part_folders` is 'decodr'; choose one of 'encoder', 'decoder'"),
-    ({"decoder": "x"}, "decoder was not saved with .* which is not in"),
+    ({"decoder": "x"}, "decoder was not saved with .*: `part_folders` says that it lies in x, and there is no such folder"),
 ])  # fmt: skip
 def test_folders_that_cannot_be_meant(folders, message, model, tmp_path):
     with pytest.raises((ValueError, OSError), match=message):
         AutoModel.from_pretrained(tmp_path / "alice" / "run" / "model", part_folders=folders)
     make_model("vae").save_pretrained(tmp_path / "whole")
-    with pytest.raises(ValueError, match=r"which is saved with the model|choose one of"):
+    with pytest.raises(ValueError, match=r"which is saved with the model|choose one of|it is a dictionary"):
         AutoModel.from_pretrained(tmp_path / "whole", part_folders=folders)
 
 

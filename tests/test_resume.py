@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import json
+import math
 import os
 import shutil
 import sys
@@ -12,11 +13,12 @@ import pytest
 import torch
 from conftest import tiny_encoder_config, tiny_gpt2_config
 from safetensors.torch import load_file
-from transformers import AutoModel, GenerationConfig, TrainingArguments
+from transformers import AutoModel, GenerationConfig, Trainer, TrainingArguments
 
 from hf_vae import VAEConfig, VAEModel
 from hf_vae.hub import draw_pictures
 from hf_vae.training import StopOnDivergenceCallback
+from hf_vae.training.arguments import ModelArguments, parse_arguments
 from hf_vae.training.checkpoints import last_whole_checkpoint, problem_of, remove_stages
 from hf_vae.training.saving import finish_saving, replaced_model
 from hf_vae.training.sharding import check_processes
@@ -151,6 +153,40 @@ def test_what_an_earlier_run_left_is_passed_over(script, undisturbed, stop_at, t
     again()
     script.main([*SMALL, *output, *LAST])
     same(undisturbed, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_an_earlier_run_s_checkpoints_do_not_crowd_out_this_run_s(script, undisturbed, stop_at, tmp_path, caplog):
+    """The Trainer would keep the earlier run's last one, and write into those of the same number."""
+    output = ["--output_dir", str(tmp_path / "out")]
+    script.main([*SMALL, *output, "--seed", "1", "--max_steps", "6"])
+    again = stop_at("out", 4)
+    with pytest.raises(StoppedError):
+        script.main([*SMALL, *output, "--save_total_limit", "1"])
+    again()
+    assert {path.name for path in (tmp_path / "out" / "earlier").iterdir()} == {"checkpoint-2", "checkpoint-4", "checkpoint-6"}
+    assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-2"]
+    caplog.clear()
+    script.main([*SMALL, *output, *LAST, "--save_total_limit", "1"])
+    assert "begins anew" not in caplog.text
+    same(undisturbed, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_the_best_is_this_run_s_wherever_its_folder_lies(script, tmp_path):
+    best = ["--eval_strategy", "steps", "--eval_steps", "2", "--load_best_model_at_end", "--greater_is_better", "false"]
+    best += ["--latent_free_steps", "0", "--encoder_pretraining_steps", "0", "--posterior_fit_steps", "0"]
+    script.main([*SMALL, *best, "--output_dir", str(tmp_path / "one")])
+    state = json.loads((tmp_path / "one" / "checkpoint-4" / "trainer_state.json").read_text())
+    assert state["best_global_step"] == 2
+    kept = left_by(tmp_path / "one")
+    (tmp_path / "one").rename(tmp_path / "other")
+    shutil.copytree(tmp_path / "other", tmp_path / "third")
+    script.main([*SMALL, *best, "--output_dir", str(tmp_path / "other"), *LAST])
+    assert all(torch.equal(kept[0][name], tensor) for name, tensor in left_by(tmp_path / "other")[0].items())
+    shutil.rmtree(tmp_path / "third" / "checkpoint-2")
+    with pytest.raises(OSError, match=r"`--load_best_model_at_end` needs checkpoint-2, the best checkpoint up to .*checkpoint-4"):
+        script.main([*SMALL, *best, "--output_dir", str(tmp_path / "third"), *LAST])
 
 
 def test_a_checkpoint_of_another_model_is_refused(script, undisturbed, tmp_path):
@@ -351,6 +387,38 @@ def test_a_training_that_diverges_says_so_and_saves_nothing(script, tmp_path, lo
     assert not (tmp_path / "stages").exists()
 
 
+@pytest.mark.parametrize(
+    "output", [lambda loss: {"logits": loss}, lambda loss: loss, lambda loss: (loss,), lambda loss: {"loss": loss}]
+)
+@pytest.mark.parametrize("factor", [1.0, math.nan])
+def test_any_trainer_s_model_is_watched(tmp_path, output, factor):
+    """A Trainer may compute the loss by itself."""
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x, labels=None):
+            return output((self.weight * x).mean() * factor)
+
+    class OwnLoss(Trainer):
+        def compute_loss(self, model, inputs, **kwargs):
+            found = model(**inputs)
+            return next(iter(found.values())) if isinstance(found, dict) else found[0] if isinstance(found, tuple) else found
+
+    options = {"use_cpu": True, "report_to": "none", "max_steps": 2, "save_strategy": "no", "disable_tqdm": True}
+    rows = [{"x": torch.ones(1), "labels": torch.ones(1)}] * 4
+    trainer = OwnLoss(
+        Model(), TrainingArguments(str(tmp_path), **options), train_dataset=rows, callbacks=[StopOnDivergenceCallback()]
+    )
+    if factor == 1.0:
+        assert trainer.train().global_step == 2
+    else:
+        with pytest.raises(FloatingPointError, match="The training has diverged"):
+            trainer.train()
+
+
 def test_processes_that_were_asked_for_and_not_started(monkeypatch, tmp_path):
     import psutil
 
@@ -374,6 +442,11 @@ def test_processes_that_were_asked_for_and_not_started(monkeypatch, tmp_path):
         ("hello", "holds a str"),
         ("1: 2", r"no such argument\(s\): 1"),
         ("max_steps: {a: 1}", r"`max_steps` is {'a': 1}; it takes a whole number"),
+        ("text_column: {a: 1}", r"`text_column` is {'a': 1}; it takes text"),
+        ("train_file: [a, b]", r"`train_file` is \['a', 'b'\]; it takes text"),
+        ("help: true", r"no such argument\(s\): help"),
+        ("max-step: 3", r"no such argument\(s\): max-step \(did you mean max_steps\?\)"),
+        ("seed: 1\nseed: 2", "names `seed` twice"),
         ("max_steps: [1]", r"`max_steps` is \[1\]; it takes a whole number"),
         ("latent_size: 7.5", "`latent_size` is 7.5; it takes a whole number"),
         ("learning_rate: much", "`learning_rate` is 'much'; it takes a number"),
@@ -389,6 +462,19 @@ def test_a_recipe_that_cannot_be_is_refused_in_a_sentence(script, tmp_path, cont
     with pytest.raises(ValueError, match=message):
         script.main([str(recipe), "--output_dir", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_reads_as_it_is_meant(tmp_path):
+    recipe = tmp_path / "recipe.YAML"
+    recipe.write_text(
+        "eval_strategy: no\nsave_strategy: No\nmax_steps:\nreport_to: []\noptim_target_modules: [query, value]\nlora: {r: 2}\n"
+        "<<: {seed: 3}\nfreeze_encoder: yes\n"
+    )
+    model_args, args = parse_arguments((ModelArguments,), [str(recipe), "--use_cpu"], recipe, str(tmp_path))
+    assert (args.eval_strategy, args.save_strategy, args.max_steps, args.seed) == ("no", "no", -1, 3)
+    assert args.optim_target_modules == ["query", "value"] and model_args.lora == {"r": 2} and model_args.freeze_encoder is True
+    with pytest.raises(ValueError, match=r"has no such argument\(s\): .*other.yaml.* a file of arguments comes first"):
+        parse_arguments((ModelArguments,), [str(recipe), "other.yaml"], recipe, str(tmp_path))
 
 
 # Lengths

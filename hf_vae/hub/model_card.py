@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
@@ -118,7 +119,7 @@ def make_model_card(model: PreTrainedModel, record: RunRecord, figures: Collecti
     Raises:
         ValueError: the record has no figure that the card could show.
     """
-    shown = {name: float(record.metrics[name]) for name in METRIC_NAMES if name in record.metrics}
+    shown = {name: float(record.metrics[name]) for name in METRIC_NAMES if record.metrics.get(name) is not None}
     if not shown:
         raise ValueError("`record.metrics` holds none of the known figures; measure the model before its card is written.")
     data = ModelCardData(
@@ -141,6 +142,8 @@ def make_model_card(model: PreTrainedModel, record: RunRecord, figures: Collecti
                 metric_value=round(value, 4),
             )
             for name, value in shown.items()
+            # The Hub's metadata is JSON, which knows no other numbers.
+            if math.isfinite(value)
         ],
     )
     example = record.example or (record.samples[0][0] if record.samples else "your sentence")
@@ -156,7 +159,7 @@ def make_model_card(model: PreTrainedModel, record: RunRecord, figures: Collecti
         task=cast(Any, model).pipeline_class.default_task,
         num_parameters=f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M",
         rows=[
-            (METRIC_NAMES[name], f"{value:.3f}", f"{record.baseline[name]:.3f}" if name in record.baseline else "–")
+            (METRIC_NAMES[name], f"{value:.3f}", "–" if record.baseline.get(name) is None else f"{record.baseline[name]:.3f}")
             for name, value in shown.items()
         ],
         figures=[(caption, name) for name, caption in FIGURES.items() if name in figures],

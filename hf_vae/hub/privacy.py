@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path, PureWindowsPath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from huggingface_hub import get_token
 from huggingface_hub.utils import filter_repo_objects
@@ -29,6 +30,8 @@ KEPT_BACK = [
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
 # Numbers, in which words are found by chance only, and which may be large.
 _NOT_TEXT = {".safetensors", ".png"}
+# The Hub's tokens, whosever they are.
+_TOKEN = re.compile(r"(?<!\w)hf_[A-Za-z0-9]{30,}(?!\w)")
 
 
 def public_command(script: str, argv: Sequence[str]) -> str:
@@ -59,6 +62,7 @@ def public_value(value: Any) -> Any:
         return [public_value(each) for each in value]
     if not isinstance(value, str):
         return value
+    value = _TOKEN.sub(HIDDEN, value)
     if value.lstrip().startswith(("{", "[")):
         try:
             parsed = json.loads(value)
@@ -77,10 +81,21 @@ def _public_name(value: str) -> str:
         return PureWindowsPath(value).name
     path = Path(value)
     if value.startswith("~") or path.is_absolute():
-        # The name of the home folder is the user's.
-        return "~" if path in (Path.home(), Path("~")) else path.name or value
-    is_hub_id = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", value) and not path.exists()
-    return value if "/" not in value or is_hub_id else path.name
+        # The name of a home folder is the user's.
+        is_home = path in _homes() or (value.startswith("~") and len(path.parts) == 1)
+        return "~" if is_home else path.name or value
+    return value if "/" not in value or is_hub_id(value) else path.name
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` reads like a repository on the Hub, and is no file or folder here."""
+    return re.fullmatch(r"\w[\w.-]*(?:/\w[\w.-]*)?", name) is not None and not Path(name).exists()
+
+
+def _homes() -> set[Path]:
+    """The home folder, as it is named and as it is found; none for a user who has none, as in some containers."""
+    home = Path(os.path.expanduser("~"))
+    return {home, home.resolve()} if home.is_absolute() else set()
 
 
 def _is_secret(option: str) -> bool:
@@ -118,15 +133,19 @@ def check_upload(folder: str | Path, token: str | None) -> None:
 
 def _patterns(folder: Path, token: str | None) -> dict[str, str]:
     """What a file may not hold, by what it is."""
-    words = {"the path of your home folder": f"{Path.home()}/", "the path of the output folder": f"{folder}"}
+    places = [("the path of your home folder", f"{home}/") for home in _homes()] + [("the path of the output folder", f"{folder}")]
     # The root of the file system says nothing of a machine.
-    words = {what: word for what, word in words.items() if len(Path(word).parts) > 1}
-    words |= {what: word for what, word in {"your token": token, "the token of this machine": get_token()}.items() if word}
-    # A word that goes on is another: `/home/al` and `/home/alice`.
-    patterns = {what: rf"(?<!\w){re.escape(word)}" + (r"(?!\w)" if word[-1] != "/" else "") for what, word in words.items()}
+    found = [(what, word) for what, word in places if len(Path(word).parts) > 1]
+    found += [(what, word) for what, word in (("your token", token), ("the token of this machine", get_token())) if word]
+    patterns = {}
+    for what, word in found:
+        # JSON and addresses write letters that are not ASCII in their own ways.
+        spellings = "|".join(re.escape(each) for each in dict.fromkeys((word, json.dumps(word)[1:-1], quote(word))))
+        # A word that goes on is another: `/home/al` and `/home/alice`.
+        patterns[what] = rf"(?<!\w)(?:{spellings})" + (r"(?!\w)" if word[-1] != "/" else "")
     # As peft notes an adapter's base, in its configuration and in its card.
-    path = r"""(?:name_or_path"|base_model(?::adapter)?): *["']?(?:/|~|\.\.?/|[A-Za-z]:\\)"""
-    return {**patterns, "a path for the name of a model": path}
+    path = r"""(?:name_or_path"|base_model(?::adapter)?):\s*(?:- *)?["']?(?:/|~|\.\.?/|[A-Za-z]:\\)"""
+    return {**patterns, "a token of the Hub": _TOKEN.pattern, "a path for the name of a model": path}
 
 
 def files_to_upload(folder: Path) -> Iterator[str]:

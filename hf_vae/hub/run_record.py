@@ -12,7 +12,7 @@ from typing import Any, cast
 from transformers import TrainingArguments
 
 from .files import write_whole
-from .privacy import public_command, public_value
+from .privacy import is_hub_id, public_command, public_value
 
 # Arguments that say what the parts are and how big; a card tells these of the model itself.
 _ABOUT_PARTS = {
@@ -94,13 +94,13 @@ def run_record(
     return RunRecord(
         name=Path(cast(str, training_args.output_dir)).resolve().name,
         command=public_command(script, argv),
-        dataset=Path(train_file).name if train_file else embedded_corpus,
+        dataset=Path(public_value(train_file)).name if train_file else embedded_corpus,
         training=settings,
         # A folder of this machine is nobody else's repository, and the Hub refuses a card that names one.
         base_models=[
-            name for name in (model_args.encoder_name_or_path, model_args.decoder_name_or_path) if name and not Path(name).exists()
+            name for name in (model_args.encoder_name_or_path, model_args.decoder_name_or_path) if name and is_hub_id(name)
         ],
-        dataset_ids=[train_file] if train_file and not (Path(train_file).suffix or Path(train_file).exists()) else [],
+        dataset_ids=[train_file] if train_file and is_hub_id(train_file) and not Path(train_file).suffix else [],
         # Of other data and other weights only their owners can say.
         license=None if train_file else "apache-2.0",
         language=None if train_file else "en",
@@ -113,6 +113,9 @@ def _finite(value: Any) -> Any:
         return {name: _finite(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(each) for each in value]
+    if getattr(value, "ndim", None) == 0:
+        # A number of NumPy or PyTorch, which JSON does not know either.
+        value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

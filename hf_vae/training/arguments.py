@@ -97,11 +97,11 @@ class ModelArguments:
     batch_norm_gamma: float | None = field(default=None, metadata={"help": "Batch norm of posterior means to this spread."})
     bow_loss_weight: float = field(default=0.0, metadata={"help": "Weight of the bag-of-words loss."})
     word_dropout: float = field(default=0.0, metadata={"help": "Share of the target's tokens hidden from the decoder."})
-    token_noise: str | None = field(
+    token_noise: dict | str | None = field(
         default=None, metadata={"help": "Noise on what q reads, TokenNoise's options as JSON, such as '{\"drop\": 0.1}'."}
     )
     kl_schedule: str = field(default="constant", metadata={"help": "constant, linear, sigmoid, tanh or cyclical."})
-    kl_schedule_options: str = field(
+    kl_schedule_options: dict | str | None = field(
         default="{}", metadata={"help": "The schedule's options as JSON, such as '{\"steps\": 1000}'."}
     )
     minimum_rate: float | None = field(
@@ -131,7 +131,7 @@ class ModelArguments:
         default=False,
         metadata={"help": "Leave frozen pretrained halves out of what is saved, and name where they are loaded from."},
     )
-    lora: str | None = field(
+    lora: dict | str | None = field(
         default=None,
         metadata={"help": "Arguments of peft's LoraConfig as JSON; the latent's layers are trained whole. Merged at the end."},
     )
@@ -237,7 +237,7 @@ def parse_arguments(argument_classes: Sequence[type], argv: list[str], embedded_
     """
     parser = HfArgumentParser(cast(Any, (*argument_classes, TrainingArguments)))
     recipe: str | Path | None = None
-    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
+    if argv and argv[0].lower().endswith((".yaml", ".yml", ".json")):
         recipe, *argv = argv
     elif not any(word.partition("=")[0] == "--train_file" for word in argv):
         recipe = embedded_recipe
@@ -245,7 +245,9 @@ def parse_arguments(argument_classes: Sequence[type], argv: list[str], embedded_
     parser.set_defaults(output_dir=output_dir, logging_first_step=True, metric_for_best_model=BEST_BY)
     if recipe is not None:
         parser.set_defaults(**read_recipe(recipe, parser))
-    *parsed, training_args = parser.parse_args_into_dataclasses(args=argv)
+    *parsed, training_args, unknown = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    if unknown:
+        raise ValueError(f"The command line has no such argument(s): {' '.join(unknown)}; a file of arguments comes first.")
     looks_for_best = training_args.load_best_model_at_end or training_args.save_strategy == "best"
     needs_metric = looks_for_best or training_args.lr_scheduler_type == "reduce_lr_on_plateau"
     if training_args.metric_for_best_model == BEST_BY and not needs_metric:

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
-from ..hub.files import write_whole
+from ..hub.files import remove, write_whole
 from .checkpointed import CheckpointedState
 from .divergence import DIVERGED
 
@@ -27,6 +27,8 @@ RESUME_LAST = ("True", "true", "last")
 STAGES = "stages"
 # What a stage started from, in a file beside its checkpoints.
 START = "start.txt"
+# Where checkpoints go that stand in a run's way.
+EARLIER = "earlier"
 _STATE = "trainer_state.json"
 _RUN = "run.json"
 _NUMBERED = re.compile(r"checkpoint-(\d+)")
@@ -61,8 +63,11 @@ def now() -> str:
 
 
 def begun(checkpoint: str | Path) -> str:
-    """When the run of a whole `checkpoint` was begun; an empty string if it does not say."""
-    return _read_state(Path(checkpoint)).get("stateful_callbacks", {}).get(RunStamp.__name__, {}).get("args", {}).get("begun", "")
+    """When the run of a `checkpoint` was begun; an empty string if it does not say."""
+    try:
+        return _read_state(Path(checkpoint))["stateful_callbacks"][RunStamp.__name__]["args"]["begun"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def problem_of(checkpoint: str | Path, training_args: TrainingArguments) -> str | None:
@@ -194,10 +199,14 @@ def check_resume(training_args: TrainingArguments) -> None:
 def begin_or_resume(training_args: TrainingArguments) -> tuple[str | None, RunStamp]:
     """
     The checkpoint to go on from, and the run's stamp. If the run begins anew, what an earlier one left below `stages/` is removed.
+    Checkpoints that stand in the run's way go to `earlier/`.
 
     Returns:
         The checkpoint that `--resume_from_checkpoint` names, or for `last` the last whole one of the run. It is `None` for a run
         that begins anew, and for one that had not reached its first checkpoint: its stages may have theirs.
+
+    Raises:
+        OSError: `--load_best_model_at_end` needs a checkpoint that is not there.
     """
     named = training_args.resume_from_checkpoint
     output_dir = Path(cast(str, training_args.output_dir))
@@ -219,14 +228,49 @@ def begin_or_resume(training_args: TrainingArguments) -> tuple[str | None, RunSt
                 f"{checkpoint} is of a later epoch than the first, and `--train_sampling_strategy group_by_length` draws the order "
                 "of its rows anew: this epoch has other batches than a run that was not stopped."
             )
+        if checkpoint:
+            _find_best(checkpoint, training_args)
         run = begun(checkpoint) if checkpoint else (_begun_here(output_dir) if named else None) or now()
         if not named:
             remove_stages(training_args)
+        _clear_the_way(output_dir, checkpoint, run)
         (output_dir / STAGES).mkdir(parents=True, exist_ok=True)
         write_whole(output_dir / STAGES / _RUN, json.dumps({"begun": run}))
         decision = [checkpoint and str(checkpoint), run]
     checkpoint, run = broadcast_object_list(decision)
     return checkpoint, RunStamp(run)
+
+
+def _find_best(checkpoint: Path, training_args: TrainingArguments) -> None:
+    """
+    Corrects where `checkpoint` says that the best one lies, for a folder that was moved: the Trainer would forget it, and end with
+    its last weights.
+    """
+    state = _read_state(checkpoint)
+    best = Path(state.get("best_model_checkpoint") or checkpoint)
+    beside = checkpoint.parent / best.name
+    if beside.is_dir() and beside.resolve() != best.resolve():
+        write_whole(checkpoint / _STATE, json.dumps({**state, "best_model_checkpoint": str(beside)}, indent=2) + "\n")
+    elif training_args.load_best_model_at_end and not best.is_dir():
+        raise OSError(
+            f"`--load_best_model_at_end` needs {best.name}, the best checkpoint up to {checkpoint}, and it is neither beside it "
+            f"nor at {best}: put it back, or leave the argument out."
+        )
+
+
+def _clear_the_way(output_dir: Path, checkpoint: Path | None, run: str) -> None:
+    """
+    Moves every checkpoint into `earlier/` that a `run` which goes on from `checkpoint` did not write up to there. The Trainer would
+    write its own files among theirs, keep them in the place of its own (`--save_total_limit`), and take one for the best.
+    """
+    step = _read_state(checkpoint)["global_step"] if checkpoint else -1
+    for path in _checkpoints(output_dir):
+        number = int(path.name.rpartition("-")[2])
+        if number > step or begun(path) != run:
+            moved = output_dir / EARLIER / path.name
+            remove(moved)
+            moved.parent.mkdir(exist_ok=True)
+            path.rename(moved)
 
 
 def check_fits(checkpoint: str | Path, model: nn.Module) -> None:
@@ -293,7 +337,7 @@ def remove_checkpoints(folder: Path) -> None:
     """Removes a stage's checkpoints and what tells where it started."""
     (folder / START).unlink(missing_ok=True)
     for checkpoint in _checkpoints(folder):
-        shutil.rmtree(checkpoint)
+        remove(checkpoint)
 
 
 def _remove_if_empty(folder: Path) -> None:

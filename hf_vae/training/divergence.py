@@ -60,7 +60,8 @@ class StopOnDivergenceCallback(TrainerCallback):
     def _watch(self, module, arguments, output):
         if not (module.training and torch.is_grad_enabled()):
             return
-        loss = output["loss"] if isinstance(output, dict) else output[0]
+        # A Trainer with a loss of its own may train a model that gives none: its weights still tell.
+        loss = output.get("loss") if isinstance(output, dict) else output[0] if isinstance(output, tuple) else None
         if isinstance(loss, torch.Tensor):
             here = torch.where(torch.isfinite(loss.detach()).all(), torch.inf, float(self._step))
             self._first = torch.minimum(self._first.to(here.device), here)

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import yaml
+from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 _PLAIN = {int: "a whole number", float: "a number", string_to_bool: "true or false"}
 
 
-def read_recipe(path: str | Path, parser: argparse.ArgumentParser) -> dict[str, Any]:
+class _TwiceError(ValueError):
+    """A name that stands twice."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a name stands once: PyYAML would take the last of several."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise _TwiceError(twice)
+        return super().construct_mapping(node, deep)
+
+
+def read_recipe(path: str | Path, parser: HfArgumentParser) -> dict[str, Any]:
     """
-    The arguments in a file, by name.
+    The arguments in a file, by name, without those that have no value there.
 
     Args:
         path (`str` or `Path`): the file.
-        parser (`argparse.ArgumentParser`): of the command line, which knows what arguments there are and what they take.
+        parser (`HfArgumentParser`): of the command line, which knows what arguments there are and what they take.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -29,25 +46,34 @@ def read_recipe(path: str | Path, parser: argparse.ArgumentParser) -> dict[str, 
         raise FileNotFoundError(f"There is no file {path} of arguments.")
     try:
         # JSON is YAML too.
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        recipe = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Loader)
+    except _TwiceError as error:
+        raise ValueError(f"{path} names `{error}` twice: leave one of them out.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is neither YAML nor JSON: {error}") from error
     if not isinstance(recipe, Mapping):
         found = "nothing" if recipe is None else f"a {type(recipe).__name__}"
         raise ValueError(f"{path} holds {found}; a file of arguments names each with its value, such as `max_steps: 1000`.")
-    actions = {action.dest: action for action in parser._actions}
+    actions = {action.dest: action for action in parser._actions if action.dest != "help"}
     unknown = sorted(map(str, set(recipe) - set(actions)))
     if unknown:
-        raise ValueError(f"{path} has no such argument(s): {', '.join(unknown)}.")
-    return {name: _value(path, value, actions[name]) for name, value in recipe.items()}
+        raise ValueError(f"{path} has no such argument(s): {', '.join(_with_guess(name, actions) for name in unknown)}.")
+    hints: dict[str, Any] = {}
+    for arguments in parser.dataclass_types:
+        hints |= get_type_hints(arguments)
+    return {name: _value(path, value, actions[name], hints[name]) for name, value in recipe.items() if value is not None}
 
 
-def _value(path: str | Path, value: Any, action: argparse.Action) -> Any:
-    """`value` as the command line would read it; options that are text of JSON may stand in the file as they are."""
-    several = action.nargs in ("+", "*")
-    as_it_stands = action.type not in _PLAIN and not action.choices and not several
-    if value is None or (isinstance(value, Mapping) and as_it_stands):
+def _with_guess(name: str, known: Iterable[str]) -> str:
+    meant = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), known, n=1)
+    return f"{name} (did you mean {meant[0]}?)" if meant else name
+
+
+def _value(path: str | Path, value: Any, action: argparse.Action, hint: Any) -> Any:
+    """`value` as the command line would read it. An argument that may be a mapping or a list in Python may be one in the file."""
+    if isinstance(value, (Mapping, list)) and type(value) in {get_origin(each) or each for each in get_args(hint)}:
         return value
+    several = action.nargs in ("+", "*")
     if isinstance(value, Mapping) or (isinstance(value, list) and not several):
         raise ValueError(f"{path}: `{action.dest}` is {value!r}; it takes {_wanted(action)}.")
     values = [_read(path, each, action) for each in (value if isinstance(value, list) else [value])]
@@ -56,6 +82,9 @@ def _value(path: str | Path, value: Any, action: argparse.Action) -> Any:
 
 def _read(path: str | Path, value: Any, action: argparse.Action) -> Any:
     convert: Any = action.type or str
+    if value is False and "no" in (action.choices or ()):
+        # YAML reads a plain `no` as false.
+        value = "no"
     try:
         if isinstance(value, (Mapping, list)):
             raise TypeError

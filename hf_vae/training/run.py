@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -48,6 +49,9 @@ def start_run(
         ValueError: processes that do not know of each other, what FSDP and DeepSpeed cannot do, or a tokenizer for metrics that
             there is not.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        # A sample that the terminal cannot show must not end a finished run.
+        cast(Any, sys.stdout).reconfigure(errors="replace")
     check_tokenizer(evaluation_args.metrics_tokenizer)
     stages = ("encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps", "lora")
     whole = {name: getattr(model_args, name) for name in stages}

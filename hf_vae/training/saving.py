@@ -12,6 +12,7 @@ from typing import Any, cast
 from accelerate import PartialState
 from transformers import AutoModel, Trainer
 
+from ..hub.files import remove
 from ..hub.report import draw_pictures
 from ..processing_vae import VAEProcessor
 from .plots import plot_training
@@ -72,20 +73,13 @@ def finish_saving(directory: str | Path) -> None:
         # From here on the folder does not load, until its configuration comes back as the last of all.
         for pattern in (*_OLD_CARD, _CONFIG, *_OLD_FILES):
             for path in directory.glob(pattern):
-                _remove(path)
+                remove(path)
         whole.rename(moving)
     if moving.is_dir():
         for path in sorted(moving.iterdir(), key=lambda path: path.name == _CONFIG):
-            _remove(directory / path.name)
+            remove(directory / path.name)
             path.rename(directory / path.name)
         moving.rmdir()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def save_trained(trainer: Trainer, processor: VAEProcessor) -> Any:
