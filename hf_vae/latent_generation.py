@@ -82,7 +82,9 @@ class LatentGenerationMixin(GenerationMixin):
         latents = latents.to(self.device)
         decoder_latents, context_ids, context_mask, states = self._before_the_first_word(latents, batch, conditioning)
         check_token("pad_token_id", options.config.pad_token_id, self.config.decoder)
-        options.config.max_new_tokens = self._new_tokens(options.config.max_new_tokens, context_ids.shape[1])
+        # Padding in front takes no position.
+        longest = int(context_mask.sum(-1).max())
+        options.config.max_new_tokens = self._new_tokens(options.config.max_new_tokens, longest)
         step = options.average_latents or 1
         processors = [RefuseNaN(max(options.config.num_beams or 1, options.config.num_return_sequences or 1))]
         processors += model_kwargs.get("logits_processor") or ()
