@@ -48,7 +48,7 @@ def check_number(
 
 
 def check_rows(rows: int, **given: torch.Tensor | None) -> None:
-    """Raises a `ValueError` unless each tensor that is given has so many rows: one row is never read as all of them."""
+    """Raises a `ValueError` unless each tensor that is given has `rows` rows: one row is never read as all of them."""
     for name, tensor in given.items():
         if tensor is not None and tensor.shape[:1] != (rows,):
             raise ValueError(f"`{name}` has shape {tuple(tensor.shape)}, and the batch has {rows} row(s): give one row for each.")
@@ -56,7 +56,7 @@ def check_rows(rows: int, **given: torch.Tensor | None) -> None:
 
 def rows_of(**given: torch.Tensor | None) -> int | None:
     """
-    How many rows all that is given has; `None` where nothing is.
+    How many rows each tensor that is given has; `None` if nothing is given.
 
     Raises:
         ValueError: no tensor, no rows, or not the same number in all.

@@ -26,8 +26,8 @@ def check_attention_mask(name: str, mask: torch.Tensor | None) -> None:
 
 def check_tokens(name: str, tokens: torch.Tensor, config: PreTrainedConfig, dimensions: int = 2) -> None:
     """
-    Raises a `ValueError` unless `tokens` are whole numbers of so many dimensions, with something in each, and of the vocabulary of
-    the model of `config`. -100 stands for no token, where there are labels.
+    Raises a `ValueError` unless `tokens` are whole numbers, have this number of `dimensions` and something in each, and are of the
+    vocabulary of the model of `config`. In labels -100 stands for no token.
     """
     if not isinstance(tokens, torch.Tensor) or tokens.dtype not in (torch.int64, torch.int32):
         found = tokens.dtype if isinstance(tokens, torch.Tensor) else type(tokens).__name__
@@ -54,7 +54,7 @@ def check_tokens(name: str, tokens: torch.Tensor, config: PreTrainedConfig, dime
 
 
 def check_mask(name: str, mask: torch.Tensor | None, tokens: torch.Tensor) -> None:
-    """Raises a `ValueError` unless `mask`, where there is one, says of each of `tokens` whether it is one."""
+    """Raises a `ValueError` unless `mask`, if there is one, says of each of `tokens` whether it is one."""
     if mask is not None and mask.shape != tokens.shape:
         raise ValueError(
             f"`{name}` has shape {tuple(mask.shape)} and what it masks {tuple(tokens.shape)}: give one bit for each token."

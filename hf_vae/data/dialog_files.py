@@ -152,7 +152,7 @@ def _turn(turn: Any, dialogue: str) -> dict:
             f"{dialogue} has the turn {turn!r}: every turn needs a `speaker` and a `text`. Mend or remove it; none is skipped."
         )
     references = turn.get("references") or []
-    # Anything but a list is none of texts either.
+    # Anything but a list is not a list of texts.
     references = [as_text(reference) for reference in references] if isinstance(references, list) else [None]
     if not all(map(is_text, references)):
         raise ValueError(

@@ -233,7 +233,7 @@ def parse_arguments(argument_classes: Sequence[type], argv: list[str], embedded_
     the file overrides it. Without a file and without `--train_file` the `embedded_recipe` is the file.
 
     Raises:
-        ValueError: the file is none of arguments, or has one that does not exist or cannot be.
+        ValueError: the file holds no arguments, or one that does not exist or has a value that cannot be meant.
     """
     parser = HfArgumentParser(cast(Any, (*argument_classes, TrainingArguments)))
     recipe: str | Path | None = None
