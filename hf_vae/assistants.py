@@ -36,8 +36,8 @@ def latent_width(decoder: LatentDecoder) -> int:
 
 def assistant_of(assistant: Any, decoder: LatentDecoder, reads_more: bool) -> Any:
     """
-    What generation may call as the assistant of `decoder`. A model or decoder of this family reads z too, if its z is as wide and the
-    decoder reads nothing but z and words (`reads_more` is false). Any other language model reads the words alone. Whatever it
+    What generation may call as the assistant of `decoder`. A model or decoder of this family reads z too, if its z is as wide and
+    the decoder reads nothing but z and words (`reads_more` is false). Any other language model reads the words alone. Whatever it
     proposes, greedy text is the decoder's own.
 
     Raises:
