@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from hf_vae.gaussian_head import FixedScaleBatchNorm
 from torch.distributions import Independent, Normal, kl_divergence
 
 from hf_vae import DiagonalGaussian
 from hf_vae.gaussian import LOGVAR_RANGE, free_bits_per_dimension, free_bits_total
-from hf_vae.gaussian_head import FixedScaleBatchNorm
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_model, tiny_encoder_config, tiny_gpt2_config, tiny_llama_config
+from hf_vae.fitted_prior import GaussianMixturePrior
 from sacrebleu.metrics.lib_ter import BeamEditDistance
 from safetensors.torch import save_file
 from sklearn.mixture import GaussianMixture
@@ -28,7 +29,6 @@ from hf_vae import (
     VAEModel,
     VAEProcessor,
 )
-from hf_vae.fitted_prior import GaussianMixturePrior
 from hf_vae.latent_space import (
     Interpolation,
     arithmetic,

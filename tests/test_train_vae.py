@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
+from hf_vae.gaussian_head import FixedScaleBatchNorm
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoModel,
@@ -26,7 +27,6 @@ from transformers import (
 from hf_vae import KLAnnealingCallback, VAEDataCollator, VAEModel, VAEProcessor
 from hf_vae.data import grammar
 from hf_vae.evaluation import LikelihoodEvaluator, likelihood_metrics
-from hf_vae.gaussian_head import FixedScaleBatchNorm
 from hf_vae.latent_space import reconstruct
 from hf_vae.training import (
     AggressiveEncoderCallback,

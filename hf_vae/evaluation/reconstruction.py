@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from transformers import BatchEncoding
 
+from ..calls import call_with
 from ..gaussian import DiagonalGaussian
 from .examples import gather_in_order
-from .likelihood import LikelihoodEvaluator, call_with
+from .likelihood import LikelihoodEvaluator
 from .text_metrics import bleu
 
 

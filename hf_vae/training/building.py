@@ -25,7 +25,8 @@ from .schedules import make_schedule
 
 # Modules that no pretrained part brings along: trained whatever is frozen.
 NEW_MODULES = (
-    "posterior", "prior_network", "bow", "turns", "meta", "acts", "project", "memory", "prefix", "source_projection",
+    "posterior_head", "prior_network", "bow_head", "turn_encoder", "meta_embedding", "act_head", "latent_injection",
+    "source_projection",
     "crossattention", "ln_cross_attn",
 )  # fmt: skip
 _SIZES = (
