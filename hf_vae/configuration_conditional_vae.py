@@ -61,8 +61,8 @@ class ConditionalVAEConfig(VAEConfig):
         check_choice("source_conditioning", self.source_conditioning, SOURCE_CONDITIONINGS)
         if self.source_conditioning == "prompt" and not self.prior_reads_source and not self.tie_encoders:
             raise ValueError(
-                "`tie_encoders=False` with `source_conditioning='prompt'` and a prior that does not read x: the decoder reads the source as "
-                "its prompt, and no encoder reads it. Leave `tie_encoders=True`, or choose `source_conditioning='cross_attention'`."
+                "`tie_encoders=False` with `source_conditioning='prompt'` and a prior that does not read x: the decoder reads the "
+                "source as its prompt, and no encoder reads it. Leave `tie_encoders=True`, or choose `source_conditioning='cross_attention'`."
             )
 
     def validate_regularization(self):

@@ -58,9 +58,9 @@ class VAEConfig(CompositeConfig):
             over the tokens that are no padding, the `"first"` token's state, or the encoder's trained `"pooler"`.
         posterior_bias (`bool`, defaults to `True`): whether the posterior's head has a bias; Optimus' has none.
         posterior_type (`str`, defaults to `"gaussian"`): the family of q, or a name that was given to `register_posterior`.
-        prior_type (`str`, defaults to `"standard"`): `"standard"` is N(0, I); `"conditional"` a network p(z|x), of conditional models;
-            `"fitted"` the mixture of `fitted_prior_components`, so that a further training charges for KL(q ‖ mixture); or a name that
-            was given to `register_prior`.
+        prior_type (`str`, defaults to `"standard"`): `"standard"` is N(0, I); `"conditional"`, of conditional models, a network
+            p(z|x); `"fitted"` the mixture of `fitted_prior_components`, so that a further training charges for the KL to that; or
+            a name that was given to `register_prior`.
         free_bits (`float`, defaults to 0.0): nats of KL that the training loss does not charge for.
         free_bits_per (`str`, defaults to `"sentence"`): whether `free_bits` are granted to a `"sentence"` in total or to
             each latent `"dimension"`, or to the mean over the `"batch"` of each dimension. Changes the loss in training, never the

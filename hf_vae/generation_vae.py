@@ -65,11 +65,12 @@ class LatentGenerationMixin(GenerationMixin):
         Texts, each decoded from its own z. x is encoded once, however many sequences.
 
         Args:
-            input_ids, attention_mask (`(batch, source)`, *optional*): what the encoder reads: y for a VAE, to be reconstructed; else x.
+            input_ids, attention_mask (`(batch, source)`, *optional*): what the encoder reads. For a VAE it is y, to be reconstructed,
+                else x.
             latents (`torch.Tensor` of shape `(rows, latent_size)`, *optional*): the z to decode, one per returned sequence; or one
                 per input, whose sequences then share it and differ by sampling or beams.
-            latent_source (`str`, *optional*): `"prior"`; `"posterior"`, the default of a VAE that was given input, which a conditional
-                model needs the pair for (`posterior_input_ids`); or `"fitted_prior"` if the model has one.
+            latent_source (`str`, *optional*): `"prior"`; `"posterior"`, the default of a VAE that was given input, for which a
+                conditional model needs the pair (`posterior_input_ids`); or `"fitted_prior"` if the model has one.
             latent_temperature (`float`, *optional*, defaults to 1.0): factor on the source's standard deviation; 0 decodes its
                 mean.
             num_return_sequences (`int`, *optional*, defaults to 1): sequences per input, each with its own z, whatever the
@@ -80,11 +81,11 @@ class LatentGenerationMixin(GenerationMixin):
             generator (`torch.Generator`, *optional*): source of the noise in z.
             generation_config (`GenerationConfig`, *optional*): defaults to the model's, where the latent options may stand too.
             labels: ignored; `Seq2SeqTrainer(predict_with_generate=True)` passes them.
-            kwargs: what else `read_source`, `encode` and `condition` of this model take, such as `prompt_input_ids`, or a dialogue's
-                `same_speaker` and `act_labels`, the acts that the replies are to perform. Everything else is GenerationMixin's.
-                `max_length` counts the start token and the new tokens. Without it and without `max_new_tokens` the model's
-                `generation_config` says the length; if it says none, it is 128 new tokens. A text ends where the decoder's positions
-                do.
+            kwargs: what else `read_source`, `encode` and `condition` of this model take, such as `prompt_input_ids`, or of a
+                dialogue `same_speaker` and `act_labels`, the acts that the replies are to perform. Everything else is
+                GenerationMixin's. `max_length` counts the start token and the new tokens. Without it and without `max_new_tokens`
+                the model's `generation_config` says the length; if it says none, it is 128 new tokens. A text ends at the latest
+                where the decoder's positions do.
 
         Returns:
             What GenerationMixin returns, rows of one input next to each other: the start token and the new tokens, never the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -11,8 +11,10 @@ import torch
 
 class LatentDistribution(ABC):
     """
-    One distribution over z in each row. A family implements `parameter_names`, `noise_size`, `from_noise`, `log_prob` and `mode`, and
-    `kl` if it knows a closed form; `type(self)(**self.parameters())` must make the same distribution again.
+    One distribution over z in each row. A family has `parameter_names`, `noise_size`, `from_noise`, `log_prob` and `mode`, and `kl` if
+    it knows a closed form. `parameters()` and `with_parameters` must make the same distribution again: batches of distributions are
+    selected, moved and gathered by them. A family that needs more than tensors, such as a flow's network, overrides
+    `with_parameters`.
 
     Everything that draws z passes `from_noise`, so one stream of standard normal noise serves every family, and a draw is
     differentiable wherever its family is.
@@ -42,8 +44,8 @@ class LatentDistribution(ABC):
     @abstractmethod
     def log_prob(self, latents: torch.Tensor) -> torch.Tensor:
         """
-        Log density in nats: `(rows, latent_size)` to `(rows,)`, or `(rows, samples, latent_size)` to `(rows, samples)`. A distribution
-        of one row serves any number of rows.
+        Log density in nats: `(rows, latent_size)` to `(rows,)`, or `(rows, samples, latent_size)` to `(rows, samples)`. A
+        distribution of one row serves any number of rows.
         """
 
     @abstractmethod
@@ -52,8 +54,8 @@ class LatentDistribution(ABC):
 
     def kl(self, other: LatentDistribution) -> torch.Tensor | None:
         """
-        KL(self ‖ other) in closed form, nats: `(rows, latent_size)` if it is a sum over dimensions, `(rows, 1)` if it is not, and `None`
-        if there is no closed form for this pair.
+        KL(self ‖ other) in closed form, nats: `(rows, latent_size)` if it is a sum over dimensions, `(rows, 1)` if it is not, and
+        `None` if there is no closed form for this pair.
         """
         return None
 
@@ -83,9 +85,13 @@ class LatentDistribution(ABC):
     def device(self) -> torch.device:
         return getattr(self, self.parameter_names[0]).device
 
+    def with_parameters(self, parameters: Mapping[str, torch.Tensor]) -> Self:
+        """The distribution of this family that has these parameters, whose rows may be others."""
+        return type(self)(**parameters)
+
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
         """The distribution of the parameters that `function` makes of these."""
-        return type(self)(**{name: function(parameter) for name, parameter in self.parameters().items()})
+        return self.with_parameters({name: function(parameter) for name, parameter in self.parameters().items()})
 
     def repeat(self, count: int) -> Self:
         """Each row `count` times in succession."""
@@ -99,10 +105,13 @@ class LatentDistribution(ABC):
         """As `torch.Tensor.to`."""
         return self.map(lambda parameter: parameter.to(*args, **kwargs))
 
-    @classmethod
-    def cat(cls, distributions: Sequence[Self]) -> Self:
-        """The rows of all `distributions`, one after another."""
-        return cls(**{name: torch.cat([getattr(each, name) for each in distributions]) for name in cls.parameter_names})
+
+def concatenate(distributions: Sequence[LatentDistribution]) -> LatentDistribution:
+    """The rows of all `distributions`, which are of one family, one after another."""
+    first = distributions[0]
+    return first.with_parameters(
+        {name: torch.cat([getattr(each, name) for each in distributions]) for name in first.parameter_names}
+    )
 
 
 def per_sample(parameter: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

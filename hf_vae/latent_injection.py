@@ -133,8 +133,8 @@ class LatentInjection(nn.Module):
 
     def init_weights(self, module: nn.Module) -> None:
         """
-        Draws the weights of one of its modules. A draw from N(0, I) then moves an embedding by the scale at which a fresh embedding is
-        drawn: a pretrained decoder, whose embeddings have grown, is hardly disturbed, and z has a gradient from the first step.
+        Draws the weights of one of its modules. A z from N(0, I) then moves an embedding by the scale at which a fresh embedding
+        is drawn: a pretrained decoder, whose embeddings have grown, is hardly disturbed, and z has a gradient from the first step.
         """
         if isinstance(module, nn.Linear):
             initialization.normal_(module.weight, std=self.initializer_range / module.in_features**0.5)

@@ -99,8 +99,8 @@ class ConditionalVAEModel(VAEModel):
         x, encoded once for all that read it. In training `config.source_noise` hides tokens from them.
 
         Args:
-            input_ids, attention_mask (`(batch, source)`): x in the encoder's vocabulary; needed if the prior or the decoder reads it
-                through an encoder.
+            input_ids, attention_mask (`(batch, source)`): x in the encoder's vocabulary; needed if the prior or the decoder
+                reads it through an encoder.
             prompt_input_ids, prompt_attention_mask (`(batch, prompt)`): x in the decoder's vocabulary; needed with
                 `source_conditioning="prompt"`.
             with_prior (`bool`, defaults to `True`): whether the prior is to read it too.

@@ -69,7 +69,7 @@ class DialogCVAEModel(ConditionalVAEModel):
 
     @property
     def source_readers(self) -> frozenset[str]:
-        """Who reads the dialogue through an encoder: q always, and whoever of the prior, the decoder, acts and bag of words there is."""
+        """Who reads the dialogue through an encoder: q does, and so may the prior, the decoder, the acts and the bag of words."""
         readers = {"posterior": True, "acts": self.config.num_acts is not None, "bow": bool(self.config.bow_loss_weight)}
         return super().source_readers | {name for name, reads in readers.items() if reads}
 
@@ -287,8 +287,8 @@ class DialogCVAEModel(ConditionalVAEModel):
 
     def nll(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
         """
-        -log p(y|x,z) of each row, nats per sentence, `(batch,)`. With acts it is -log Σ_a p(a|x,z) p(y|x,z,a), by going through all of
-        them; if `conditioning` has `act_labels`, it is -log p(y|x,z,a) of those, or of the mean embedding if the act is -100.
+        -log p(y|x,z) of each row, nats per sentence, `(batch,)`. With acts it is -log Σ_a p(a|x,z) p(y|x,z,a), by going through all
+        of them; if `conditioning` has `act_labels`, it is -log p(y|x,z,a) of those, or of the mean embedding if the act is -100.
         """
         if self.config.num_acts is None or "act_labels" in conditioning:
             return super().nll(latents, labels, **conditioning)

@@ -171,7 +171,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
     def set_fitted_prior(self, prior: GaussianMixturePrior) -> None:
         """
         Keeps a prior that was fitted to this model's codes: it is saved with the model, and
-        `generate(latent_source="fitted_prior")` draws from it. With `config.prior_type="fitted"` it is the model's p(z) from then on.
+        `generate(latent_source="fitted_prior")` draws from it. With `config.prior_type="fitted"` it is the model's p(z).
 
         Raises:
             ValueError: no such prior, or one over another number of dimensions.

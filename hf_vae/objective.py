@@ -81,7 +81,7 @@ def charged_kl(kl: torch.Tensor, config: VAEConfig) -> torch.Tensor:
 
 
 def hybrid(elbo_objective: torch.Tensor, prior_reconstruction: torch.Tensor, alpha: float) -> torch.Tensor:
-    r"""\(\alpha\) times the negative ELBO plus \(1-\alpha\) times \(-\log p(y|x,z)\) with z from the prior (Sohn et al. 2015, eq. 10)."""
+    r"""\(\alpha\) times the negative ELBO plus \(1-\alpha\) times \(-\log p(y|x,z)\) with z from the prior (Sohn et al. 2015)."""
     return alpha * elbo_objective + (1 - alpha) * prior_reconstruction
 
 

@@ -15,7 +15,7 @@ class EncodedSource:
     What `read_source` has made of x. `prior`, `encode` and `condition` take it, so that x is encoded once however many of them ask.
 
     Args:
-        hidden_states (`torch.Tensor` of shape `(batch, source, hidden)`, *optional*): the last layer's, of the encoder that reads x.
+        hidden_states (`torch.Tensor` of shape `(batch, source, hidden)`, *optional*): of the encoder that reads x, the last.
         attention_mask (`torch.Tensor` of shape `(batch, source)`, *optional*): 0 on padding.
         vector (`torch.Tensor` of shape `(batch, source_size)`, *optional*): one vector of x, pooled once.
         prompt_input_ids, prompt_attention_mask (`torch.Tensor` of shape `(batch, prompt)`, *optional*): x, or a mere prompt, in the
