@@ -65,8 +65,8 @@ class LatentGenerationMixin(GenerationMixin):
         Texts, each decoded from its own z. x is encoded once, however many sequences.
 
         Args:
-            input_ids, attention_mask (`(batch, source)`, *optional*): what the encoder reads. For a VAE it is y, to be reconstructed,
-                else x.
+            input_ids, attention_mask (`(batch, source)`, *optional*): what the encoder reads. Of a VAE it is y, to be
+                reconstructed, else x.
             latents (`torch.Tensor` of shape `(rows, latent_size)`, *optional*): the z to decode, one per returned sequence; or one
                 per input, whose sequences then share it and differ by sampling or beams.
             latent_source (`str`, *optional*): `"prior"`; `"posterior"`, the default of a VAE that was given input, for which a

@@ -11,8 +11,8 @@ import torch
 
 class LatentDistribution(ABC):
     """
-    One distribution over z in each row. A family has `parameter_names`, `noise_size`, `from_noise`, `log_prob` and `mode`, and `kl` if
-    it knows a closed form. `parameters()` and `with_parameters` must make the same distribution again: batches of distributions are
+    One distribution over z in each row. A family has `parameter_names`, `noise_size`, `from_noise`, `log_prob` and `mode`, and
+    `kl` if it knows a closed form. `parameters()` and `with_parameters` must make the same distribution again: batches of distributions are
     selected, moved and gathered by them. A family that needs more than tensors, such as a flow's network, overrides
     `with_parameters`.
 
