@@ -30,14 +30,14 @@ def measure(model, processor, text) -> dict:
 
 def save(directory: Path) -> None:
     sys.path.insert(0, str(ROOT / "tests"))
-    import hub_publisher
     from datasets import Dataset
     from transformers import Trainer, TrainingArguments
 
+    from helpers import PUBLISHED, make_published
     from hf_vae import VAEDataCollator
 
-    for name in hub_publisher.VARIANTS:
-        model, processor, text = hub_publisher.make(name)
+    for name in PUBLISHED:
+        model, processor, text = make_published(name)
         data = Dataset.from_dict(dict(processor([text, text], ["a dog", "the mat"], return_tensors=None)))
         with tempfile.TemporaryDirectory() as output:
             arguments = TrainingArguments(

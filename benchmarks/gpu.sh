@@ -93,7 +93,7 @@ asked() { [[ " $parts " == *" $1 "* ]]; }
 
 if asked tests; then
     which=(-n "$workers")
-    [[ -z $dry_run ]] || which=(tests/test_gaussian.py)
+    [[ -z $dry_run ]] || which=(tests/models/test_gaussian.py)
     OMP_NUM_THREADS=1 run tests 150 "$python" -m pytest -q -m "not slow" --tb=short -rfE -p no:cacheprovider "${which[@]}"
 fi
 

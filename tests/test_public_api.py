@@ -3,9 +3,9 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import hf_vae
+from helpers import ROOT
 
 
 def test_everything_named_is_there_and_documented():
@@ -32,10 +32,9 @@ def test_importing_registers_downloads_nothing_and_is_quiet():
 
 
 def test_the_oldest_versions_allowed_are_those_that_are_tested():
-    root = Path(__file__).parent.parent
-    lines = (root / ".ci" / "oldest-constraints.txt").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / ".ci" / "oldest-constraints.txt").read_text(encoding="utf-8").splitlines()
     tested = dict(line.split("==") for line in lines if "==" in line)
-    named = re.findall(r'"([\w-]+)>=([\w.]+)(?:,<[\d.]+)?"', (root / "setup.py").read_text(encoding="utf-8"))
+    named = re.findall(r'"([\w-]+)>=([\w.]+)(?:,<[\d.]+)?"', (ROOT / "setup.py").read_text(encoding="utf-8"))
     # Tools of development, beside what a user installs, are as new as they are.
     tools = {"mypy", "parameterized", "pytest", "pytest-xdist", "ruff", "types-PyYAML"}
     tools |= {"latex2mathml", "mkdocs", "mkdocstrings-python", "Pygments", "pymdown-extensions"}

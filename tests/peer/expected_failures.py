@@ -2,10 +2,11 @@
 
 import re
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import NamedTuple
 
-PAGE = Path(__file__).parents[2] / "docs" / "peer_suite.md"
+from helpers import ROOT
+
+PAGE = ROOT / "docs" / "peer_suite.md"
 
 
 class ExpectedFailure(NamedTuple):

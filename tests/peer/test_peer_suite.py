@@ -19,12 +19,12 @@ from unittest import mock
 import pytest
 import torch
 import transformers
-from conftest import VOCAB, make_batch, make_model, tiny_gpt2_config, tiny_llama_config, tiny_lstm_config
 from expected_failures import PAGE, page, read_page, reason_for
 from fetch_testers import TESTERS, VERSIONS
 from transformers import AutoModelForCausalLM, set_seed
 from transformers.generation import GenerationMixin
 
+from helpers import VOCAB, make_batch, make_model, tiny_gpt2_config, tiny_llama_config, tiny_lstm_config
 from hf_vae import DiagonalGaussian, LatentDecoder
 
 pytestmark = pytest.mark.slow
@@ -45,9 +45,6 @@ def testers() -> tuple[type, type]:
 
 
 GenerationTesterMixin, ModelTesterMixin = testers()
-
-
-# How they are told of our models ----------------------------------------------------------------------------------------------
 
 
 class ModelTester:
@@ -143,7 +140,7 @@ class DecoderTests(GenerationTesterMixin, OurTests):
 
 
 class CompositeTests(OurTests):
-    """A `variant` of `conftest.make_model`. What `generate` does is the decoder's, which is tested by itself."""
+    """A `variant` of `helpers.make_model`. What `generate` does is the decoder's, which is tested by itself."""
 
     all_generative_model_classes = ()
     _is_composite = True
@@ -165,9 +162,6 @@ class CompositeTests(OurTests):
     def config_and_inputs(self):
         model = make_model(self.variant)
         return model.config, make_batch(model)
-
-
-# The models -------------------------------------------------------------------------------------------------------------------
 
 
 class TestEmbeddingLlama(DecoderTests, unittest.TestCase, make_config=tiny_llama_config, ways=("embedding",)):
@@ -231,9 +225,6 @@ class TestParaphraseVAELSTM(CompositeTests, unittest.TestCase, variant="paraphra
 
 
 MODELS = {name: each for name, each in globals().items() if name.startswith("Test")}
-
-
-# What is expected, and what was found -----------------------------------------------------------------------------------------
 
 
 class Outcomes(dict):

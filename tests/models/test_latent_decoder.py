@@ -1,0 +1,227 @@
+"""p(y|x,z) with a cache equals p(y|x,z) without one, and z reaches every step."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, DeepseekV3Config, Gemma3TextConfig, MistralConfig, OPTConfig
+
+from helpers import BOS, EOS, PAD, VOCAB, tiny_gpt2_config, tiny_llama_config, tiny_lstm_config
+from hf_vae import LatentDecoder
+from hf_vae.compat import ACTIVATION_CHECKPOINTING, CACHE
+
+COMMON = {
+    "vocab_size": VOCAB, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 32, "max_position_embeddings": 48, "bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD,
+    "initializer_range": 0.3,
+}  # fmt: skip
+DECODERS = {
+    "gpt2": tiny_gpt2_config,
+    "llama": tiny_llama_config,
+    "opt": lambda: OPTConfig(
+        vocab_size=VOCAB, hidden_size=16, ffn_dim=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=48,
+        bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, word_embed_proj_dim=16, dropout=0.0, init_std=0.3,
+    ),
+    "mistral sliding window": lambda: MistralConfig(**COMMON, sliding_window=4),
+    "gemma3 alternating": lambda: Gemma3TextConfig(
+        **COMMON, head_dim=8, sliding_window=4, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]
+    ),
+}  # fmt: skip
+
+
+CASES = [(name, ("embedding",)) for name in DECODERS]
+DECODERS["lstm"] = lambda: tiny_lstm_config(num_hidden_layers=2)
+CASES += [
+    (name, ways)
+    for name in ("gpt2", "llama", "opt", "lstm")
+    for ways in (("memory",), ("prefix",), ("memory", "embedding"), ("embedding", "prefix", "memory"))
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{'-'.join(case[1])}")
+def decoder(request):
+    torch.manual_seed(0)
+    name, ways = request.param
+    return LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=ways).eval()
+
+
+def left_padded_prompt():
+    prompt = torch.randint(4, VOCAB, (3, 5), generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [0, 0, 0, 0, 1]])
+    return prompt.masked_fill(mask == 0, PAD), mask
+
+
+def log_probs(decoder, sequences, latents, mask, prompt_length):
+    """log p of every token after the prompt, in one pass without a cache."""
+    mask = torch.cat([mask, mask.new_ones(len(mask), sequences.shape[1] - mask.shape[1])], dim=1)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        logits = decoder(sequences, latents, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    return logits[:, prompt_length - 1 : -1].log_softmax(-1)
+
+
+GENERATION = {"max_new_tokens": 12, "min_new_tokens": 12, "do_sample": False, "return_dict_in_generate": True}
+
+
+def test_greedy_with_cache_equals_one_pass_without_on_left_padded_rows(decoder):
+    prompt, mask = left_padded_prompt()
+    latents = torch.randn(3, 3, generator=torch.Generator().manual_seed(2))
+    output = decoder.generate(prompt, attention_mask=mask, latents=latents, output_logits=True, **GENERATION)
+    cached = torch.stack(output.logits, dim=1).log_softmax(-1)
+    torch.testing.assert_close(cached, log_probs(decoder, output.sequences, latents, mask, 5), atol=2e-5, rtol=0)
+
+
+def test_beam_scores_are_those_of_one_pass(decoder):
+    prompt, mask = left_padded_prompt()
+    latents = torch.randn(3, 3, generator=torch.Generator().manual_seed(2))
+    beams = {"num_beams": 3, "output_scores": True, "length_penalty": 1.0}
+    output = decoder.generate(prompt, attention_mask=mask, latents=latents, **GENERATION, **beams)
+    full = log_probs(decoder, output.sequences, latents, mask, 5)
+    # EOS is forbidden while the sequences grow, so a token's score is the model's log-probability itself.
+    expected = full.gather(-1, output.sequences[:, 5:, None]).squeeze(-1).mean(-1)
+    torch.testing.assert_close(output.sequences_scores, expected, atol=2e-5, rtol=0)
+
+
+def test_a_left_padded_row_is_what_it_is_alone(decoder):
+    prompt, mask = left_padded_prompt()
+    latents = torch.randn(3, 3, generator=torch.Generator().manual_seed(2))
+    together = decoder.generate(prompt, attention_mask=mask, latents=latents, **GENERATION).sequences
+    alone = decoder.generate(prompt[1:2, 2:], latents=latents[1:2], **GENERATION).sequences
+    assert torch.equal(together[1, 5:], alone[0, 3:])
+
+
+def test_going_on_from_a_returned_cache_is_as_starting_anew(decoder):
+    prompt = torch.randint(4, VOCAB, (3, 5), generator=torch.Generator().manual_seed(1))
+    latents = torch.randn(3, 3, generator=torch.Generator().manual_seed(2))
+    first = decoder.generate(prompt, latents=latents, attention_mask=torch.ones_like(prompt), **GENERATION)
+    longer = torch.cat([first.sequences, prompt[:, :2]], dim=1)
+    options = {"latents": latents, "attention_mask": torch.ones_like(longer), **GENERATION}
+    continued = decoder.generate(longer, **{CACHE: first[CACHE]}, **options).sequences
+    assert torch.equal(continued, decoder.generate(longer, **options).sequences)
+
+
+def test_positions_that_are_not_given_are_counted_as_generate_counts_them(decoder):
+    if not decoder.num_slots:
+        pytest.skip("the language model's own affair")
+    prompt, mask = left_padded_prompt()
+    latents = torch.randn(3, 3, generator=torch.Generator().manual_seed(2))
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        given, counted = (
+            decoder(prompt, latents, attention_mask=mask, **options).logits[:, -1] for options in ({"position_ids": positions}, {})
+        )
+    torch.testing.assert_close(given, counted)
+
+
+def test_z_reaches_every_step(decoder):
+    """With the tokens fixed, the logits at the last of 30 steps still depend on z."""
+    tokens = torch.randint(4, VOCAB, (1, 30), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        first, second = (decoder(tokens, latents=torch.full((1, 3), value)).logits[:, -1] for value in (1.0, -1.0))
+    # An LSTM forgets its initial state, which is why every step may read z beside it.
+    assert (first - second).abs().max() > (1e-6 if getattr(decoder, "recurrent", False) else 1e-3)
+
+
+def test_memory_is_one_more_position_with_one_vector_for_key_and_value():
+    """A GPT-2 of one layer computed by hand."""
+    torch.manual_seed(0)
+    config = tiny_gpt2_config()
+    config.n_layer = 1
+    decoder = LatentDecoder(config, latent_size=3, latent_injection=("memory",)).eval()
+    lm, tokens, z = decoder.lm.transformer, torch.randint(4, VOCAB, (1, 4)), torch.randn(1, 3)
+    with torch.no_grad():
+        hidden = lm.wte(tokens) + lm.wpe(torch.arange(1, 5))
+        block = lm.h[0]
+        query, key, value = (
+            part.view(4, 2, 8).transpose(0, 1) for part in block.attn.c_attn(block.ln_1(hidden))[0].split(16, dim=-1)
+        )
+        memory = decoder.memory(z).view(2, 1, 8)
+        scores = query @ torch.cat([memory, key], dim=1).transpose(1, 2) / 8**0.5
+        causal = torch.ones(4, 5, dtype=torch.bool).tril(1)
+        attended = scores.masked_fill(~causal, -torch.inf).softmax(-1) @ torch.cat([memory, value], dim=1)
+        hidden = hidden + block.attn.c_proj(attended.transpose(0, 1).reshape(1, 4, 16))
+        hidden = lm.ln_f(hidden + block.mlp(block.ln_2(hidden)))
+        torch.testing.assert_close(decoder(tokens, z).logits, decoder.lm.lm_head(hidden))
+
+
+def test_an_lstms_memory_is_its_initial_state():
+    torch.manual_seed(0)
+    decoder = LatentDecoder(tiny_lstm_config(), latent_size=3, latent_injection=("memory",)).eval()
+    lm, tokens, z = decoder.lm, torch.randint(4, VOCAB, (2, 4)), torch.randn(2, 3)
+    with torch.no_grad():
+        cell = decoder.memory(z).unsqueeze(0)
+        states, _ = lm.model.lstm(lm.model.embed_tokens(tokens), (cell.tanh(), cell))
+        torch.testing.assert_close(decoder(tokens, z, use_cache=False).logits, lm.lm_head(states))
+
+
+@pytest.mark.parametrize("way", ["memory", "prefix"])
+def test_gradients_reach_z_without_a_cache(way):
+    for name in ("gpt2", "llama", "lstm"):
+        decoder = LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=(way,)).train()
+        z = torch.randn(2, 3, requires_grad=True)
+        output = decoder(torch.randint(4, VOCAB, (2, 5)), z, use_cache=False)
+        output.logits.square().sum().backward()
+        assert output.get(CACHE) is None and z.grad.abs().min() > 0
+
+
+def test_a_latent_of_zeros_has_a_finite_gradient_in_a_deep_decoder():
+    torch.manual_seed(0)
+    config = tiny_llama_config()
+    config.num_hidden_layers = 30
+    decoder = LatentDecoder(config, latent_size=3, latent_injection=("prefix",)).train()
+    decoder(torch.randint(4, VOCAB, (2, 5)), torch.zeros(2, 3), use_cache=False).logits.logsumexp(-1).sum().backward()
+    assert decoder.prefix.bias.grad.isfinite().all()
+
+
+def test_the_latent_neither_disturbs_a_fresh_decoder_much_nor_starts_dead():
+    torch.manual_seed(0)
+    lm = AutoModelForCausalLM.from_config(tiny_llama_config())
+    decoder = LatentDecoder(lm.config, latent_size=64, lm=lm)
+    shift = decoder.project(torch.randn(2000, 64))
+    # The spread of a fresh embedding, whatever the number of dimensions of z.
+    assert shift.std().item() == pytest.approx(0.3, rel=0.1)
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="takes no `inputs_embeds`"):
+        LatentDecoder(tiny_llama_config(), latent_size=3, lm=_without_inputs_embeds())
+    decoder = LatentDecoder(tiny_llama_config(), latent_size=3)
+    with pytest.raises(ValueError, match="`latents` is missing"):
+        decoder(torch.ones(1, 2, dtype=torch.long))
+    with pytest.raises(ValueError, match="`latent_injection` is 'osmosis'"):
+        LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("osmosis",))
+
+
+@pytest.mark.parametrize("way", ["memory", "prefix"])
+def test_ways_in_that_a_decoder_forgets_are_refused(way):
+    for name in ("mistral sliding window", "gemma3 alternating"):
+        with pytest.raises(ValueError, match=f"names '{way}', which needs a decoder whose every layer attends to everything"):
+            LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=(way,))
+    compressed = DeepseekV3Config(
+        **COMMON, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=4, n_routed_experts=2,
+        num_experts_per_tok=1, n_group=1, topk_group=1, first_k_dense_replace=2,
+    )  # fmt: skip
+    if way == "memory":
+        with pytest.raises(ValueError, match="in a compressed form"):
+            LatentDecoder(compressed, latent_size=3, latent_injection=(way,))
+
+
+def test_memory_refuses_what_would_drop_it():
+    decoder = LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("memory",))
+    getattr(decoder.train(), f"{ACTIVATION_CHECKPOINTING}_enable")()
+    with pytest.raises(ValueError, match="gradient checkpointing drops the cache"):
+        decoder(torch.ones(1, 2, dtype=torch.long), torch.zeros(1, 3))
+    for way in ("memory", "prefix"):
+        decoder = LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=(way,)).eval()
+        with pytest.raises(ValueError, match="leave `cache_implementation` unset"):
+            decoder.generate(
+                torch.ones(1, 2, dtype=torch.long), latents=torch.zeros(1, 3), max_new_tokens=2, cache_implementation="static"
+            )
+
+
+def _without_inputs_embeds():
+    lm = AutoModelForCausalLM.from_config(tiny_llama_config())
+
+    class NoEmbeds(type(lm)):
+        def forward(self, input_ids=None, attention_mask=None):
+            return super().forward(input_ids, attention_mask)
+
+    return NoEmbeds(lm.config)
