@@ -62,7 +62,8 @@ class ConditionalVAEConfig(VAEConfig):
         if self.source_conditioning == "prompt" and not self.prior_reads_source and not self.tie_encoders:
             raise ValueError(
                 "`tie_encoders=False` with `source_conditioning='prompt'` and a prior that does not read x: the decoder reads the "
-                "source as its prompt, and no encoder reads it. Leave `tie_encoders=True`, or choose `source_conditioning='cross_attention'`."
+                "source as its prompt, and no encoder reads it. Leave `tie_encoders=True`, or choose "
+                "`source_conditioning='cross_attention'`."
             )
 
     def validate_regularization(self):

@@ -8,13 +8,14 @@ from typing import Any, Self
 
 import torch
 
+from .checks import check_number
+
 
 class LatentDistribution(ABC):
     """
     One distribution over z in each row. A family has `parameter_names`, `noise_size`, `from_noise`, `log_prob` and `mode`, and
-    `kl` if it knows a closed form. `parameters()` and `with_parameters` must make the same distribution again: batches of distributions are
-    selected, moved and gathered by them. A family that needs more than tensors, such as a flow's network, overrides
-    `with_parameters`.
+    `kl` if it knows a closed form. `parameters()` and `with_parameters` must make the same distribution again: by them rows are
+    selected, moved and gathered. A family that needs more than tensors, such as a flow's network, overrides `with_parameters`.
 
     Everything that draws z passes `from_noise`, so one stream of standard normal noise serves every family, and a draw is
     differentiable wherever its family is.
@@ -69,7 +70,11 @@ class LatentDistribution(ABC):
 
         Returns:
             `torch.Tensor` of shape `(rows, latent_size)`.
+
+        Raises:
+            ValueError: a negative temperature.
         """
+        check_number("temperature", temperature, least=0)
         device = self.device if generator is None else generator.device
         noise = torch.randn((len(self), self.noise_size), generator=generator, device=device).to(self.device)
         return self.from_noise(noise, temperature)

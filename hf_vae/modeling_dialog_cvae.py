@@ -192,7 +192,7 @@ class DialogCVAEModel(ConditionalVAEModel):
 
     def encode(
         self,
-        posterior_input_ids: torch.LongTensor | None,
+        posterior_input_ids: torch.LongTensor | None = None,
         posterior_attention_mask: torch.Tensor | None = None,
         posterior_token_type_ids: torch.LongTensor | None = None,
         source: EncodedSource | None = None,

@@ -111,7 +111,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
 
     def encode(
         self,
-        input_ids: torch.LongTensor | None,
+        input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
         source: EncodedSource | None = None,

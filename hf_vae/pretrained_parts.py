@@ -46,6 +46,8 @@ class PretrainedParts(AdapterLoading):
     sums_left_out: Mapping[str, tuple[torch.dtype, float] | None] = {}
     # Where the parts that were left out lie on this machine, those that came from a folder.
     part_folders: Mapping[str, str] = {}
+    # Whether weights had other names where this model was loaded from. transformers would save it under those.
+    was_renamed = False
 
     @classmethod
     def from_encoder_decoder_pretrained(
@@ -135,9 +137,13 @@ class PretrainedParts(AdapterLoading):
         config.format_version = FORMAT_VERSION
         try:
             if not config.frozen_parts:
-                if renamed:
-                    kwargs["key_mapping"] = {**renamed, **(kwargs.get("key_mapping") or {})}
-                return super().from_pretrained(name_or_path, *model_args, config=config, **kwargs)  # type: ignore[misc]
+                if not renamed:
+                    return super().from_pretrained(name_or_path, *model_args, config=config, **kwargs)  # type: ignore[misc]
+                kwargs["key_mapping"] = {**renamed, **(kwargs.get("key_mapping") or {})}
+                loaded = super().from_pretrained(name_or_path, *model_args, config=config, **kwargs)  # type: ignore[misc]
+                model = loaded[0] if isinstance(loaded, tuple) else loaded
+                model.was_renamed = True
+                return loaded
             adapter = {"name": kwargs.pop("adapter_name", "default"), **(kwargs.pop("adapter_kwargs", None) or {})}
             folders = find_part_folders(config.frozen_parts, name_or_path, part_folders or {})
             # An earlier version wrote the path itself: what is saved from here on holds none.
@@ -178,6 +184,8 @@ class PretrainedParts(AdapterLoading):
                     "merged into it, or because its vocabulary was resized: call `model.keep_all_parts()`, and the model is saved "
                     "whole."
                 )
+        if self.was_renamed:
+            kwargs.setdefault("save_original_format", False)
         return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
     def keep_all_parts(self: Any) -> None:

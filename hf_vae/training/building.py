@@ -151,7 +151,9 @@ def freeze_or_adapt(model: VAEModel, model_args: ModelArguments) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     present = {part for name, _ in model.named_parameters() for part in name.split(".")}
-    new = [module for module in NEW_MODULES if module in present]
+    new = [module for module in NEW_MODULES if module in present and module != "latent_injection"]
+    # peft takes no container of modules.
+    new += [name for name, _ in model.decoder.named_modules() if name.startswith("latent_injection.") and name.count(".") == 1]
     return get_peft_model(model, LoraConfig(**{"modules_to_save": new, **parse_json("lora", model_args.lora)}))
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
-from hf_vae.gaussian_head import FixedScaleBatchNorm
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoModel,
