@@ -15,7 +15,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
-from hf_vae.configuration_vae import LATENT_INJECTIONS, check_choice
+from hf_vae.configuration_vae import LATENT_INJECTION_TYPES, check_choice
 
 from .cases import CASES, DEFAULTS
 from .comparison import Row, set_up
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     some = {"nargs": "+", "metavar": "NAME"}
     parse.add_argument("--cases", default=list(DEFAULTS), help=f"Of {', '.join(CASES)}; all but the last by default.", **some)
     parse.add_argument("--sizes", default=["small", "medium"], help=f"Of {', '.join(SIZES)}. Most cases take the first.", **some)
-    ways = f"How z enters the decoder: of {', '.join(LATENT_INJECTIONS)}."
+    ways = f"How z enters the decoder: of {', '.join(LATENT_INJECTION_TYPES)}."
     parse.add_argument("--latent_injection", default=["embedding"], help=ways, **some)
     parse.add_argument("--dtype", default="float32", help=f"Of {', '.join(DTYPES)}, under autocast on both sides.")
     parse.add_argument("--threads", type=int, default=2)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from hf_vae.configuration_vae import LATENT_INJECTIONS, check_choice
+from hf_vae.configuration_vae import LATENT_INJECTION_TYPES, check_choice
 
 from .sizes import SIZES
 
@@ -59,7 +59,7 @@ class Options:
         for size in self.sizes:
             check_choice("--sizes", size, tuple(SIZES))
         for way in self.latent_injection:
-            check_choice("--latent_injection", way, LATENT_INJECTIONS)
+            check_choice("--latent_injection", way, tuple(LATENT_INJECTION_TYPES))
         check_choice("--dtype", self.dtype, tuple(DTYPES))
         check_choice("--device", self.device, ("cpu", "cuda"))
         for name in ("threads", "repeats"):

@@ -15,19 +15,23 @@ from .configuration_lstm import LSTMConfig
 from .configuration_paraphrase_vae import ParaphraseVAEConfig
 from .configuration_vae import VAEConfig
 from .dialog_session import DialogSession
-from .fitted_prior import GaussianMixturePrior
 from .gaussian import DiagonalGaussian
+from .latent_distribution import LatentDistribution
+from .latent_injection import LatentInjection, register_latent_injection
 from .modeling_conditional_vae import ConditionalVAEModel
 from .modeling_cvae import CVAEModel
 from .modeling_dialog_cvae import DialogCVAEModel
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import LSTMForCausalLM, LSTMModel
-from .modeling_outputs import LatentOutput, VAEOutput
+from .modeling_outputs import ConditionalVAEOutput, DialogCVAEOutput, LatentOutput, VAEOutput
 from .modeling_paraphrase_vae import ParaphraseVAEModel
 from .modeling_vae import VAEModel
 from .pipelines import DialogPipeline, LatentTextGenerationPipeline, ParaphrasePipeline
+from .posterior import register_posterior
+from .prior import GaussianMixturePrior, Prior, register_prior
 from .processing_dialog import DialogCVAEProcessor
 from .processing_vae import ConditionalVAEProcessor, CVAEProcessor, ParaphraseVAEProcessor, VAEProcessor
+from .source import EncodedSource
 from .training import KLAnnealingCallback, VAEDataCollator
 
 __version__ = "0.1.0"
@@ -56,28 +60,37 @@ __all__ = [
     "CVAEProcessor",
     "ConditionalVAEConfig",
     "ConditionalVAEModel",
+    "ConditionalVAEOutput",
     "ConditionalVAEProcessor",
     "DiagonalGaussian",
     "DialogCVAEConfig",
     "DialogCVAEModel",
+    "DialogCVAEOutput",
     "DialogCVAEProcessor",
     "DialogPipeline",
     "DialogSession",
+    "EncodedSource",
     "GaussianMixturePrior",
     "KLAnnealingCallback",
     "LSTMConfig",
     "LSTMForCausalLM",
     "LSTMModel",
     "LatentDecoder",
+    "LatentDistribution",
+    "LatentInjection",
     "LatentOutput",
     "LatentTextGenerationPipeline",
     "ParaphrasePipeline",
     "ParaphraseVAEConfig",
     "ParaphraseVAEModel",
     "ParaphraseVAEProcessor",
+    "Prior",
     "VAEConfig",
     "VAEDataCollator",
     "VAEModel",
     "VAEOutput",
     "VAEProcessor",
+    "register_latent_injection",
+    "register_posterior",
+    "register_prior",
 ]

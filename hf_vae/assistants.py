@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from torch import nn
-
 from .modeling_latent_decoder import LatentDecoder
 
 # What the decoder of a composite is handed besides words, and no other language model takes.
@@ -28,12 +26,6 @@ class WordsAlone:
         return self.lm.generate(*args, **{name: value for name, value in kwargs.items() if name not in OURS_ALONE})
 
 
-def latent_width(decoder: LatentDecoder) -> int:
-    """Width of what `decoder` reads as its latent."""
-    ways = (getattr(decoder, name, None) for name in ("project", "memory", "prefix"))
-    return next(way.in_features for way in ways if isinstance(way, nn.Linear))
-
-
 def assistant_of(assistant: Any, decoder: LatentDecoder, reads_more: bool) -> Any:
     """
     What generation may call as the assistant of `decoder`. A model or decoder of this family reads z too, if its z is as wide and
@@ -45,7 +37,7 @@ def assistant_of(assistant: Any, decoder: LatentDecoder, reads_more: bool) -> An
     """
     inner = getattr(assistant, "decoder", None)
     assistant = inner if isinstance(inner, LatentDecoder) else assistant
-    if isinstance(assistant, LatentDecoder) and (reads_more or latent_width(assistant) != latent_width(decoder)):
+    if isinstance(assistant, LatentDecoder) and (reads_more or assistant.latent_size != decoder.latent_size):
         assistant = assistant.lm
     name = type(assistant).__name__
     config = getattr(assistant, "config", None)

@@ -1,4 +1,4 @@
-"""The auxiliary bag-of-words loss: z has to tell which words y has, without telling their order."""
+"""The auxiliary bag-of-words loss: z has to say which words y has, without their order."""
 
 import torch
 from torch import nn
@@ -7,11 +7,11 @@ from torch import nn
 class BagOfWordsHead(nn.Module):
     r"""
     \(\sum_t -\log p_{\mathrm{bow}}(y_t|x,z)\) with one distribution over the vocabulary for all positions, from a layer with a tanh
-    that reads z and, where there is an x, one vector of it (Zhao et al. 2017, equation 7).
+    that reads z and, if there is an x, one vector of it (Zhao et al. 2017, equation 7).
 
     Args:
         latent_size (`int`): dimensions of z.
-        context_size (`int`): width of x's vector; 0 where there is no x.
+        context_size (`int`): width of x's vector; 0 if there is no x.
         hidden_size (`int`): width of the hidden layer.
         vocab_size (`int`): of the decoder.
         dtype (`torch.dtype`): of the weights.
@@ -21,6 +21,12 @@ class BagOfWordsHead(nn.Module):
         super().__init__()
         self.hidden = nn.Linear(latent_size + context_size, hidden_size, dtype=dtype)
         self.words = nn.Linear(hidden_size, vocab_size, dtype=dtype)
+
+    description = "bag of words"
+
+    @property
+    def vocab_size(self) -> int:
+        return self.words.out_features
 
     @torch.no_grad()
     def resize(self, vocab_size: int) -> None:

@@ -6,7 +6,6 @@ from .checks import check_choice, check_number
 from .configuration_vae import VAEConfig
 
 OBJECTIVES = ("cvae", "gsnn", "hybrid")
-PRIOR_TYPES = ("standard", "conditional")
 SOURCE_CONDITIONINGS = ("prompt", "cross_attention", "initial_state")
 
 
@@ -22,7 +21,6 @@ class ConditionalVAEConfig(VAEConfig):
         tie_encoders (`bool`, defaults to `True`): whether the encoder that serves q (on the pair x, y) also reads x, for the
             decoder and for a conditional prior. With `False` they have a `source_encoder` of their own. With `"prompt"` and the
             standard prior no encoder reads x: there is nothing to untie.
-        prior_type (`str`, defaults to `"standard"`): `"standard"` is N(0, I), `"conditional"` a network p(z|x).
         prior_regularization (`float`, defaults to 0.0): weight of KL(p(z|x) ‖ N(0, I)) in the training loss.
         source_noise (`float`, defaults to 0.0): rate at which tokens of x are hidden in training from the decoder and from the
             prior, not from q (Sohn et al. 2015, section 4.2).
@@ -39,11 +37,14 @@ class ConditionalVAEConfig(VAEConfig):
 
     source_conditioning: str = "prompt"
     tie_encoders: bool = True
-    prior_type: str = "standard"
     prior_regularization: int | float = 0.0
     source_noise: int | float = 0.0
     objective: str = "cvae"
     hybrid_alpha: int | float = 0.5
+
+    @property
+    def is_conditional(self) -> bool:
+        return True
 
     @property
     def has_posterior(self) -> bool:
@@ -58,14 +59,14 @@ class ConditionalVAEConfig(VAEConfig):
 
     def validate_source_conditioning(self):
         check_choice("source_conditioning", self.source_conditioning, SOURCE_CONDITIONINGS)
-        if self.source_conditioning == "prompt" and self.prior_type == "standard" and not self.tie_encoders:
+        if self.source_conditioning == "prompt" and not self.prior_reads_source and not self.tie_encoders:
             raise ValueError(
-                "`tie_encoders=False` with `source_conditioning='prompt'` and the standard prior: the decoder reads the source as "
-                "its prompt, and no encoder reads it. Leave `tie_encoders=True`, or choose `source_conditioning='cross_attention'`."
+                "`tie_encoders=False` with `source_conditioning='prompt'` and a prior that does not read x: the decoder reads the "
+                "source as its prompt, and no encoder reads it. Leave `tie_encoders=True`, or choose "
+                "`source_conditioning='cross_attention'`."
             )
 
-    def validate_prior(self):
-        check_choice("prior_type", self.prior_type, PRIOR_TYPES)
+    def validate_regularization(self):
         check_number("prior_regularization", self.prior_regularization, least=0)
         if self.prior_regularization and self.prior_type == "standard":
             raise ValueError("`prior_regularization` has nothing to do: `prior_type='standard'` is N(0, I) already.")

@@ -3,7 +3,7 @@
 from huggingface_hub.dataclasses import strict
 
 from .checks import check_choice, check_count
-from .configuration_conditional_vae import ConditionalVAEConfig
+from .configuration_conditional_vae import SOURCE_CONDITIONINGS, ConditionalVAEConfig
 
 CONTEXT_ENCODINGS = ("flat", "hierarchical")
 
@@ -59,7 +59,7 @@ class DialogCVAEConfig(ConditionalVAEConfig):
 
     def validate_source_conditioning(self):
         # Here an encoder reads x whatever the decoder does: for the prior, the acts and the bag of words.
-        check_choice("source_conditioning", self.source_conditioning, ("prompt", "cross_attention", "initial_state"))
+        check_choice("source_conditioning", self.source_conditioning, SOURCE_CONDITIONINGS)
 
     def validate_dialog(self):
         check_choice("context_encoding", self.context_encoding, CONTEXT_ENCODINGS)

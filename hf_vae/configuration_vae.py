@@ -10,15 +10,19 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 from .checks import check_choice, check_count, check_number
 from .compat import CompositeConfig, SubConfigSpec
 
-# For what it registers: half a model may be an LSTM, also where the model brings its own code along.
+# For what it registers: a part may be an LSTM, also if the model brings its own code along.
 from .configuration_lstm import LSTMConfig  # noqa: F401
-from .gaussian import FREE_BITS
 
-LATENT_INJECTIONS = ("embedding", "memory", "prefix")
+# What the fields of these names may say. Whoever registers a class under a new name adds the name here.
+LATENT_INJECTION_TYPES = ["embedding", "memory", "prefix"]
+POSTERIOR_TYPES = ["gaussian"]
+# And whether the prior is one of x, p(z|x).
+PRIOR_TYPES = {"standard": False, "conditional": True, "fitted": False}
+FREE_BITS_PER = ("sentence", "dimension", "batch")
 POOLINGS = ("mean", "first", "pooler")
 PARTS = ("encoder", "decoder")
 # Goes up when what is saved means something that earlier versions of this code would not understand.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def without_places(config: Any) -> Any:
@@ -53,6 +57,10 @@ class VAEConfig(CompositeConfig):
         pooling (`str`, defaults to `"mean"`): what the posterior's head reads: `"mean"` of the encoder's last hidden states
             over the tokens that are no padding, the `"first"` token's state, or the encoder's trained `"pooler"`.
         posterior_bias (`bool`, defaults to `True`): whether the posterior's head has a bias; Optimus' has none.
+        posterior_type (`str`, defaults to `"gaussian"`): the family of q, or a name that was given to `register_posterior`.
+        prior_type (`str`, defaults to `"standard"`): `"standard"` is N(0, I); `"conditional"`, of conditional models, a network
+            p(z|x); `"fitted"` the mixture of `fitted_prior_components`, so that a further training charges for the KL to that; or
+            a name that was given to `register_prior`.
         free_bits (`float`, defaults to 0.0): nats of KL that the training loss does not charge for.
         free_bits_per (`str`, defaults to `"sentence"`): whether `free_bits` are granted to a `"sentence"` in total or to
             each latent `"dimension"`, or to the mean over the `"batch"` of each dimension. Changes the loss in training, never the
@@ -71,7 +79,7 @@ class VAEConfig(CompositeConfig):
         word_dropout_token_id (`int`, *optional*): what replaces a dropped word; required with `word_dropout`.
         pad_token_id, eos_token_id, decoder_start_token_id (`int`, *optional*): the decoder's. The start token marks where y
             begins; it defaults to the decoder's BOS, then its EOS. Settled when the configuration is made.
-        frozen_parts (`dict`, *optional*): halves that were never trained and are not saved with the model: `"encoder"`,
+        frozen_parts (`dict`, *optional*): parts that were never trained and are not saved with the model: `"encoder"`,
             `"decoder"` or both, each with the `name_or_path` and `revision` to load it from. If it came from a folder,
             `name_or_path` is the folder's name, `revision` is `None`, and `sha256` is the digest of its weights.
             `from_encoder_decoder_pretrained` sets it if it is asked to `freeze`.
@@ -98,6 +106,8 @@ class VAEConfig(CompositeConfig):
     prefix_length: int = 4
     pooling: str = "mean"
     posterior_bias: bool = True
+    posterior_type: str = "gaussian"
+    prior_type: str = "standard"
     free_bits: int | float = 0.0
     free_bits_per: str = "sentence"
     capacity: int | float | None = None
@@ -176,6 +186,16 @@ class VAEConfig(CompositeConfig):
         return self.latent_size
 
     @property
+    def is_conditional(self) -> bool:
+        """Whether there is an x that is given."""
+        return False
+
+    @property
+    def prior_reads_source(self) -> bool:
+        """Whether the prior is p(z|x)."""
+        return PRIOR_TYPES[self.prior_type]
+
+    @property
     def has_posterior(self) -> bool:
         """Whether there is a q of its own to draw z from in training."""
         return True
@@ -211,7 +231,7 @@ class VAEConfig(CompositeConfig):
                 f"one understands {FORMAT_VERSION} at most. Upgrade hf_vae."
             )
         for way in self.latent_injection:
-            check_choice("latent_injection", way, LATENT_INJECTIONS)
+            check_choice("latent_injection", way, tuple(LATENT_INJECTION_TYPES))
         if not self.latent_injection or len(set(self.latent_injection)) < len(self.latent_injection):
             raise ValueError(f"`latent_injection` is {self.latent_injection}; name at least one way in, and each once.")
         check_choice("pooling", self.pooling, POOLINGS)
@@ -224,13 +244,24 @@ class VAEConfig(CompositeConfig):
                 raise ValueError(
                     f"`frozen_parts[{part!r}]` is {base}; with a `sha256` it is the bare name of a folder, without a revision."
                 )
-        check_choice("free_bits_per", self.free_bits_per, tuple(FREE_BITS))
+        check_choice("free_bits_per", self.free_bits_per, FREE_BITS_PER)
         if self.capacity is not None and self.free_bits:
             raise ValueError(f"`capacity` is {self.capacity} and `free_bits` {self.free_bits}; a capacity stands alone.")
         if self.word_dropout and self.word_dropout_token_id is None:
             raise ValueError(
                 "`word_dropout` needs `word_dropout_token_id`, the token that stands for a dropped word (the decoder's "
                 "tokenizer's unknown or mask token, or its padding where it has neither)."
+            )
+
+    def validate_distributions(self):
+        check_choice("posterior_type", self.posterior_type, tuple(POSTERIOR_TYPES))
+        check_choice("prior_type", self.prior_type, tuple(PRIOR_TYPES))
+        if self.prior_reads_source and not self.is_conditional:
+            raise ValueError(f"`prior_type` is {self.prior_type!r}, a prior of x, and a {type(self).__name__} has no x.")
+        if self.prior_type == "fitted" and self.fitted_prior_components is None:
+            raise ValueError(
+                "`prior_type` is 'fitted', and there is no `fitted_prior_components`: fit a prior with "
+                "`hf_vae.latent_space.fit_prior` and keep it with `model.set_fitted_prior` first."
             )
 
     def validate_decoder_start(self):

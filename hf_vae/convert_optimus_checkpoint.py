@@ -25,8 +25,8 @@ from . import VAEConfig, VAEModel, VAEProcessor
 from .configuration_vae import check_choice
 from .processing_vae import load_tokenizer
 
-INJECTIONS = {"memory": ("transformer.linear.weight", "decoder.memory.weight"),
-              "embedding": ("transformer.linear_emb.weight", "decoder.project.weight")}  # fmt: skip
+INJECTIONS = {"memory": ("transformer.linear.weight", "decoder.latent_injection.memory.projection.weight"),
+              "embedding": ("transformer.linear_emb.weight", "decoder.latent_injection.embedding.projection.weight")}  # fmt: skip
 SPECIAL_TOKENS = {"pad_token": "<PAD>", "bos_token": "<BOS>", "eos_token": "<EOS>"}
 
 
@@ -111,7 +111,7 @@ def convert(
         )
     pad, bos, eos = range(vocab_size - 3, vocab_size)
     weights = {f"encoder.{name}": tensor for name, tensor in encoder_weights.items() if name != "linear.weight"}
-    weights["posterior.linear.weight"] = encoder_weights["linear.weight"]
+    weights["posterior_head.linear.weight"] = encoder_weights["linear.weight"]
     # `attn.bias` is the causal mask, not a weight.
     injected = [old for old, _ in INJECTIONS.values()]
     weights |= {
@@ -122,7 +122,8 @@ def convert(
     weights |= {new: decoder_weights[old] for old, new in chosen.items()}
     if "embedding" in latent_injection:
         # Optimus adds the projection as it is.
-        weights["decoder.project.bias"] = torch.zeros(weights["decoder.project.weight"].shape[0])
+        projection = "decoder.latent_injection.embedding.projection"
+        weights[f"{projection}.bias"] = torch.zeros(weights[f"{projection}.weight"].shape[0])
     given = f"`--encoder_dir` {encoder_dir} and `--decoder_dir` {decoder_dir}"
     try:
         model = VAEModel(

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
+from .calls import call_with
 from .checks import check_count, check_number
 from .modeling_dialog_cvae import DialogCVAEModel
 from .processing_dialog import SYSTEM, DialogCVAEProcessor, Message
 from .processing_vae import is_text
+from .source import EncodedSource
 
 
 @dataclass
@@ -105,7 +107,8 @@ class DialogSession:
         dialogue = {"messages": self.messages, "role": self.role, "act": act, "meta": self.meta}
         inputs = self.processor(dialogue, max_length=max_length).to(self.model.device)
         act_labels = inputs.pop("act_labels", None)
-        prior = self.model.prior(1, **_named(inputs, prompt=False)).latent_dist.repeat(num_return_sequences)
+        source = call_with(self.model.read_source, inputs)
+        prior = self.model.prior(source).latent_dist.repeat(num_return_sequences)
         if latent_temperature is None:
             default = getattr(self.model.generation_config, "latent_temperature", None)
             latent_temperature = 1.0 if default is None else default
@@ -114,18 +117,10 @@ class DialogSession:
         options = {**generation_options, "return_dict_in_generate": False}
         sequences = self.model.generate(**inputs, **given, latents=latents, num_return_sequences=num_return_sequences, **options)
         texts = [text.strip() for text in self.processor.batch_decode(sequences, skip_special_tokens=True)]
-        return [Reply(text, z, name) for text, z, name in zip(texts, latents, self._acts(inputs, latents, act), strict=True)]
+        return [Reply(text, z, name) for text, z, name in zip(texts, latents, self._acts(source, latents, act), strict=True)]
 
-    def _acts(self, inputs, latents: torch.Tensor, act: str | None) -> list[str | None]:
+    def _acts(self, source: EncodedSource, latents: torch.Tensor, act: str | None) -> list[str | None]:
         if act is not None or self.processor.acts is None:
             return [act] * len(latents)
-        context = self.model.condition(**_named(inputs, prompt=True))["context"].expand(len(latents), -1)
+        context = self.model.condition(source)["context"].expand(len(latents), -1)
         return [self.processor.acts[number] for number in self.model.predict_acts(latents, context).argmax(-1).tolist()]
-
-
-def _named(inputs, prompt: bool) -> dict[str, torch.Tensor]:
-    """The inputs that tell the dialogue, and the decoder's prompt or not."""
-    return {name: tensor for name, tensor in inputs.items() if prompt or not name.startswith("prompt_")}
-
-
-__all__ = ["DialogSession", "Reply"]

@@ -1,4 +1,4 @@
-"""Generation's defaults for a composite, the latent's options as caller and defaults settle them, and averaging over z."""
+"""Generation's defaults for a composite, and the latent's options as caller and defaults settle them."""
 
 import copy
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor
+from transformers import GenerationConfig
 
 from .checks import check_choice, check_count, check_number, float_latents
 from .compat import CACHE_NAMES
 from .configuration_vae import VAEConfig
-from .gaussian import DiagonalGaussian
+from .latent_distribution import LatentDistribution
 
 LATENT_SOURCES = ("prior", "posterior", "fitted_prior")
 # Whole numbers among GenerationMixin's options, and the least that each may be. `max_length` counts the start token.
@@ -155,7 +155,7 @@ class LatentGenerationOptions:
     average_latents: int | None = None
 
     @classmethod
-    def settle(
+    def resolve(
         cls,
         defaults: GenerationConfig,
         given: GenerationConfig | None,
@@ -239,11 +239,11 @@ class LatentGenerationOptions:
         # As many rows, which decode in step.
         self.num_return_sequences = average_latents
 
-    def draw(self, distribution: DiagonalGaussian) -> torch.Tensor:
+    def sample(self, distribution: LatentDistribution) -> torch.Tensor:
         """One z for each sequence to return, those of one input next to each other."""
         return distribution.repeat(self.num_return_sequences or 1).sample(self.generator, self.latent_temperature)
 
-    def accept(self, latents: torch.Tensor, batch_size: int, latent_size: int) -> torch.Tensor:
+    def validate(self, latents: torch.Tensor, batch_size: int, latent_size: int) -> torch.Tensor:
         """
         `latents` as the caller gave them: one for each sequence to return, or one for each input, whose sequences then share it
         and are the decoder's to multiply.
@@ -267,49 +267,3 @@ class LatentGenerationOptions:
             shared = f", or ({batch_size}, {latent_size}) to share" if count is not None and count > 1 else ""
             raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}{shared}.")
         return latents
-
-
-class RefuseNaN(LogitsProcessor):
-    """
-    Ends a generation whose scores are no numbers: the largest of them would be the vocabulary's first token, at every step.
-
-    Args:
-        rows_of_one_z (`int`, defaults to 1): beams or samples that share a z.
-    """
-
-    def __init__(self, rows_of_one_z: int = 1):
-        self.rows_of_one_z = rows_of_one_z
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        bad = scores.isnan().any(-1)
-        if bool(bad.any()):
-            rows = sorted({row // self.rows_of_one_z for row in bad.nonzero().flatten().tolist()})
-            raise ValueError(
-                f"The decoder's scores are NaN in row(s) {rows}: its weights hold NaN, or `latents` or what else it reads is too "
-                "large for its dtype."
-            )
-        return scores
-
-
-class AverageOverLatents(LogitsProcessor):
-    r"""
-    Scores each next token under the mean over z, \(\log \frac1L \sum_l p(y_t, y_{<t}|x,z_l)\) up to a constant, for the L rows of
-    each input alike: greedy search then writes one text on all of them (Sohn et al. 2015, section 3).
-
-    Args:
-        num_latents (`int`): L; the rows of an input stand next to each other.
-    """
-
-    def __init__(self, num_latents: int):
-        self.num_latents = num_latents
-        self._log_probs: torch.Tensor | None = None
-        self._of_text: torch.Tensor | float = 0.0
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """`(rows, length)` and `(rows, vocab)` to `(rows, vocab)`."""
-        if self._log_probs is not None:
-            # How well each z has foretold the text so far is its weight in what follows.
-            self._of_text = self._of_text + self._log_probs.gather(1, input_ids[:, -1:])
-        self._log_probs = scores.float().log_softmax(-1)
-        joint = (self._of_text + self._log_probs).unflatten(0, (-1, self.num_latents))
-        return joint.logsumexp(1).log_softmax(-1).repeat_interleave(self.num_latents, 0).to(scores)

@@ -1,14 +1,14 @@
 """The dialogue CVAE and its knowledge-guided form (Zhao et al. 2017)."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
-from .checks import check_rows, rows_of
+from .checks import check_rows
 from .configuration_dialog_cvae import DialogCVAEConfig
-from .dialog_context import ActHead, DialogContext, MetaFeatures, TurnsEncoder
+from .dialog_modules import ActHead, MetaFeatures, TurnEncoder
 from .encoders import (
     check_attention_mask,
     check_mask,
@@ -19,10 +19,10 @@ from .encoders import (
     read_text,
     reserved_positions,
 )
-from .generation_options import LatentGenerationOptions
-from .modeling_conditional_vae import ConditionalVAEModel, SourceStates
-from .modeling_outputs import LatentOutput, VAEOutput
+from .modeling_conditional_vae import ConditionalVAEModel
+from .modeling_outputs import DialogCVAEOutput, LatentOutput, VAEOutput
 from .pipelines import DialogPipeline
+from .source import EncodedSource
 
 # Tokens that a reply has room for behind any context, if nothing says how long it may be.
 LEAST_ROOM = 20
@@ -40,19 +40,20 @@ class DialogCVAEModel(ConditionalVAEModel):
     """
 
     config: DialogCVAEConfig
+    output_class = DialogCVAEOutput
     pipeline_class = DialogPipeline
 
     def __init__(self, config: DialogCVAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
         super().__init__(config, encoder, decoder)
         config = self.config
         if config.context_encoding == "hierarchical":
-            self.turns = TurnsEncoder(self.encoder_hidden_size, dtype=self.encoder.dtype)
+            self.turn_encoder = TurnEncoder(self.encoder_hidden_size, dtype=self.encoder.dtype)
         if config.meta_size:
-            self.meta = MetaFeatures(
+            self.meta_embedding = MetaFeatures(
                 config.meta_categories or [], config.meta_embedding_size, config.num_meta_values, dtype=self.encoder.dtype
             )
         if config.num_acts is not None:
-            self.acts = ActHead(
+            self.act_head = ActHead(
                 config.latent_size,
                 self.context_size,
                 config.act_hidden_size,
@@ -66,13 +67,11 @@ class DialogCVAEModel(ConditionalVAEModel):
             self.main_input_name = "prompt_input_ids" if has_prompt else "posterior_input_ids"
         self.post_init()
 
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
-        super()._init_weights(module)
-        if isinstance(module, TurnsEncoder):
-            module.init_weights()
-
-    # x --------------------------------------------------------------------------------------------------------------------
+    @property
+    def source_readers(self) -> frozenset[str]:
+        """Who reads the dialogue through an encoder: q does, and so may the prior, the decoder, the acts and the bag of words."""
+        readers = {"posterior": True, "acts": self.config.num_acts is not None, "bow": bool(self.config.bow_loss_weight)}
+        return super().source_readers | {name for name, reads in readers.items() if reads}
 
     @property
     def source_size(self) -> int:
@@ -87,21 +86,9 @@ class DialogCVAEModel(ConditionalVAEModel):
         return self.encoder_hidden_size + self.source_size + self.config.act_size
 
     @property
-    def shares_encoder(self) -> bool:
-        return self.config.tie_encoders
-
-    @property
-    def pools_source(self) -> bool:
-        # q does, and so do the acts and the bag of words.
-        return True
-
-    @property
-    def encodes_source_for_y(self) -> bool:
-        return self.decoder_reads_encoder or self.config.num_acts is not None or bool(self.config.bow_loss_weight)
-
-    @property
     def latent_modules(self) -> list[nn.Module]:
-        turns = [self.turns] if self.config.context_encoding == "hierarchical" and not self.encodes_source_for_y else []
+        serves_y = bool(self.source_readers - {"prior", "posterior"})
+        turns = [self.turn_encoder] if self.config.context_encoding == "hierarchical" and not serves_y else []
         return [*super().latent_modules, *turns]
 
     def longest_context(self, max_new_tokens: int | None = None, generation_config: GenerationConfig | None = None) -> int | None:
@@ -135,19 +122,23 @@ class DialogCVAEModel(ConditionalVAEModel):
 
     def read_source(
         self,
-        input_ids: torch.LongTensor | None,
+        input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        prompt_input_ids: torch.LongTensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
         same_speaker: torch.Tensor | None = None,
         meta_categories: torch.LongTensor | None = None,
         meta_values: torch.Tensor | None = None,
-    ) -> DialogContext:
+        with_prior: bool = True,
+    ) -> EncodedSource:
         """
-        The dialogue as the prior, q, the acts and the decoder's encoder read it.
+        The dialogue as the prior, q, the acts and the decoder read it.
 
         Args:
             input_ids, attention_mask (`(batch, source)`): the turns as one text; `(batch, turns, length)` with
-                `context_encoding="hierarchical"`, 0 in the mask of a whole turn where there is none.
-            same_speaker (`torch.Tensor` of shape `(batch, turns)`, *optional*): 1 where a turn's speaker is the one who replies;
+                `context_encoding="hierarchical"`, where 0 in the mask of a whole turn says that there is none.
+            prompt_input_ids, prompt_attention_mask, with_prior: as in [`ConditionalVAEModel.read_source`].
+            same_speaker (`torch.Tensor` of shape `(batch, turns)`, *optional*): 1 if a turn's speaker is the one who replies;
                 needed with `"hierarchical"`.
             meta_categories, meta_values (`(batch, features)`, *optional*): what else is known, as configured.
 
@@ -159,15 +150,23 @@ class DialogCVAEModel(ConditionalVAEModel):
         check_rows(len(input_ids), meta_categories=meta_categories, meta_values=meta_values)
         meta = None
         if self.config.meta_size:
-            meta = self.meta(meta_categories, meta_values)
+            meta = self.meta_embedding(meta_categories, meta_values)
         elif meta_categories is not None or meta_values is not None:
             raise ValueError("`meta_categories` or `meta_values` are given, but the model is configured without any.")
+        prompt = (prompt_input_ids, prompt_attention_mask)
         if self.config.context_encoding == "flat":
-            source = super().read_source(input_ids, attention_mask)
-            return DialogContext(**vars(source), meta=meta)
-        return self._read_turns(input_ids, attention_mask, same_speaker, meta)
+            source = super().read_source(input_ids, attention_mask, *prompt, with_prior)
+        else:
+            source = self._read_turns(input_ids, attention_mask, *prompt, same_speaker)
+        if meta is not None:
+            source.meta = meta
+            source.vector = torch.cat([cast(torch.Tensor, source.vector), meta.to(source.vector)], dim=-1)
+        return source
 
-    def _read_turns(self, input_ids, attention_mask, same_speaker, meta) -> DialogContext:
+    def _read_turns(self, input_ids, attention_mask, prompt_input_ids, prompt_attention_mask, same_speaker) -> EncodedSource:
+        check_padding_side("attention_mask", attention_mask)
+        attention_mask = self._hide_source(input_ids, attention_mask)
+        prompt_attention_mask = self._hide_source(prompt_input_ids, prompt_attention_mask)
         if input_ids.ndim != 3:
             raise ValueError(
                 f"`input_ids` has shape {tuple(input_ids.shape)}; with `context_encoding='hierarchical'` it is "
@@ -188,53 +187,46 @@ class DialogCVAEModel(ConditionalVAEModel):
         hidden_states, pooler_output = read_text("input_ids", encoder, input_ids[mask], words[mask])
         vectors = pool(self.config.pooling, hidden_states, pooler_output, words[mask])
         turns = vectors.new_zeros(*mask.shape, vectors.shape[-1]).masked_scatter(mask.unsqueeze(-1), vectors)
-        states, last = self.turns(turns, same_speaker, mask)
-        return DialogContext(states, last, mask.long(), pooling="pooler", meta=meta)
-
-    # q(z|x,y) and p(z|x) --------------------------------------------------------------------------------------------------
+        states, last = self.turn_encoder(turns, same_speaker, mask)
+        return EncodedSource(states, mask.long(), last, prompt_input_ids, prompt_attention_mask)
 
     def encode(
         self,
-        posterior_input_ids: torch.LongTensor | None,
+        posterior_input_ids: torch.LongTensor | None = None,
         posterior_attention_mask: torch.Tensor | None = None,
         posterior_token_type_ids: torch.LongTensor | None = None,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        same_speaker: torch.Tensor | None = None,
-        meta_categories: torch.LongTensor | None = None,
-        meta_values: torch.Tensor | None = None,
+        source: EncodedSource | None = None,
         act_labels: torch.LongTensor | None = None,
+        **x: Any,
     ) -> LatentOutput:
         """
         The recognition network q(z|x,y), or q(z|x,y,a) with acts: one linear layer over the vectors of the dialogue, of what holds
-        the reply, and of the act, 0 where it is not known.
+        the reply, and of the act, 0 if it is not known.
 
         Args:
             posterior_input_ids, posterior_attention_mask, posterior_token_type_ids (`(batch, length)`): turns and reply together;
                 the reply by itself with `context_encoding="hierarchical"`.
-            act_labels (`torch.LongTensor` of shape `(batch,)`, *optional*): the reply's act, -100 where it is not known.
-            input_ids, attention_mask, same_speaker, meta_categories, meta_values: as in [`~DialogCVAEModel.read_source`].
+            source ([`EncodedSource`], *optional*): what `read_source` has made of the dialogue.
+            act_labels (`torch.LongTensor` of shape `(batch,)`, *optional*): the reply's act, -100 if it is not known.
+            x: in the place of `source`, the arguments of `read_source`.
 
         Raises:
             ValueError: an input is missing or malformed.
         """
-        source = self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values)
-        self._check_acts(act_labels, len(source.hidden_states))
-        return self._recognise(posterior_input_ids, posterior_attention_mask, posterior_token_type_ids, source, act_labels)
-
-    def _recognise(self, posterior_input_ids, mask, token_type_ids, source: DialogContext, act_labels) -> LatentOutput:
         if posterior_input_ids is None:
             raise ValueError(
-                "`posterior_input_ids` is missing: q(z|x,y) reads the reply. The processor makes it where `text_target` is given."
+                "`posterior_input_ids` is missing: q(z|x,y) reads the reply. The processor makes it if `text_target` is given."
             )
-        check_rows(len(source.hidden_states), posterior_input_ids=posterior_input_ids)
-        check_padding_side("posterior_attention_mask", mask)
-        hidden_states, pooler_output = read_text("posterior_input_ids", self.encoder, posterior_input_ids, mask, token_type_ids)
-        parts = [pool(self.config.pooling, hidden_states, pooler_output, mask), source.vector]
+        source = self.read_source(**x) if source is None else source
+        check_rows(len(source), posterior_input_ids=posterior_input_ids)
+        self._check_acts(act_labels, len(source))
+        pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
+        read = self.pooled_text("posterior_input_ids", *pair)
+        parts = [read, cast(torch.Tensor, source.vector)]
         if self.config.num_acts is not None:
-            nothing = parts[0].new_zeros(len(parts[0]), self.config.act_size)
-            parts.append(nothing if act_labels is None else self.acts.embed(act_labels, nothing))
-        return LatentOutput(latent_dist=self.posterior(torch.cat(parts, dim=-1)))
+            unknown = read.new_zeros(len(read), self.config.act_size)
+            parts.append(unknown if act_labels is None else self.act_head.embed(act_labels, unknown))
+        return LatentOutput(latent_dist=self.posterior_head(torch.cat(parts, dim=-1)))
 
     def _check_acts(self, act_labels: torch.Tensor | None, rows: int) -> None:
         if act_labels is not None and self.config.num_acts is None:
@@ -247,47 +239,23 @@ class DialogCVAEModel(ConditionalVAEModel):
                     "each dialogue."
                 )
 
-    def prior(
-        self,
-        batch_size: int,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        same_speaker: torch.Tensor | None = None,
-        meta_categories: torch.LongTensor | None = None,
-        meta_values: torch.Tensor | None = None,
-    ) -> LatentOutput:
-        """
-        The prior of each row, p(z|x), or N(0, I) with `config.prior_type="standard"`; arguments as of
-        [`~DialogCVAEModel.read_source`].
-        """
-        if self.config.prior_type == "standard":
-            return self._prior(batch_size, None)
-        return self._prior(batch_size, self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values))
-
-    # p(a|x,z) and p(y|x,z,a) ----------------------------------------------------------------------------------------------
-
     def condition(
-        self,
-        prompt_input_ids: torch.LongTensor | None = None,
-        prompt_attention_mask: torch.Tensor | None = None,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        same_speaker: torch.Tensor | None = None,
-        meta_categories: torch.LongTensor | None = None,
-        meta_values: torch.Tensor | None = None,
+        self, source: EncodedSource | None = None, act_labels: torch.LongTensor | None = None, **x: Any
     ) -> dict[str, torch.Tensor]:
-        """What the decoder and the acts are given of x, one row per example."""
-        source = self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values)
-        return self._condition(prompt_input_ids, prompt_attention_mask, source)
+        """
+        What the decoder and the acts are given of x, one row per example; and the acts that are asked for.
 
-    def _condition(self, prompt_input_ids, prompt_attention_mask, source: SourceStates | None) -> dict[str, torch.Tensor]:
-        conditioning = super()._condition(prompt_input_ids, prompt_attention_mask, source)
-        conditioning["context"] = cast(DialogContext, source).vector
-        if self.config.meta_size:
-            conditioning["meta"] = cast(torch.Tensor, cast(DialogContext, source).meta)
-        return conditioning
+        Args:
+            source ([`EncodedSource`], *optional*): what `read_source` has made of the dialogue.
+            act_labels (`torch.LongTensor` of shape `(batch,)`, *optional*): the reply's act, -100 if it is not known.
+            x: in the place of `source`, the arguments of `read_source`.
+        """
+        source = self.read_source(**x) if source is None else source
+        self._check_acts(act_labels, len(source))
+        further = {"context": source.vector, "meta": source.meta, "act_labels": act_labels}
+        return {**super().condition(source), **{name: each for name, each in further.items() if each is not None}}
 
-    def _context_vector(self, conditioning: dict[str, torch.Tensor]) -> torch.Tensor:
+    def context_vector(self, conditioning: dict[str, torch.Tensor]) -> torch.Tensor:
         return conditioning["context"]
 
     def predict_acts(self, latents: torch.Tensor, context: torch.Tensor, **conditioning) -> torch.Tensor:
@@ -304,32 +272,33 @@ class DialogCVAEModel(ConditionalVAEModel):
         """
         if self.config.num_acts is None:
             raise ValueError("The model is configured without acts (`num_acts`), so it predicts none.")
-        return self.acts(latents, context)
+        return self.act_head(latents, context)
 
-    def _decoder_latents(self, latents, context=None, meta=None, act_labels=None, **conditioning):
+    def decoder_latents(self, latents, context=None, meta=None, act_labels=None, act_log_probs=None, **conditioning):
+        """z, the embedding of the act, or the mean embedding under p(a|x,z) if it is not known, and the meta features."""
         parts = [latents]
         if self.config.num_acts is not None:
-            expected = self.acts.expected(self.acts(latents, context))
-            parts.append(expected if act_labels is None else self.acts.embed(act_labels, expected))
+            act_log_probs = self.act_head(latents, context) if act_log_probs is None else act_log_probs
+            expected = self.act_head.expected(act_log_probs)
+            parts.append(expected if act_labels is None else self.act_head.embed(act_labels, expected))
         if meta is not None:
             parts.append(meta)
         return torch.cat([part.to(latents) for part in parts], dim=-1), conditioning
 
     def nll(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
         """
-        -log p(y|x,z) of each row, nats per sentence, `(batch,)`; with acts -log Σ_a p(a|x,z) p(y|x,z,a), by going through all of
-        them, unless `conditioning` has the `act_labels` that are meant.
+        -log p(y|x,z) of each row, nats per sentence, `(batch,)`. With acts it is -log Σ_a p(a|x,z) p(y|x,z,a), by going through all
+        of them; if `conditioning` has `act_labels`, it is -log p(y|x,z,a) of those, or of the mean embedding if the act is -100.
         """
         if self.config.num_acts is None or "act_labels" in conditioning:
             return super().nll(latents, labels, **conditioning)
-        log_probs = self.acts(latents, conditioning["context"])
+        if "act_log_probs" not in conditioning:
+            conditioning["act_log_probs"] = self.act_head(latents, conditioning["context"])
         joint = []
-        for act, log_prob in enumerate(log_probs.unbind(-1)):
+        for act, log_prob in enumerate(conditioning["act_log_probs"].unbind(-1)):
             act_labels = torch.full((len(labels),), act, device=labels.device)
             joint.append(log_prob - super().nll(latents, labels, act_labels=act_labels, **conditioning))
         return -torch.stack(joint).logsumexp(0)
-
-    # The objective --------------------------------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -368,104 +337,39 @@ class DialogCVAEModel(ConditionalVAEModel):
         Raises:
             ValueError: an input is missing or malformed.
         """
-        labels = self._check_labels(labels)
-        self._check_acts(act_labels, labels.shape[0])
+        labels = self.check_labels(labels)
         check_rows(labels.shape[0], input_ids=input_ids, prompt_input_ids=prompt_input_ids)
-        check_padding_side("attention_mask", attention_mask)
-        attention_mask = self._hide_source(input_ids, attention_mask)
-        prompt_attention_mask = self._hide_source(prompt_input_ids, prompt_attention_mask)
-        source = self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values)
+        x = (input_ids, attention_mask, prompt_input_ids, prompt_attention_mask, same_speaker, meta_categories, meta_values)
+        source = self.read_source(*x, with_prior=latents is None)
         posterior = prior = None
         if latents is None:
-            prior = self._prior(labels.shape[0], source).latent_dist
-            posterior = prior
+            posterior = prior = self.prior(source, labels.shape[0]).latent_dist
             if self.config.has_posterior:
-                pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
-                posterior = self._recognise(*pair, source, act_labels).latent_dist
-        conditioning = self._condition(prompt_input_ids, prompt_attention_mask, source)
-        if act_labels is not None:
-            conditioning["act_labels"] = act_labels
-        return self._objective(labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict)
+                reply = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
+                posterior = self.encode(*reply, source, act_labels).latent_dist
+        conditioning = self.condition(source, act_labels)
+        return self.objective(labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict)
 
-    def _generation_nats(self, latents, labels, conditioning, output: VAEOutput, with_logits: bool = False) -> torch.Tensor:
-        nats = super()._generation_nats(latents, labels, conditioning, output, with_logits)
+    def reconstruction_nll(self, latents, labels, conditioning, output: VAEOutput, with_logits: bool = False) -> torch.Tensor:
+        """-log p(y,a|x,z), nats per sentence `(batch,)`; where a is not known, -log p(y|x,z), in training of the mean embedding."""
         if self.config.num_acts is None:
-            return nats
-        output.act_log_probs = self.acts(latents, conditioning["context"])
+            return super().reconstruction_nll(latents, labels, conditioning, output, with_logits)
+        output = cast(DialogCVAEOutput, output)
         act_labels = conditioning.get("act_labels")
         if act_labels is None:
             act_labels = torch.full((len(labels),), -100, device=labels.device)
+        # Once for the decoder, the loss and the sum over acts.
+        act_log_probs = self.act_head(latents, conditioning["context"])
+        conditioning = {**conditioning, "act_labels": act_labels, "act_log_probs": act_log_probs}
+        nll = super().reconstruction_nll(latents, labels, conditioning, output, with_logits)
         unknown = act_labels == -100
         if not self.training and bool(unknown.any()):
             rest = {name: tensor[unknown] for name, tensor in conditioning.items() if name != "act_labels"}
-            nats = nats.masked_scatter(unknown, self.nll(latents[unknown], labels[unknown], **rest))
-        output.act_loss = nn.functional.nll_loss(output.act_log_probs, act_labels, ignore_index=-100, reduction="none")
-        output.reconstruction_loss = nats + output.act_loss
+            nll = nll.masked_scatter(unknown, self.nll(latents[unknown], labels[unknown], **rest))
+        output.act_log_probs = act_log_probs
+        output.act_loss = nn.functional.nll_loss(act_log_probs, act_labels, ignore_index=-100, reduction="none")
+        output.reconstruction_loss = nll + output.act_loss
         return output.reconstruction_loss
-
-    # Generation -----------------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def generate(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        posterior_input_ids: torch.LongTensor | None = None,
-        posterior_attention_mask: torch.Tensor | None = None,
-        posterior_token_type_ids: torch.LongTensor | None = None,
-        prompt_input_ids: torch.LongTensor | None = None,
-        prompt_attention_mask: torch.Tensor | None = None,
-        same_speaker: torch.Tensor | None = None,
-        meta_categories: torch.LongTensor | None = None,
-        meta_values: torch.Tensor | None = None,
-        act_labels: torch.LongTensor | None = None,
-        latents: torch.Tensor | None = None,
-        latent_source: str | None = None,
-        latent_temperature: float | None = None,
-        num_return_sequences: int | None = None,
-        average_latents: int | None = None,
-        generator: torch.Generator | None = None,
-        generation_config: GenerationConfig | None = None,
-        labels: torch.LongTensor | None = None,
-        **kwargs,
-    ):
-        """
-        Replies, each decoded from its own z: as [`ConditionalVAEModel.generate`].
-
-        Args:
-            act_labels (`torch.LongTensor` of shape `(batch,)`, *optional*): the act that the replies to each dialogue are to
-                perform; where it is -100 or not given, the decoder reads the mean embedding under p(a|x,z).
-            average_latents (`int`, *optional*): as in [`ConditionalVAEModel.generate`].
-            same_speaker, meta_categories, meta_values: as in [`~DialogCVAEModel.read_source`].
-        """
-        options, model_kwargs = LatentGenerationOptions.settle(
-            self.generation_config,
-            generation_config,
-            latents,
-            latent_source,
-            latent_temperature,
-            num_return_sequences,
-            generator,
-            kwargs,
-            average_latents,
-        )
-        batch = rows_of(input_ids=input_ids, prompt_input_ids=prompt_input_ids, posterior_input_ids=posterior_input_ids) or 0
-        self._check_acts(act_labels, batch)
-        check_padding_side("attention_mask", attention_mask)
-        source = self.read_source(input_ids, attention_mask, same_speaker, meta_categories, meta_values)
-        pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
-        latents = self._settle_latents(
-            latents,
-            options.latent_source or "prior",
-            batch,
-            options,
-            posterior=lambda: self._recognise(*pair, source, act_labels).latent_dist,
-            prior=lambda: self._prior(batch, source).latent_dist,
-        )
-        conditioning = self._condition(prompt_input_ids, prompt_attention_mask, source)
-        if act_labels is not None:
-            conditioning["act_labels"] = act_labels
-        return self._generate(latents, batch, conditioning, options, model_kwargs)
 
 
 __all__ = ["DialogCVAEModel"]

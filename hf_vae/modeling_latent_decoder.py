@@ -1,7 +1,6 @@
 """p(y|x,z): any causal language model, reading a latent."""
 
 import inspect
-import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -14,34 +13,17 @@ from transformers import (
     EncoderDecoderCache,
     PreTrainedConfig,
     PreTrainedModel,
-    initialization,
 )
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
-from .compat import CACHE, cache_parameter, head_shapes, is_activation_checkpointing, takes_cache
-from .configuration_vae import LATENT_INJECTIONS, check_choice
+from .checks import check_choice
+from .compat import CACHE, cache_parameter, takes_cache
 from .encoders import check_length, longest_text, reserved_positions
-from .modeling_lstm import LSTMStateLayer, kept_positions
-
-# What a cache keeps for a layer that forgets nothing.
-GROWING = {DynamicLayer, LSTMStateLayer}
-
-
-def self_attention(cache: Cache) -> Cache:
-    """The part of `cache` for what the LM itself has read; one with cross-attention keeps what it reads of a source beside it."""
-    return cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
-
-
-def layer_kinds(cache: Cache) -> list[type]:
-    """
-    What `cache` keeps for each layer of what the LM itself has read. An LSTM's state counts as this copy's: where several models
-    bring their code along, each copy has such a class, and transformers takes the last one read.
-    """
-    kinds = [type(layer) for layer in self_attention(cache).layers]
-    return [LSTMStateLayer if getattr(kind, "_layer_type", None) == LSTMStateLayer._layer_type else kind for kind in kinds]
+from .latent_injection import GROWING, LATENT_INJECTIONS, DecoderShape, LatentInjection, build_injections, layer_kinds
+from .modeling_lstm import kept_positions
 
 
 def runs_on_the_cpu(model: PreTrainedModel) -> bool:
@@ -52,13 +34,7 @@ def runs_on_the_cpu(model: PreTrainedModel) -> bool:
 
 class LatentDecoder(PreTrainedModel, GenerationMixin):
     r"""
-    A causal LM that reads `latents`, in one or several ways:
-
-    - `embedding`: a projection of z is added to every token's embedding. Right with any decoder and any cache.
-    - `memory` (Li et al. 2020, section 3.1): in front of the first token every layer holds one more position, whose key and value
-      are both one projection of z. Decoders whose every layer attends to everything. An LSTM's memory is its initial state
-      (Bowman et al. 2015): c is the projection, h its tanh.
-    - `prefix`: projections of z stand in front of the tokens as `prefix_length` embeddings. The same decoders.
+    A causal LM that reads `latents`, in one or several of the ways of `latent_injection.py`: `embedding`, `memory`, `prefix`.
 
     Masks and positions stay the LM's own, and generation stays GenerationMixin's: `latents` is one more tensor that it repeats for
     beams and hands to every step. What `memory` and `prefix` have put into a cache stays there, and so does what cross-attention
@@ -67,7 +43,7 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
     Args:
         config (`PreTrainedConfig`): the LM's own configuration, shared with it.
         latent_size (`int`): dimensions of z.
-        lm (`PreTrainedModel`, *optional*): the language model; built from `config` where it is not given.
+        lm (`PreTrainedModel`, *optional*): the language model; built from `config` if it is not given.
         latent_injection (`Sequence[str]`, defaults to `("embedding",)`): the ways in.
         prefix_length (`int`, defaults to 4): embeddings that stand for z with `prefix`.
 
@@ -88,7 +64,7 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         prefix_length: int = 4,
     ):
         for way in latent_injection:
-            check_choice("latent_injection", way, LATENT_INJECTIONS)
+            check_choice("latent_injection", way, tuple(LATENT_INJECTIONS))
         if lm is None and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and getattr(config, "auto_map", None) is None:
             raise ValueError(
                 f"The decoder's {type(config).__name__} has no causal LM under `AutoModelForCausalLM`; choose a family that has "
@@ -119,51 +95,32 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         self._is_stateful = lm._is_stateful
         self.cache_name = cache_name
         self.takes_position_ids = "position_ids" in parameters
-        self.takes_encoder_states = "encoder_hidden_states" in parameters
+        self.supports_cross_attention = "encoder_hidden_states" in parameters
         self.takes_logits_to_keep = "logits_to_keep" in parameters
-        self.first_position = reserved_positions(lm) if self.takes_position_ids else 0
+        self.position_offset = reserved_positions(lm) if self.takes_position_ids else 0
         has_positions = getattr(lm.config.get_text_config(decoder=True), "max_position_embeddings", None) is not None
         self.counts_padding = has_positions and not self.takes_position_ids
-        # What a cache keeps for each layer.
-        self.layer_kinds = layer_kinds(DynamicCache(config=self.config))
-        self.recurrent = set(self.layer_kinds) == {LSTMStateLayer}
+        self.shape = DecoderShape(lm, prefix_length)
+        self.recurrent = self.shape.recurrent
+        self.embedding_size = self.shape.embedding_size
         # What else has a row for each word, in the model around this one.
         self.heads_by_word: list[Any] = []
+        self.latent_injection = build_injections(latent_injection, latent_size, self.shape)
+        self.has_state = any(way.has_state for way in self.injections)
+        self.prefix_length = sum(way.prefix_length for way in self.injections)
         # Positions in front of the first token that only z fills.
-        self.num_slots = 0
-        self.embedding_size = cast(nn.Embedding, lm.get_input_embeddings()).weight.shape[-1]
-        if "embedding" in latent_injection:
-            self.project = nn.Linear(latent_size, self.embedding_size, dtype=lm.dtype)
-        if "memory" in latent_injection:
-            self._check_way("memory")
-            self.memory = nn.Linear(latent_size, sum(map(math.prod, self.state_shapes)), bias=False, dtype=lm.dtype)
-            self.num_slots += 0 if self.recurrent else 1
-        if "prefix" in latent_injection:
-            self._check_way("prefix")
-            self.prefix = nn.Linear(latent_size, prefix_length * self.embedding_size, dtype=lm.dtype)
-            self.num_slots += prefix_length
+        self.num_latent_positions = self.prefix_length + int(self.has_state and not self.recurrent)
         self.post_init()
 
-    def _check_way(self, way: str) -> None:
-        """Raises where z cannot be put in front of everything that the LM reads."""
-        text_config = self.config.get_text_config(decoder=True)
-        kinds = set(self.layer_kinds)
-        if kinds not in ({DynamicLayer}, {LSTMStateLayer}):
-            raise ValueError(
-                f"`latent_injection` names {way!r}, which needs a decoder whose every layer attends to everything before it; "
-                f"{type(self.lm).__name__} has layers that forget or compress ({', '.join(sorted(kind.__name__ for kind in kinds))}"
-                "). Choose 'embedding', which works with any decoder."
-            )
-        if way == "memory" and getattr(text_config, "kv_lora_rank", None) is not None:
-            raise ValueError(
-                f"`latent_injection` names 'memory', but {type(self.lm).__name__} caches keys and values in a compressed form "
-                "that a latent cannot take. Choose 'embedding' or 'prefix'."
-            )
+    @property
+    def injections(self) -> list[LatentInjection]:
+        """The ways in for z."""
+        return cast(list[LatentInjection], list(self.latent_injection.values()))
 
     @property
     def longest_text(self) -> int | None:
         """Most tokens that the LM was built for, beside what z fills; `None`: any number."""
-        return longest_text(self.config, self.num_slots + self.first_position)
+        return longest_text(self.config, self.num_latent_positions + self.position_offset)
 
     @property
     def encoder_states_size(self) -> int:
@@ -213,31 +170,13 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         second = self(tokens[:, 1:], latents, mask, cache=first[CACHE], use_cache=True, **source)
         return at_once, torch.cat([first.logits, second.logits], dim=1)
 
-    @property
-    def state_shapes(self) -> list[tuple[int, ...]]:
-        """Shape of one row of each layer's c, of an LSTM, or key of one position."""
-        num_layers = len(self.layer_kinds)
-        text_config = self.config.get_text_config(decoder=True)
-        if self.recurrent:
-            return [(text_config.hidden_size,)] * num_layers
-        heads, sizes = ([shape] * num_layers if isinstance(shape, int) else shape for shape in head_shapes(text_config))
-        if getattr(text_config, "multi_query", False) and not getattr(text_config, "new_decoder_architecture", False):
-            # Falcon's name for one head of keys and values.
-            heads = [1] * num_layers
-        return [(count, 1, size) for count, size in zip(heads, sizes)]
-
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        new = (getattr(self, name, None) for name in ("project", "memory", "prefix"))
-        if isinstance(module, nn.Linear) and any(module is each for each in new):
-            # A draw from N(0, I) then moves an embedding by the scale at which a fresh embedding is drawn: a pretrained
-            # decoder, whose embeddings have grown, is hardly disturbed, and the latent has a gradient from the first step.
-            std = getattr(self.config.get_text_config(), "initializer_range", None) or 0.02
-            initialization.normal_(module.weight, std=std / module.in_features**0.5)
-            if module is getattr(self, "prefix", None):
-                # With z = 0 the embeddings would be 0, where the gradient of a deep stack of RMS norms is infinite.
-                initialization.normal_(module.bias, std=std)
+        for way in self.injections:
+            # Module by module, because transformers passes over modules that have no weights of their own.
+            if any(module is each for each in way.modules()):
+                way.init_weights(module)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.lm.get_input_embeddings()
@@ -293,28 +232,28 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             inputs_embeds = self.get_input_embeddings()(input_ids)
         # Follow the embeddings' dtype: quantised weights report an integer one.
         latents = latents.to(inputs_embeds)
-        if hasattr(self, "project"):
-            inputs_embeds = inputs_embeds + self.project(latents).unsqueeze(1)
+        for way in self.injections:
+            inputs_embeds = way.embed(inputs_embeds, latents)
         asked_for_cache = cache is not None or use_cache is not False
-        # Asked of the cache only where the answer matters: one of fixed size counts in a tensor, which would break the graph.
-        in_front = hasattr(self, "memory") or hasattr(self, "prefix") or self.first_position or initial_state is not None
+        # Asked of the cache only if the answer matters: one of fixed size counts in a tensor, which would break the graph.
+        in_front = self.has_state or self.prefix_length or self.position_offset or initial_state is not None
         starts = in_front and (cache is None or cache.get_seq_length() == 0)
-        if self.num_slots and cache is not None and not set(layer_kinds(cache)) <= GROWING:
+        if self.num_latent_positions and cache is not None and not set(layer_kinds(cache)) <= GROWING:
             raise ValueError(
                 "`latent_injection` names 'memory' or 'prefix', which need a cache that grows: leave `cache_implementation` unset."
             )
         if self.counts_padding and attention_mask is not None:
             self._check_padding(attention_mask)
-        if reserved := self.num_slots + self.first_position:
+        if reserved := self.num_latent_positions + self.position_offset:
             if starts:
                 mask = inputs_embeds.new_ones(inputs_embeds.shape[:2]) if attention_mask is None else attention_mask
                 check_length("What the decoder reads", mask, self.config, reserved)
             position_ids = self._positions(inputs_embeds, attention_mask, position_ids, cache) + reserved
             if attention_mask is not None:
-                attention_mask = nn.functional.pad(attention_mask, (self.num_slots, 0), value=1)
-        if starts and (hasattr(self, "memory") or initial_state is not None):
-            cache = self._write_memory(latents, initial_state, cache)
-        if hasattr(self, "prefix") and starts:
+                attention_mask = nn.functional.pad(attention_mask, (self.num_latent_positions, 0), value=1)
+        if starts and (self.has_state or initial_state is not None):
+            cache = self._begin_from_states(latents, initial_state, cache)
+        if starts and self.prefix_length:
             prefix = self._prefix(latents)
             inputs_embeds = torch.cat([prefix, inputs_embeds], dim=1)
             slots = torch.arange(reserved - prefix.shape[1], reserved, device=latents.device)
@@ -354,7 +293,8 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         return torch.cat([self._prefix(latents.to(tokens)), tokens], dim=1)
 
     def _prefix(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.prefix(latents).unflatten(-1, (-1, self.embedding_size))
+        prefixes = (way.prefix(latents) for way in self.injections)
+        return torch.cat([prefix for prefix in prefixes if prefix is not None], dim=1)
 
     def _check_padding(self, attention_mask: torch.Tensor) -> None:
         if not torch.compiler.is_compiling() and bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
@@ -370,30 +310,17 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         length = inputs_embeds.shape[1]
         if attention_mask is not None:
             return (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -length:]
-        past = 0 if cache is None else max(cache.get_seq_length() - self.num_slots, 0)
+        past = 0 if cache is None else max(cache.get_seq_length() - self.num_latent_positions, 0)
         return torch.arange(past, past + length, device=inputs_embeds.device).unsqueeze(0)
 
-    def _write_memory(self, latents: torch.Tensor, initial_state: torch.Tensor | None, cache: Cache | None) -> Cache:
-        """What z, and for an LSTM whoever else, gives every layer, put where the layer looks for what came before."""
+    def _begin_from_states(self, latents: torch.Tensor, initial_state: torch.Tensor | None, cache: Cache | None) -> Cache:
+        """What z, and for an LSTM the source, gives every layer, put in the cache before anything is read."""
         if initial_state is not None and not self.recurrent:
             raise ValueError(f"`initial_state` is for recurrent decoders; {type(self.lm).__name__} has no state to start from.")
-        if self.training and not self.recurrent and is_activation_checkpointing(self.lm):
-            raise ValueError(
-                "`latent_injection` names 'memory', and gradient checkpointing drops the cache that holds it: turn "
-                "`gradient_checkpointing` off, or choose 'embedding'."
-            )
         cache = DynamicCache(config=self.config) if cache is None else cache
-        layers = self_attention(cache)
-        given = [self.memory(latents)] if hasattr(self, "memory") else []
-        given += [] if initial_state is None else [initial_state.to(latents)]
-        flat = torch.stack(given).sum(0).split(list(map(math.prod, self.state_shapes)), dim=-1)
-        for layer, (part, shape) in enumerate(zip(flat, self.state_shapes)):
-            state = part.unflatten(-1, shape)
-            if self.recurrent:
-                layers.update(state.tanh(), state, layer, 0)
-            else:
-                layers.update(state, state, layer)
-        return cache
+        states = [state for way in self.injections if (state := way.state(latents)) is not None]
+        states += [] if initial_state is None else [initial_state.to(latents)]
+        return self.shape.write_states(self.lm, states, cache)
 
     @takes_cache
     def prepare_inputs_for_generation(
@@ -416,7 +343,7 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             input_ids = input_ids.masked_fill(written, unread_token_id)
         if next_sequence_length is not None and kwargs.get("is_first_iteration") and cache is not None:
             # Told from the length of the cache, in which z has positions of its own.
-            next_sequence_length += self.num_slots if cache.get_seq_length() else 0
+            next_sequence_length += self.num_latent_positions if cache.get_seq_length() else 0
         return super().prepare_inputs_for_generation(
             input_ids,
             next_sequence_length=next_sequence_length,

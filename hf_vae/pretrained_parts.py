@@ -20,11 +20,13 @@ from transformers.utils import (
     logging,
 )
 
+from .checks import check_choice
 from .compat import AdapterLoading
-from .configuration_vae import PARTS, VAEConfig, check_choice
+from .configuration_vae import FORMAT_VERSION, PARTS, VAEConfig
 from .encoders import build_encoder, check_encoder
 from .generation_options import end_tokens
 from .processing_vae import load_tokenizer
+from .renamed_weights import rename, renamed_since
 from .saved_files import HUB_OPTIONS, has_file, read_json, weights_digest
 
 logger = logging.get_logger(__name__)
@@ -44,6 +46,8 @@ class PretrainedParts(AdapterLoading):
     sums_left_out: Mapping[str, tuple[torch.dtype, float] | None] = {}
     # Where the parts that were left out lie on this machine, those that came from a folder.
     part_folders: Mapping[str, str] = {}
+    # Whether weights had other names where this model was loaded from. transformers would save it under those.
+    was_renamed = False
 
     @classmethod
     def from_encoder_decoder_pretrained(
@@ -128,9 +132,18 @@ class PretrainedParts(AdapterLoading):
             config = cls.config_class.from_pretrained(name_or_path if config is None else config, **where)
         check_left_out("part_folders", part_folders, config)
         check_files(name_or_path, where)
+        # Earlier versions gave some weights other names.
+        renamed = renamed_since(config.format_version)
+        config.format_version = FORMAT_VERSION
         try:
             if not config.frozen_parts:
-                return super().from_pretrained(name_or_path, *model_args, config=config, **kwargs)  # type: ignore[misc]
+                if not renamed:
+                    return super().from_pretrained(name_or_path, *model_args, config=config, **kwargs)  # type: ignore[misc]
+                kwargs["key_mapping"] = {**renamed, **(kwargs.get("key_mapping") or {})}
+                loaded = super().from_pretrained(name_or_path, *model_args, config=config, **kwargs)  # type: ignore[misc]
+                model = loaded[0] if isinstance(loaded, tuple) else loaded
+                model.was_renamed = True
+                return loaded
             adapter = {"name": kwargs.pop("adapter_name", "default"), **(kwargs.pop("adapter_kwargs", None) or {})}
             folders = find_part_folders(config.frozen_parts, name_or_path, part_folders or {})
             # An earlier version wrote the path itself: what is saved from here on holds none.
@@ -140,7 +153,7 @@ class PretrainedParts(AdapterLoading):
             loaded = load_frozen_parts(config, folders, where, **others)
             model = assemble(cls, config, loaded)
             model.part_folders = folders
-            load_own_weights(model, read_safetensors(name_or_path, **where), name_or_path)
+            load_own_weights(model, rename(read_safetensors(name_or_path, **where), renamed), name_or_path)
         except SafetensorError as error:
             raise OSError(
                 f"The weights of {name_or_path} cannot be read, as if a download or a copy of them had been cut "
@@ -171,6 +184,8 @@ class PretrainedParts(AdapterLoading):
                     "merged into it, or because its vocabulary was resized: call `model.keep_all_parts()`, and the model is saved "
                     "whole."
                 )
+        if self.was_renamed:
+            kwargs.setdefault("save_original_format", False)
         return super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
 
     def keep_all_parts(self: Any) -> None:

@@ -13,7 +13,7 @@ from transformers.models.roformer import modeling_roformer
 
 from hf_vae import LSTMConfig
 from hf_vae.compat import CACHE
-from hf_vae.configuration_vae import LATENT_INJECTIONS
+from hf_vae.configuration_vae import LATENT_INJECTION_TYPES
 
 VOCAB = 40
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
@@ -144,7 +144,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Decoder:
-    """`expected` is for each of `LATENT_INJECTIONS`; `padded_prompts` says whether prompts of unequal length may share a batch."""
+    """`expected` is for each way in; `padded_prompts` says whether prompts of unequal length may share a batch."""
 
     config: Callable[[], PreTrainedConfig]
     expected: tuple[str, str, str] = (WORKS, WORKS, WORKS)
@@ -370,10 +370,10 @@ def expectations() -> dict[tuple[str, str, str], str]:
             entries["encoder", name, "pooler"] = encoder.pooler
             entries["encoder", name, "first"] = encoder.first_reads
     for name, decoder in DECODERS.items():
-        for way, expected in zip(LATENT_INJECTIONS, decoder.expected):
+        for way, expected in zip(LATENT_INJECTION_TYPES, decoder.expected):
             entries["decoder", name, way] = expected
     for name, (_, expected) in CROSS_ATTENTION.items():
-        for way in LATENT_INJECTIONS:
+        for way in LATENT_INJECTION_TYPES:
             entries["cross_attention", name, way] = expected
     for name, decoder in DECODERS.items():
         if decoder.expected[0] == WORKS:

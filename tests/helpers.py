@@ -169,7 +169,7 @@ def generation_inputs(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 def listening(model):
     """A model whose decoder says something else for every z, and whose encoder spreads its codes."""
     with torch.no_grad():
-        for name, parameter in [*model.decoder.named_parameters(), *model.posterior.named_parameters()]:
+        for name, parameter in [*model.decoder.named_parameters(), *model.posterior_head.named_parameters()]:
             if not name.startswith("lm."):
                 parameter *= 20
     return model.eval()
@@ -349,7 +349,7 @@ def on_a_line(model_class, processor, seed):
     encoder.vocab_size, decoder.vocab_size = len(processor.encoder_tokenizer), len(processor.tokenizer)
     model = model_class(model_class.config_class(encoder=encoder, decoder=decoder, latent_size=1)).eval()
     with torch.no_grad():
-        model.decoder.project.weight *= 3
+        model.decoder.latent_injection.embedding.projection.weight *= 3
     return LikelihoodEvaluator(model, processor, TEXTS, TARGETS, batch_size=3, chunk=100)
 
 

@@ -110,7 +110,7 @@ def freeze_and_cache(model: VAEModel, features: dict[str, list], collator: VAEDa
     model.encoder.requires_grad_(False)
     model.decoder.lm.requires_grad_(False)
     caught: list[torch.Tensor] = []
-    handle = model.posterior.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    handle = model.posterior_head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
     inputs = {name: rows for name, rows in features.items() if name != "labels"}
     rows = [dict(zip(inputs, row)) for row in zip(*inputs.values())]
     with torch.no_grad():
@@ -120,7 +120,7 @@ def freeze_and_cache(model: VAEModel, features: dict[str, list], collator: VAEDa
     pooled = torch.cat(caught)
 
     def encode(input_ids, attention_mask=None, token_type_ids=None) -> LatentOutput:
-        distribution: DiagonalGaussian = model.posterior(pooled[input_ids[:, 0]])
+        distribution: DiagonalGaussian = model.posterior_head(pooled[input_ids[:, 0]])
         return LatentOutput(latent_dist=distribution)
 
     model.encode = encode  # type: ignore[method-assign]

@@ -7,12 +7,12 @@ from typing import cast
 
 import torch
 
+from ..calls import call_with
 from ..modeling_dialog_cvae import DialogCVAEModel
 from ..processing_dialog import DialogCVAEProcessor
 from .examples import gather_in_order, own_batches
 from .generation import draw_latents
 from .held_out import HeldOutPairs
-from .likelihood import call_with
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def predict_acts(held_out: HeldOutPairs, model: DialogCVAEModel) -> list[list[st
     for batch in own_batches([len(str(request)) for request in requests], 64, "predicting acts"):
         inputs = held_out.processor([requests[i] for i in batch], max_length=held_out.lengths.get("max_length")).to(model.device)
         latents = draw_latents(model, inputs, batch, held_out.num_outputs, held_out.latent_temperature, held_out.seed)
-        conditioning = call_with(model.condition, inputs)
+        conditioning = model.condition(call_with(model.read_source, inputs))
         repeated = {name: tensor.repeat_interleave(held_out.num_outputs, 0) for name, tensor in conditioning.items()}
         likeliest = model.predict_acts(latents.flatten(0, 1), **repeated).argmax(-1).view(len(batch), -1)
         numbers += batch

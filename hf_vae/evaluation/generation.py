@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from transformers import BatchEncoding
 
+from ..calls import call_with
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
 from .examples import gather_in_order, own_batches, sample_noise
-from .likelihood import call_with
 
 
 def spell(processor: VAEProcessor, tokens: torch.Tensor) -> str:
@@ -32,8 +32,9 @@ def draw_latents(
     z from the model's prior, `(examples, num_samples, latent_size)`, by noise that follows from the seed, the examples' `numbers`
     and the samples' alone.
     """
-    prior = call_with(model.prior, inputs, batch_size=len(numbers)).latent_dist
-    noise = sample_noise(numbers, range(num_samples), model.config.latent_size, seed)
+    source = call_with(model.read_source, inputs)
+    prior = model.prior(source, len(numbers)).latent_dist
+    noise = sample_noise(numbers, range(num_samples), prior.noise_size, seed)
     return prior.from_noise(noise, latent_temperature)
 
 

@@ -7,7 +7,6 @@ of processes.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,13 +17,14 @@ from typing import NamedTuple
 import torch
 from transformers import BatchEncoding
 
+from ..calls import call_with
 from ..checks import check_count
 from ..encoders import longest_text, reserved_positions
 from ..gaussian import DiagonalGaussian
-from ..modeling_conditional_vae import ConditionalVAEModel
 from ..modeling_outputs import LatentOutput
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
+from ..source import EncodedSource
 from ..unknown_words import unknown_share, warn_of_unknown_words
 from .examples import NOISE_BLOCK, copied_rows, example_noise, gather_in_order, own_batches, sample_noise
 
@@ -49,9 +49,14 @@ class ExampleBatch:
     chunk: int
 
     @cached_property
+    def source(self) -> EncodedSource:
+        with torch.no_grad():
+            return call_with(self.model.read_source, self.inputs)
+
+    @cached_property
     def conditioning(self) -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            return call_with(self.model.condition, self.inputs)
+            return self.model.condition(self.source)
 
     def nll(self, latents: torch.Tensor) -> torch.Tensor:
         """
@@ -211,13 +216,13 @@ class LikelihoodEvaluator:
         """q of every example, in order, on the CPU; each is encoded once. With `objective="gsnn"` q is the prior."""
         if not self.model.config.has_posterior:
             return self.prior()
-        return self._of_each("encoding", lambda batch: call_with(self.model.encode, batch.inputs))
+        return self._of_each("encoding", lambda batch: call_with(self.model.encode, batch.inputs, source=batch.source))
 
     def prior(self) -> DiagonalGaussian:
         """p of every example, in order, on the CPU."""
-        if getattr(self.model.config, "prior_type", "standard") == "standard":
+        if self.model.config.prior_type == "standard":
             return DiagonalGaussian.standard(len(self), self.model.config.latent_size)
-        return self._of_each("priors", lambda batch: call_with(self.model.prior, batch.inputs, batch_size=len(batch.numbers)))
+        return self._of_each("priors", lambda batch: self.model.prior(batch.source, len(batch.numbers)))
 
     @torch.no_grad()
     def _of_each(self, description: str, distribution_of: Callable[[ExampleBatch], LatentOutput]) -> DiagonalGaussian:
@@ -276,7 +281,7 @@ class LikelihoodEvaluator:
                 latents = q.from_noise(sample_noise(batch.numbers, samples, q.mean.shape[-1], seed))
                 nll = batch.nll(latents).cpu()
                 nlls.append(nll)
-                log_weights.append((p.log_prob(latents) - q.log_prob(latents)).sum(-1) - nll)
+                log_weights.append(p.log_prob(latents) - q.log_prob(latents) - nll)
             weights = torch.cat(log_weights, dim=1)
             bound, error = importance_weighted_nll(weights), standard_error(weights)
             numbers += batch.numbers
@@ -294,15 +299,10 @@ def error_of_mean(errors: torch.Tensor) -> float:
     return (errors.square().sum().sqrt() / len(errors)).item()
 
 
-def call_with(method, inputs: BatchEncoding, **options):
-    """`method` with those tensors of the batch that it names, as the Trainer calls `forward`, and with `options`."""
-    return method(**{name: inputs[name] for name in inspect.signature(method).parameters if name in inputs}, **options)
-
-
 def rows_of(distribution: DiagonalGaussian, numbers: Sequence[int]) -> DiagonalGaussian:
-    """Some examples' distributions, `(examples, 1, latent_size)`, for several samples of each."""
+    """Some examples' distributions."""
     index = list(numbers)
-    return DiagonalGaussian(distribution.mean[index].unsqueeze(1), distribution.logvar[index].unsqueeze(1))
+    return distribution.select(index)
 
 
 def check_several(num_examples: int) -> None:
@@ -397,7 +397,7 @@ def likelihood_metrics(
         "nll_shuffled": exchanged[:, 1].mean().item(),
         "nll_zero": exchanged[:, 2].mean().item(),
     }
-    if isinstance(evaluator.model, ConditionalVAEModel):
+    if evaluator.model.config.is_conditional:
         # Importance weights are 1 if the proposal is the prior itself.
         sampled = evaluator.importance_weighted(prior, prior, num_samples, seed + 1)
         metrics.update(mc_nll=sampled.nll.mean().item(), mc_nll_error=error_of_mean(sampled.error))

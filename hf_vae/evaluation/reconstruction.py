@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from transformers import BatchEncoding
 
 from ..gaussian import DiagonalGaussian
 from .examples import gather_in_order
-from .likelihood import LikelihoodEvaluator, call_with
+from .likelihood import LikelihoodEvaluator
 from .text_metrics import bleu
 
 
@@ -60,9 +59,8 @@ def reconstruction_at_mean(
         for room in sorted({rooms[number] for number in batch.numbers}):
             rows = [row for row, number in enumerate(batch.numbers) if rooms[number] == room]
             some = [batch.numbers[row] for row in rows]
-            sequences = call_with(
-                evaluator.model.generate,
-                BatchEncoding({name: tensor[rows] for name, tensor in batch.inputs.items()}),
+            sequences = evaluator.model.generate(
+                **{name: tensor[rows] for name, tensor in batch.inputs.items()},
                 latents=posterior.mean[some].to(evaluator.model.device),
                 num_return_sequences=1,
                 num_beams=1,

@@ -80,12 +80,12 @@ def refine(
         end = _ascend(batch, start, p, num_steps, learning_rate, num_samples, seed + 1)
         with torch.no_grad():
             before, after = (_elbo(batch, q, p, range(num_held_samples), seed) for q in (start, end))
-            better = (after > before).view(-1, 1, 1)
+            better = (after > before).unsqueeze(-1)
             mean, logvar = torch.where(better, end.mean, start.mean), torch.where(better, end.logvar, start.logvar)
             # Not the maximum, which is no number if a step led to none.
             kept = torch.where(after > before, after, before)
         numbers += batch.numbers
-        rows += zip(*map(copied_rows, (mean[:, 0], logvar[:, 0], before, kept)))
+        rows += zip(*map(copied_rows, (mean, logvar, before, kept)))
     mean, logvar, before, after = (torch.stack(column) for column in zip(*gather_in_order(numbers, rows)))
     return Refinement(DiagonalGaussian(mean, logvar), before, after, num_steps)
 
@@ -115,4 +115,4 @@ def _ascend(
 def _elbo(batch: ExampleBatch, q: DiagonalGaussian, prior: DiagonalGaussian, samples: range, seed: int) -> torch.Tensor:
     """Of each example, `(examples,)`, differentiable in q; the KL in closed form."""
     latents = q.from_noise(sample_noise(batch.numbers, samples, q.mean.shape[-1], seed))
-    return -batch.nll(latents).cpu().mean(1) - q.kl(prior).sum((1, 2))
+    return -batch.nll(latents).cpu().mean(1) - q.kl(prior).sum(-1)

@@ -5,7 +5,7 @@ Every function takes a model and its processor, runs in evaluation mode without 
 they were. They run in one process: if several run them, each does all of the decoding.
 """
 
-from ..fitted_prior import GaussianMixturePrior
+from ..prior import GaussianMixturePrior
 from .arithmetic import arithmetic, attribute_vector, move
 from .codes import LatentTexts, decode_latents, encode_texts
 from .imputation import Imputation, impute

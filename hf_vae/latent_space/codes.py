@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
@@ -92,7 +91,7 @@ def posterior_of(
 
 def reads_pairs(model: VAEModel) -> bool:
     """Whether q reads a source beside each text."""
-    return "posterior_input_ids" in signature(model.encode).parameters
+    return model.config.is_conditional
 
 
 def refuse_sources(model: VAEModel) -> None:

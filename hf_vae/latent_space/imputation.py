@@ -9,10 +9,10 @@ from typing import Any, cast
 import torch
 from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList
 
+from ..calls import call_with
 from ..checks import check_count
 from ..encoders import check_length
 from ..evaluation.generation import spell
-from ..evaluation.likelihood import call_with
 from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
 from ..unknown_words import warn_of_unknown_words
@@ -253,7 +253,7 @@ def _log_likelihoods(
 ) -> torch.Tensor:
     """log p(y|z) of each row of `tokens` `(rows, length)`, nats per sentence: `(rows,)`, on the CPU."""
     labels = cast(torch.LongTensor, tokens.masked_fill(_after_eos(tokens, processor), -100).to(model.device))
-    logits = model.decode(latents, labels, **call_with(model.condition, BatchEncoding(conditioning)))
+    logits = model.decode(latents, labels, **model.condition(call_with(model.read_source, BatchEncoding(conditioning))))
     return -sentence_nats(logits, labels).cpu()
 
 

@@ -7,9 +7,9 @@ from numbers import Integral
 import torch
 from sklearn.mixture import GaussianMixture
 
-from ..fitted_prior import GaussianMixturePrior
 from ..gaussian import DiagonalGaussian
 from ..modeling_vae import VAEModel
+from ..prior import GaussianMixturePrior
 from ..processing_vae import VAEProcessor, as_list
 from .codes import TextsOrLatents, as_latents
 
@@ -81,7 +81,7 @@ def prior_log_densities(
         ValueError: a prior of another latent size, or texts that [`encode_texts`] refuses.
     """
     means = as_latents(model, processor, "texts", texts, batch_size).to(prior.means.device)
-    standard = DiagonalGaussian.standard(len(means), means.shape[1], means.device).log_prob(means).sum(-1)
+    standard = DiagonalGaussian.standard(len(means), means.shape[1], means.device).log_prob(means)
     return {"fitted": prior.log_prob(means).mean().item(), "standard": standard.mean().item()}
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from transformers import BatchEncoding
 
+from ..calls import call_with
 from ..checks import check_count, check_number
 from ..evaluation.examples import example_noise
-from ..evaluation.likelihood import call_with
-from ..fitted_prior import GaussianMixturePrior
 from ..modeling_vae import VAEModel
+from ..prior import GaussianMixturePrior
 from ..processing_vae import Texts, VAEProcessor
 from .codes import LatentTexts, decode_latents, encode_texts, evaluation_mode
 
@@ -111,8 +111,10 @@ def sample_prior(
         with evaluation_mode(model):
             # Of one source all draws are for that.
             count = max((len(tensor) for tensor in rows.values()), default=1)
-            prior = call_with(model.prior, BatchEncoding(rows), batch_size=count).latent_dist
-        noise = example_noise(num_samples, 1, size, seed).squeeze(1)
+            source = call_with(model.read_source, BatchEncoding(rows))
+            prior = model.prior(source, count).latent_dist
+        noise = example_noise(num_samples, 1, prior.noise_size, seed).squeeze(1)
+        prior = prior.repeat(num_samples) if len(prior) == 1 else prior
         latents = prior.from_noise(noise, latent_temperature).cpu()
     return LatentTexts(texts=decode_latents(model, processor, latents, batch_size, **generation_options), latents=latents)
 

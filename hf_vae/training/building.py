@@ -25,7 +25,8 @@ from .schedules import make_schedule
 
 # Modules that no pretrained part brings along: trained whatever is frozen.
 NEW_MODULES = (
-    "posterior", "prior_network", "bow", "turns", "meta", "acts", "project", "memory", "prefix", "source_projection",
+    "posterior_head", "prior_network", "bow_head", "turn_encoder", "meta_embedding", "act_head", "latent_injection",
+    "source_projection",
     "crossattention", "ln_cross_attn",
 )  # fmt: skip
 _SIZES = (
@@ -150,7 +151,9 @@ def freeze_or_adapt(model: VAEModel, model_args: ModelArguments) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     present = {part for name, _ in model.named_parameters() for part in name.split(".")}
-    new = [module for module in NEW_MODULES if module in present]
+    new = [module for module in NEW_MODULES if module in present and module != "latent_injection"]
+    # peft takes no container of modules.
+    new += [name for name, _ in model.decoder.named_modules() if name.startswith("latent_injection.") and name.count(".") == 1]
     return get_peft_model(model, LoraConfig(**{"modules_to_save": new, **parse_json("lora", model_args.lora)}))
 
 

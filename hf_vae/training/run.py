@@ -240,7 +240,7 @@ def train_baseline(
     if vae.config.bow_loss_weight:
         vae.config.bow_loss_weight = 0.0
         # Distributed training would stumble over weights that get no gradient.
-        vae.bow.requires_grad_(False)
+        vae.bow_head.requires_grad_(False)
     steps = model_args.latent_free_steps + run_steps(training_args, train)
     train_without_latent(model, processor, training_args, "baseline", steps, train)
     return model.merge_and_unload() if model_args.lora else model

@@ -103,7 +103,7 @@ def test_every_pair_of_small_parts_runs(encoder_type, decoder_type):
     texts = ["the cat sat .", "a dog"]
     output = model.train()(**processor(texts, texts))
     output.loss.backward()
-    assert torch.isfinite(output.loss) and model.posterior.linear.weight.grad.abs().sum() > 0
+    assert torch.isfinite(output.loss) and model.posterior_head.linear.weight.grad.abs().sum() > 0
     sequences = model.eval().generate(**processor(texts), max_new_tokens=4, do_sample=False)
     assert sequences.shape[0] == 2 and (sequences[:, 0] == tokenizers[0].bos_token_id).all()
 

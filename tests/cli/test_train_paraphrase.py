@@ -217,7 +217,7 @@ def test_every_recipe_parses_and_its_model_trains(script, recipe, tmp_path):
     model, processor = build(model_args, data_args, evaluation_args.max_new_tokens, pairs)
     loss = model.train()(**processor(list(pairs["source"]), list(pairs["target"]))).loss
     loss.backward()
-    assert torch.isfinite(loss) and model.posterior.linear.weight.grad.abs().sum() > 0
+    assert torch.isfinite(loss) and model.posterior_head.linear.weight.grad.abs().sum() > 0
     assert yaml.safe_load(recipe.read_text())["seed"] == 0
 
 

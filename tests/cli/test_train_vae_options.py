@@ -12,7 +12,7 @@ from transformers import (
 
 from helpers import SENTENCES, built
 from hf_vae import KLAnnealingCallback, VAEDataCollator
-from hf_vae.gaussian_head import FixedScaleBatchNorm
+from hf_vae.posterior import FixedScaleBatchNorm
 from hf_vae.training import (
     AggressiveEncoderCallback,
     DecoderResetCallback,
@@ -62,7 +62,7 @@ TECHNIQUES = [
     (
         "batch_norm_gamma",
         ["--batch_norm_gamma", "0.7"],
-        lambda model, callbacks: any(isinstance(module, FixedScaleBatchNorm) for module in model.posterior.modules()),
+        lambda model, callbacks: any(isinstance(module, FixedScaleBatchNorm) for module in model.posterior_head.modules()),
     ),
     (
         "bow_loss_weight",
@@ -179,7 +179,7 @@ def test_each_half_can_be_trained_by_itself(tmp_path):
     moved = changed(lambda: train_without_latent(model, processor, settings, "latent_free", 2, train))
     assert moved and all(name.startswith(("decoder.", "bow.")) for name in moved)
     # Nothing came through z = 0 to how z enters.
-    assert "decoder.lm.model.embed_tokens.weight" in moved and "decoder.project.weight" not in moved
+    assert "decoder.lm.model.embed_tokens.weight" in moved and "decoder.latent_injection.embedding.projection.weight" not in moved
     batch = VAEDataCollator(processor)([train[row] for row in range(4)])
     assert torch.isfinite(model(**batch).loss)
 
@@ -209,7 +209,7 @@ def test_sizes_and_rates_of_parts_reach_them():
     _, model, _ = built("--decoder_type", "lstm", "--encoder_type", "lstm", "--recurrent_dropout", "0.25")
     assert model.encoder.lstm.recurrent_dropout == model.decoder.lm.model.lstm.recurrent_dropout == 0.25
     _, model, _ = built("--latent_injection", "prefix", "--prefix_length", "7", "--posterior_bias", "false")
-    assert model.decoder.num_slots == 7 and model.posterior.linear.bias is None
+    assert model.decoder.num_latent_positions == 7 and model.posterior_head.linear.bias is None
 
 
 def test_an_encoder_that_adapters_keep_as_it_is_is_not_pre_trained(tmp_path):

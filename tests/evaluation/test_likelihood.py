@@ -72,11 +72,11 @@ def test_linear_gaussian_model_has_its_known_evidence():
     torch.manual_seed(0)
     y = torch.tensor([[0.3], [-1.2], [2.0]])
     q, prior = DiagonalGaussian(y * 0.4, torch.full((3, 1), -0.3)), DiagonalGaussian.standard(3, 1)
-    z = torch.stack([q.sample() for _ in range(20_000)])
-    likelihood = DiagonalGaussian(z.flatten(0, 1), torch.zeros(60_000, 1)).log_prob(y.repeat(20_000, 1)).view(20_000, 3)
-    log_weights = likelihood + (prior.log_prob(z) - q.log_prob(z)).squeeze(-1)
-    exact = -DiagonalGaussian(torch.zeros(3, 1), torch.full((3, 1), math.log(2.0))).log_prob(y).squeeze(-1)
-    torch.testing.assert_close(importance_weighted_nll(log_weights.T), exact, atol=0.01, rtol=0)
+    z = torch.stack([q.sample() for _ in range(20_000)], dim=1)
+    likelihood = DiagonalGaussian(y, torch.zeros(3, 1)).log_prob(z)
+    log_weights = likelihood + prior.log_prob(z) - q.log_prob(z)
+    exact = -DiagonalGaussian(torch.zeros(3, 1), torch.full((3, 1), math.log(2.0))).log_prob(y)
+    torch.testing.assert_close(importance_weighted_nll(log_weights), exact, atol=0.01, rtol=0)
 
 
 def test_figures_do_not_depend_on_batches_and_chunks(evaluated, processor):
@@ -95,7 +95,7 @@ def test_parts_fit_together_and_an_ignored_z_shows(evaluated):
     assert figures["nll_posterior"] == figures["reconstruction"]
     assert abs(figures["nll_shuffled"] - figures["nll_posterior"]) > 1e-3
     with torch.no_grad():
-        evaluated.model.decoder.project.weight.zero_()
+        evaluated.model.decoder.latent_injection.embedding.projection.weight.zero_()
     ignored = likelihood_metrics(evaluated, num_samples=20)
     for name in ("nll_prior", "nll_shuffled", "nll_zero", "iw_nll"):
         assert ignored[name] == pytest.approx(ignored["nll_posterior"], abs=0.5 if name == "iw_nll" else 1e-4)
@@ -168,7 +168,7 @@ def with_prior_network(processor):
     with torch.no_grad():
         evaluator.model.prior_network.head.linear.weight *= 0.5
         # A q that covers the prior: importance weights then have a spread that 200 of them show.
-        evaluator.model.posterior.linear.weight *= 0.2
+        evaluator.model.posterior_head.linear.weight *= 0.2
     return evaluator
 
 
@@ -176,7 +176,7 @@ def test_conditional_likelihood_under_a_prior_network_is_the_integral(with_prior
     evaluator = with_prior_network
     prior = evaluator.prior()
     assert prior.mean.std() > 0.05 and prior.logvar.std() > 0.05
-    log_prior = prior.log_prob(GRID.view(-1, 1, 1)).squeeze(-1).T
+    log_prior = prior.log_prob(GRID.view(1, -1, 1))
     exact = -(torch.logsumexp(log_prior - nll_on_grid(evaluator), dim=1) + math.log(16 / 800))
     figures = likelihood_metrics(evaluator, num_samples=2_000)
     for name in ("iw_nll", "mc_nll"):

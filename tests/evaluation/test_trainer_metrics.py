@@ -217,7 +217,7 @@ def test_outputs_that_are_no_vae_s_are_refused():
 
 def test_the_callback_logs_and_warns_where_z_is_ignored(vae, vae_processor, tmp_path, caplog):
     with torch.no_grad():
-        for parameter in vae.posterior.parameters():
+        for parameter in vae.posterior_head.parameters():
             parameter.zero_()
     callback = CollapseReportCallback(vae_processor, TEXTS)
     trainer = make_trainer(

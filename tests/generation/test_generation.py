@@ -18,7 +18,7 @@ from helpers import (
     make_model,
 )
 from hf_vae import GaussianMixturePrior
-from hf_vae.evaluation.likelihood import call_with
+from hf_vae.calls import call_with
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
@@ -30,7 +30,7 @@ def test_an_inputless_decoder_does_not_read_what_it_has_written(variant, use_cac
         options = {"num_beams": num_beams, "use_cache": use_cache, "length_penalty": 0.0}
         written = model.generate(**inputs, latents=latents, **options, **GREEDY)[:, 1:]
         with torch.no_grad():
-            logits = model.decode(latents, torch.full_like(written, 7), **call_with(model.condition, inputs))
+            logits = model.decode(latents, torch.full_like(written, 7), **model.condition(call_with(model.read_source, inputs)))
         # GREEDY asks for eight words, so the end does not come before the last of them.
         logits[:, :-1, model.config.eos_token_id] = -float("inf")
         assert torch.equal(written[:, :-1], logits.argmax(-1)[:, :-1])
@@ -44,7 +44,7 @@ def test_cached_generation_equals_the_uncached_forward(model, batch, num_beams):
     output = model.generate(**inputs, latents=latents, num_beams=num_beams, **GREEDY, **scores)
     labels = output.sequences[:, 1:]
     with torch.no_grad():
-        full = model.decode(latents, labels, **call_with(model.condition, inputs)).log_softmax(-1)
+        full = model.decode(latents, labels, **model.condition(call_with(model.read_source, inputs))).log_softmax(-1)
     if num_beams == 1:
         torch.testing.assert_close(torch.stack(output.logits, dim=1).log_softmax(-1), full, atol=2e-5, rtol=0)
     else:
@@ -58,7 +58,7 @@ def test_k_sequences_use_k_latents_and_read_the_source_once(model, batch):
     rows, latents = [], []
     for encoder in (module for name, module in model.named_modules() if name in ("encoder", "source_encoder")):
         encoder.register_forward_hook(lambda module, args, output: rows.append(len(output[0])))
-    model.decoder.project.register_forward_pre_hook(lambda module, args: latents.append(args[0]))
+    model.decoder.latent_injection.embedding.projection.register_forward_pre_hook(lambda module, args: latents.append(args[0]))
     sequences = model.generate(**inputs, num_return_sequences=8, **GREEDY)
     assert sequences.shape[0] == 8
     assert latents[0].unique(dim=0).shape[0] == 8
@@ -107,8 +107,10 @@ def test_default_sources(batch, model, variant):
     mean = model.generate(**inputs, latent_temperature=0.0, **GREEDY)
     is_vae = variant.startswith("vae")
     names = ("input_ids", "attention_mask") if is_vae else ("posterior_input_ids", "posterior_attention_mask")
-    posterior = call_with(model.encode, {name: tensor for name, tensor in batch.items() if name != "act_labels"}).latent_dist.mode()
-    prior = call_with(model.prior, batch, batch_size=3).latent_dist.mode()
+    source = call_with(model.read_source, batch)
+    without_act = {name: tensor for name, tensor in batch.items() if name != "act_labels"}
+    posterior = call_with(model.encode, without_act, source=source).latent_dist.mode()
+    prior = model.prior(source, 3).latent_dist.mode()
     latents = posterior if is_vae else prior
     assert torch.equal(mean, model.generate(**inputs, latents=latents, **GREEDY))
     from_posterior = model.generate(

@@ -69,7 +69,7 @@ def test_a_row_whose_latent_decodes_to_no_numbers_is_named(value):
 @pytest.mark.parametrize(
     "variant, weight, options, message",
     [
-        ("vae", "posterior.linear.weight", {}, "z from `latent_source='posterior'` is not finite"),
+        ("vae", "posterior_head.linear.weight", {}, "z from `latent_source='posterior'` is not finite"),
         ("cvae", "prior_network.head.linear.weight", {}, "z from `latent_source='prior'` is not finite"),
         ("vae", "decoder.lm.transformer.wte.weight", {"latent_source": "prior"}, "scores are NaN"),
     ],
@@ -247,7 +247,7 @@ def test_a_text_ends_where_the_decoder_s_positions_do(way, caplog):
     model.generation_config.eos_token_id = None
     inputs = {**inputs_of(make_batch(model)), "latents": torch.ones(3, 4)}
     # Of 48 positions, the prompt has 5, the start token one; the last token is written and not read.
-    room = 48 - model.decoder.num_slots - 6 + 1
+    room = 48 - model.decoder.num_latent_positions - 6 + 1
     longest = model.generate(**inputs, max_new_tokens=room)
     assert longest.shape[1] == 1 + room and not caplog.records
     assert torch.equal(model.generate(**inputs, max_new_tokens=500), longest)

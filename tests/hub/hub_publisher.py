@@ -22,6 +22,6 @@ if __name__ == "__main__":
         processor.push_to_hub(f"someone/{name}")
         print(json.dumps({"name": name, "written": written(model, processor, text)}))
     model, processor, text = make_published("vae")
-    model.decoder.project.weight.data.mul_(-3)
+    model.decoder.latent_injection.embedding.projection.weight.data.mul_(-3)
     model.push_to_hub("someone/vae", commit_message="other weights")
     print(json.dumps({"name": "vae, later", "written": written(model, processor, text)}))

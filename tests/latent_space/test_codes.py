@@ -12,7 +12,6 @@ from hf_vae import (
     CVAEProcessor,
     DialogCVAEProcessor,
 )
-from hf_vae.fitted_prior import GaussianMixturePrior
 from hf_vae.latent_space import (
     arithmetic,
     decode_latents,
@@ -26,6 +25,7 @@ from hf_vae.latent_space import (
     reconstruct,
     sample_prior,
 )
+from hf_vae.prior import GaussianMixturePrior
 
 SHORT = {"max_new_tokens": 6}
 
@@ -108,7 +108,7 @@ def test_prior_samples_are_new_at_every_call_and_follow_from_the_seed_of_torch(v
 
 @pytest.mark.parametrize("configured, length", [({}, 20), ({"max_new_tokens": 7}, 7), ({"max_length": 6}, 5)], ids=str)
 def test_a_length_comes_from_the_model_or_is_a_long_sentence_s(vae, vae_processor, monkeypatch, configured, length):
-    monkeypatch.setattr("hf_vae.latent_generation.DEFAULT_NEW_TOKENS", 20)
+    monkeypatch.setattr("hf_vae.generation_vae.DEFAULT_NEW_TOKENS", 20)
     for name, value in configured.items():
         setattr(vae.generation_config, name, value)
     given = []
@@ -187,13 +187,15 @@ def test_a_prior_network_is_given_the_source(processor):
     source = cvae_processor(TEXTS[0])
     output = sample_prior(model, cvae_processor, 500, batch_size=500, **source, max_new_tokens=1)
     assert model.training
-    prior = model.eval().prior(1, source["input_ids"], source["attention_mask"]).latent_dist
+    prior = model.eval().prior(input_ids=source["input_ids"], attention_mask=source["attention_mask"]).latent_dist
     assert not output.latents.requires_grad
     torch.testing.assert_close(output.latents.mean(0), prior.mean[0], atol=0.2, rtol=0)
     torch.testing.assert_close(sample_prior(model, cvae_processor, 1, 0.0, **source, **SHORT).latents, prior.mean.detach())
     several = cvae_processor(TEXTS[:3])
     means = sample_prior(model, cvae_processor, 3, 0.0, **several, **SHORT).latents
-    torch.testing.assert_close(means, model.prior(3, several["input_ids"], several["attention_mask"]).latent_dist.mean.detach())
+    torch.testing.assert_close(
+        means, model.prior(input_ids=several["input_ids"], attention_mask=several["attention_mask"]).latent_dist.mean.detach()
+    )
     with pytest.raises(ValueError, match="`input_ids` has 3 rows; expected 1, or one for each of 2 samples"):
         sample_prior(model, cvae_processor, 2, **several, **SHORT)
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hf_vae import DiagonalGaussian, LatentOutput, VAEConfig, VAEModel, VAEProcessor
+from hf_vae import DiagonalGaussian, EncodedSource, LatentOutput, VAEConfig, VAEModel, VAEProcessor
 from hf_vae.data import grammar
 from hf_vae.latent_space.grammar_probe import CHANGES, grammar_metrics, with_factor
 from hf_vae.training.from_scratch import small_configs, train_tokenizers
@@ -59,7 +59,8 @@ def probe(monkeypatch):
         size = sum(SIZES)
         model = torch.nn.Module()
         model.config = SimpleNamespace(latent_size=size)
-        model.prior = lambda batch_size: LatentOutput(latent_dist=DiagonalGaussian.standard(batch_size, size))
+        model.read_source = EncodedSource
+        model.prior = lambda source, batch_size: LatentOutput(latent_dist=DiagonalGaussian.standard(batch_size, size))
         return grammar_metrics(model, None, TEXTS, **{"num_samples": 30, "num_analogies": 20, "num_paths": 10, **options})
 
     return score

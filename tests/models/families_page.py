@@ -2,7 +2,7 @@
 
 from families import CROSS_ATTENTION, DECODERS, ENCODERS, REFUSALS, WORKS
 from helpers import ROOT
-from hf_vae.configuration_vae import LATENT_INJECTIONS
+from hf_vae.configuration_vae import LATENT_INJECTION_TYPES
 
 PAGE = ROOT / "docs" / "families.md"
 
@@ -81,9 +81,9 @@ def page(entries: dict[tuple[str, str, str], str], version: str) -> str:
     return TEMPLATE.format(
         version=version,
         encoders=rows("encoder", ENCODERS, ("mean", "pooler", "first")),
-        decoders=rows("decoder", DECODERS, LATENT_INJECTIONS),
+        decoders=rows("decoder", DECODERS, LATENT_INJECTION_TYPES),
         states=" and ".join(name for (part, name, _), cell in entries.items() if part == "initial_state" and cell == WORKS),
-        sources=rows("cross_attention", CROSS_ATTENTION, LATENT_INJECTIONS),
+        sources=rows("cross_attention", CROSS_ATTENTION, LATENT_INJECTION_TYPES),
         pairs="\n".join(f"| {name} | {ways} | {cell} |" for (part, name, ways), cell in entries.items() if part == "pair"),
         reasons="\n".join(f"- {reason}: {refusal.remark}." for reason, refusal in REFUSALS.items()),
     )

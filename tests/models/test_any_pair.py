@@ -31,7 +31,7 @@ from families import (
 from helpers import VOCAB, tiny_gpt2_config, tiny_llama_config, tiny_lstm_config
 from hf_vae import LatentDecoder, ParaphraseVAEConfig, ParaphraseVAEModel, VAEConfig, VAEModel
 from hf_vae.compat import CACHE
-from hf_vae.configuration_vae import LATENT_INJECTIONS
+from hf_vae.configuration_vae import LATENT_INJECTION_TYPES
 from hf_vae.vocabulary_loss import sentence_nats
 
 # What the tests of this run found: (part, family, aspect) -> `WORKS`, or the reason why not.
@@ -83,7 +83,7 @@ def check_the_objective_is_finite_and_reconstruction_teaches_the_posterior(model
     for value in (output.loss, output.reconstruction_loss, output.kl, output.logits):
         assert value.isfinite().all()
     output.reconstruction_loss.sum().backward()
-    gradient = model.posterior.linear.weight.grad
+    gradient = model.posterior_head.linear.weight.grad
     # Mean and log variance of every dimension of z.
     assert gradient.isfinite().all() and (gradient.abs().sum(1) > 1e-8).all()
     assert model.get_input_embeddings().weight.grad.abs().sum() > 0
@@ -225,7 +225,7 @@ def test_an_encoders_other_poolings(name):
     found(("encoder", name, "first"), family.first_reads, lambda: what_the_first_state_reads(first))
 
 
-@pytest.mark.parametrize("way", LATENT_INJECTIONS)
+@pytest.mark.parametrize("way", LATENT_INJECTION_TYPES)
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_decoder(name, way, tmp_path):
     family = DECODERS[name]
@@ -236,7 +236,7 @@ def test_a_decoder(name, way, tmp_path):
         check_generation(model, family.padded_prompts)
         check_saved_and_loaded_through_auto_it_is_the_same(model, tmp_path)
 
-    found(("decoder", name, way), family.expected[LATENT_INJECTIONS.index(way)], attempt)
+    found(("decoder", name, way), family.expected[LATENT_INJECTION_TYPES.index(way)], attempt)
 
 
 def reads_source(decoder, **options) -> ParaphraseVAEModel:
@@ -245,7 +245,7 @@ def reads_source(decoder, **options) -> ParaphraseVAEModel:
     return ParaphraseVAEModel(ParaphraseVAEConfig(encoder=encoder, decoder=decoder, latent_size=3, **options)).eval()
 
 
-@pytest.mark.parametrize("way", LATENT_INJECTIONS)
+@pytest.mark.parametrize("way", LATENT_INJECTION_TYPES)
 @pytest.mark.parametrize("name", CROSS_ATTENTION)
 def test_a_decoder_that_reads_its_source_by_cross_attention(name, way):
     config, expected = CROSS_ATTENTION[name]
@@ -323,8 +323,8 @@ def test_positions_of_robertas_kind_count_as_in_its_own_training():
     config.is_decoder = True
     lm = AutoModelForCausalLM.from_config(config).eval()
     decoder = LatentDecoder(lm.config, latent_size=3, lm=lm)
-    decoder.project.weight.zero_()
-    decoder.project.bias.zero_()
+    decoder.latent_injection.embedding.projection.weight.zero_()
+    decoder.latent_injection.embedding.projection.bias.zero_()
     tokens = torch.randint(4, VOCAB, (2, 5))
     output = decoder.generate(tokens, latents=torch.zeros(2, 3), output_logits=True, **GENERATION)
     own = lm(output.sequences, use_cache=False).logits[:, 4:-1]

@@ -83,13 +83,14 @@ def test_agrees_with_the_authors_code(ways, tmp_path):
 def test_every_weight_finds_its_place(checkpoint, ways):
     main(arguments(checkpoint, "--latent_injection", *ways))
     model = AutoModel.from_pretrained(checkpoint / "out")
-    assert isinstance(model, VAEModel) and model.config.latent_injection == ways and model.posterior.linear.bias is None
+    assert isinstance(model, VAEModel) and model.config.latent_injection == ways and model.posterior_head.linear.bias is None
     old = torch.load(checkpoint / "decoder" / "pytorch_model.bin", weights_only=True)
     if "memory" in ways:
-        assert torch.equal(model.decoder.memory.weight, old["transformer.linear.weight"])
+        assert torch.equal(model.decoder.latent_injection.memory.projection.weight, old["transformer.linear.weight"])
     if "embedding" in ways:
         assert (
-            torch.equal(model.decoder.project.weight, old["transformer.linear_emb.weight"]) and not model.decoder.project.bias.any()
+            torch.equal(model.decoder.latent_injection.embedding.projection.weight, old["transformer.linear_emb.weight"])
+            and not model.decoder.latent_injection.embedding.projection.bias.any()
         )
     assert torch.equal(model.decoder.lm.transformer.wte.weight, old["transformer.wte.weight"])
     assert (model.config.pad_token_id, model.config.decoder.bos_token_id, model.config.eos_token_id) == (37, 38, 39)
@@ -104,7 +105,7 @@ def test_weights_of_other_ways_need_not_be_there(checkpoint):
         main(arguments(checkpoint))
     main(arguments(checkpoint, "--latent_injection", "embedding"))
     model = AutoModel.from_pretrained(checkpoint / "out")
-    assert torch.equal(model.decoder.project.weight, weights["transformer.linear_emb.weight"])
+    assert torch.equal(model.decoder.latent_injection.embedding.projection.weight, weights["transformer.linear_emb.weight"])
 
 
 def test_a_processor_comes_with_tokenizers_that_fit(checkpoint, tokenizers):

@@ -10,7 +10,7 @@ from families import CROSS_ATTENTION
 from helpers import BOS, EOS, GREEDY, PAD, VOCAB, make_batch, make_model, tiny_encoder_config, tiny_gpt2_config
 from hf_vae import DialogCVAEConfig, DialogCVAEModel, ParaphraseVAEConfig, ParaphraseVAEModel
 from hf_vae.compat import ACTIVATION_CHECKPOINTING, CACHE
-from hf_vae.modeling_latent_decoder import self_attention
+from hf_vae.latent_injection import self_attention
 
 DECODERS = ("GPT-2", "BERT", "BART")
 WAYS = (["embedding"], ["memory"], ["prefix"], ["memory", "embedding"])
@@ -86,7 +86,7 @@ def test_a_generation_goes_on_from_the_cache_that_another_returned(reader):
     options = {"latents": latents, "do_sample": False, "eos_token_id": EOS, "pad_token_id": PAD, **states}
     start = reader.decoder.generate(whole[:, :1], max_new_tokens=3, min_new_tokens=3, return_dict_in_generate=True, **options)
     assert type(start[CACHE]) is EncoderDecoderCache
-    assert self_attention(start[CACHE]).get_seq_length() == 3 + reader.decoder.num_slots
+    assert self_attention(start[CACHE]).get_seq_length() == 3 + reader.decoder.num_latent_positions
     rest = reader.decoder.generate(start.sequences, max_new_tokens=5, min_new_tokens=5, **{CACHE: start[CACHE]}, **options)
     assert torch.equal(rest, whole)
 

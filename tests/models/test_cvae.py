@@ -5,7 +5,7 @@ import torch
 
 from helpers import EOS, GREEDY, UNK, generation_inputs, make_batch, make_model
 from hf_vae import DiagonalGaussian
-from hf_vae.evaluation.likelihood import call_with
+from hf_vae.calls import call_with
 
 
 @pytest.fixture(params=["cvae", "cvae-cross"])
@@ -19,7 +19,7 @@ def batch(model):
 
 
 def prior_of(model, batch):
-    return model.prior(3, batch["input_ids"], batch["attention_mask"]).latent_dist
+    return model.prior(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).latent_dist
 
 
 def test_the_prior_follows_the_source_and_the_kl_is_measured_to_it(model, batch):
@@ -31,7 +31,7 @@ def test_the_prior_follows_the_source_and_the_kl_is_measured_to_it(model, batch)
     torch.testing.assert_close(output.kl, posterior.kl(prior).sum(-1))
     # Row by row: nothing of another source, and nothing of padding.
     length = int(batch["attention_mask"][1].sum())
-    alone = model.prior(1, batch["input_ids"][1:2, :length]).latent_dist
+    alone = model.prior(input_ids=batch["input_ids"][1:2, :length]).latent_dist
     torch.testing.assert_close(alone.mean[0], prior.mean[1], atol=1e-5, rtol=0)
 
 
@@ -40,7 +40,7 @@ def test_every_objective_trains_the_prior_network(objective):
     model = make_model("cvae", objective=objective).train()
     model(**make_batch(model)).loss.backward()
     assert model.prior_network.hidden.weight.grad.abs().sum() > 0
-    assert (model.posterior.linear.weight.grad is None) == (objective == "gsnn")
+    assert (model.posterior_head.linear.weight.grad is None) == (objective == "gsnn")
 
 
 def test_temperature_zero_decodes_the_prior_s_mean_and_samples_come_from_it(model, batch):
@@ -57,7 +57,9 @@ def test_averaging_decodes_the_mean_over_latents(model, batch):
     inputs, latents = generation_inputs(batch), 2 * torch.randn(3 * 5, 4, generator=torch.Generator().manual_seed(5))
     averaged = model.generate(**inputs, latents=latents, average_latents=5, **GREEDY)
     assert averaged.shape == (3, 9)
-    repeated = {name: tensor.repeat_interleave(5, 0) for name, tensor in call_with(model.condition, inputs).items()}
+    repeated = {
+        name: tensor.repeat_interleave(5, 0) for name, tensor in model.condition(call_with(model.read_source, inputs)).items()
+    }
     text = torch.zeros(3, 0, dtype=torch.long)
     with torch.no_grad():
         for _ in range(8):
@@ -137,7 +139,7 @@ def test_source_noise_hides_tokens_from_prior_and_decoder_and_not_from_q(model, 
 
 def test_a_prior_without_its_source_is_refused(model, batch):
     with pytest.raises(ValueError, match="`input_ids` is missing: an encoder reads the source"):
-        model.prior(3)
+        model.prior(batch_size=3)
     inputs = {name: tensor for name, tensor in generation_inputs(batch).items() if name != "input_ids"}
     with pytest.raises(ValueError, match="`input_ids` is missing"):
         model.generate(**inputs)

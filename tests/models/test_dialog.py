@@ -5,8 +5,8 @@ import torch
 
 from helpers import GREEDY, TALK, generation_inputs, make_batch, make_model
 from hf_vae import DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor
+from hf_vae.calls import call_with
 from hf_vae.evaluation import LikelihoodEvaluator
-from hf_vae.evaluation.likelihood import call_with
 from hf_vae.training.from_scratch import small_configs
 from hf_vae.vocabulary_loss import sentence_nats
 
@@ -19,7 +19,7 @@ def test_the_likelihood_sums_over_acts(variant):
     model = make_model(variant)
     batch, latents = make_batch(model), torch.randn(3, 4)
     with torch.no_grad():
-        conditioning = call_with(model.condition, batch)
+        conditioning = model.condition(call_with(model.read_source, batch))
         probability = 0.0
         for act in range(3):
             logits = model.decode(latents, batch["labels"], act_labels=torch.full((3,), act), **conditioning)
@@ -47,7 +47,7 @@ def test_acts_of_some_rows_may_be_unknown(variant):
         assert output.act_loss[1] == 0 and output.act_loss[[0, 2]].min() > 0
     # Training decodes with the mean embedding, which is no likelihood of the sum but costs one pass.
     rest = {name: tensor for name, tensor in batch.items() if name != "act_labels"}
-    conditioning = call_with(model.condition, rest)
+    conditioning = model.condition(call_with(model.read_source, rest))
     nats = sentence_nats(model.decode(latents, batch["labels"], **conditioning), batch["labels"])
     torch.testing.assert_close(output.reconstruction_loss[1], nats[1])
 
@@ -67,11 +67,12 @@ def test_q_sees_the_act(variant):
     model = make_model(variant)
     batch = make_batch(model)
     acts = [torch.tensor([act, 0, 0]) for act in range(3)] + [torch.tensor([-100, 0, 0])]
-    means = [call_with(model.encode, {**batch, "act_labels": act}).latent_dist.mean for act in acts]
+    source = call_with(model.read_source, batch)
+    means = [call_with(model.encode, {**batch, "act_labels": act}, source=source).latent_dist.mean for act in acts]
     assert all((means[0][0] - other[0]).abs().max() > 1e-4 for other in means[1:])
     torch.testing.assert_close(means[0][1:], means[3][1:])
     # Where none is given it is as unknown.
-    nothing = call_with(model.encode, {name: tensor for name, tensor in batch.items() if name != "act_labels"})
+    nothing = call_with(model.encode, {name: tensor for name, tensor in batch.items() if name != "act_labels"}, source=source)
     torch.testing.assert_close(nothing.latent_dist.mean[0], means[3][0])
 
 
@@ -80,16 +81,16 @@ def test_an_act_that_is_asked_for_is_what_the_decoder_reads(variant):
     model = make_model(variant)
     inputs, latents = generation_inputs(make_batch(model)), torch.randn(3, 4)
     # Acts that do something: tiny random models else hardly move.
-    model.acts.embedding.weight.data.mul_(20)
+    model.act_head.embedding.weight.data.mul_(20)
     by_act = [model.generate(**inputs, act_labels=torch.full((3,), act), latents=latents, **GREEDY) for act in range(3)]
     assert any(not torch.equal(by_act[0], other) for other in by_act[1:])
     read = []
-    model.decoder.project.register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    model.decoder.latent_injection.embedding.projection.register_forward_pre_hook(lambda module, args: read.append(args[0]))
     model.generate(**inputs, act_labels=torch.tensor([2, -100, 0]), latents=latents, **GREEDY)
     acts = read[0][:, 4:9]
-    torch.testing.assert_close(acts[0], model.acts.embedding.weight[2])
-    probabilities = model.predict_acts(latents, **call_with(model.condition, inputs)).exp()
-    torch.testing.assert_close(acts[1], (probabilities @ model.acts.embedding.weight)[1])
+    torch.testing.assert_close(acts[0], model.act_head.embedding.weight[2])
+    probabilities = model.predict_acts(latents, **model.condition(call_with(model.read_source, inputs))).exp()
+    torch.testing.assert_close(acts[1], (probabilities @ model.act_head.embedding.weight)[1])
 
 
 def test_the_likelihood_estimates_use_the_sum_over_acts(dialog_tokenizers):
@@ -98,9 +99,9 @@ def test_the_likelihood_estimates_use_the_sum_over_acts(dialog_tokenizers):
     encoder, decoder = small_configs(dialog_tokenizers[0], hidden_size=16, num_attention_heads=2)
     model = DialogCVAEModel(DialogCVAEConfig(encoder=encoder, decoder=decoder, latent_size=4, num_acts=3))
     processor = DialogCVAEProcessor(*dialog_tokenizers, acts=["x", "y", "z"])
-    model.decoder.project.weight.data[:, :4] = 0
-    model.acts.hidden.weight.data[:, :4] = 0
-    for name in ("prior_network", "posterior"):
+    model.decoder.latent_injection.embedding.projection.weight.data[:, :4] = 0
+    model.act_head.hidden.weight.data[:, :4] = 0
+    for name in ("prior_network", "posterior_head"):
         for parameter in getattr(model, name).parameters():
             parameter.data.zero_()
     dialogues = [{"messages": TALK, "act": "y"}, {"messages": TALK[:1], "act": "x"}]
@@ -132,7 +133,11 @@ def test_acts_that_the_model_does_not_have(act_labels, message):
 def test_a_model_without_acts_takes_none():
     model = make_model("dialog")
     batch = make_batch(model) | {"act_labels": torch.tensor([0, 0, 0])}
-    for call in (model, model.generate, lambda **inputs: call_with(model.encode, inputs)):
+    for call in (
+        model,
+        model.generate,
+        lambda **inputs: call_with(model.encode, inputs, source=call_with(model.read_source, inputs)),
+    ):
         with pytest.raises(ValueError, match="configured without acts"):
             call(**batch)
     with pytest.raises(ValueError, match="configured without acts"):
@@ -142,10 +147,10 @@ def test_a_model_without_acts_takes_none():
 def test_turns_are_read_in_order_with_their_speakers():
     model = make_model("dialog-lstm")
     batch = make_batch(model)
-    prior = call_with(model.prior, batch, batch_size=3).latent_dist.mean
+    prior = model.prior(call_with(model.read_source, batch), 3).latent_dist.mean
 
     def changed(**inputs):
-        return (call_with(model.prior, batch | inputs, batch_size=3).latent_dist.mean - prior).abs().amax(-1)
+        return (model.prior(call_with(model.read_source, batch | inputs), 3).latent_dist.mean - prior).abs().amax(-1)
 
     assert (changed(same_speaker=1 - batch["same_speaker"]) > 1e-5).all()
     flipped = {name: batch[name].flip(1) for name in ("input_ids", "attention_mask", "same_speaker")}

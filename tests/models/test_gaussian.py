@@ -5,8 +5,9 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from hf_vae import DiagonalGaussian
-from hf_vae.gaussian import LOGVAR_RANGE, free_bits_per_dimension, free_bits_total
-from hf_vae.gaussian_head import FixedScaleBatchNorm
+from hf_vae.gaussian import LOGVAR_RANGE
+from hf_vae.objective import free_bits_per_dimension, free_bits_total
+from hf_vae.posterior import FixedScaleBatchNorm
 
 
 @pytest.fixture
@@ -32,9 +33,10 @@ def test_kl_to_the_standard_prior_vanishes_only_there():
 
 def test_log_prob_is_the_density_and_broadcasts_over_samples(gaussians):
     q, _ = gaussians
-    latents = torch.randn(7, 3, 5)
-    expected = Independent(as_torch(q), 1).log_prob(latents)
-    torch.testing.assert_close(q.log_prob(latents).sum(-1), expected)
+    latents = torch.randn(3, 7, 5)
+    expected = Independent(as_torch(q), 1).log_prob(latents.transpose(0, 1)).T
+    torch.testing.assert_close(q.log_prob(latents), expected)
+    torch.testing.assert_close(q.log_prob(latents[:, 0]), expected[:, 0])
 
 
 def test_noise_becomes_draws_of_each_row(gaussians):

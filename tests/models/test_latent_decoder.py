@@ -99,7 +99,7 @@ def test_going_on_from_a_returned_cache_is_as_starting_anew(decoder):
 
 
 def test_positions_that_are_not_given_are_counted_as_generate_counts_them(decoder):
-    if not decoder.num_slots:
+    if not decoder.num_latent_positions:
         pytest.skip("the language model's own affair")
     prompt, mask = left_padded_prompt()
     latents = torch.randn(3, 3, generator=torch.Generator().manual_seed(2))
@@ -133,7 +133,7 @@ def test_memory_is_one_more_position_with_one_vector_for_key_and_value():
         query, key, value = (
             part.view(4, 2, 8).transpose(0, 1) for part in block.attn.c_attn(block.ln_1(hidden))[0].split(16, dim=-1)
         )
-        memory = decoder.memory(z).view(2, 1, 8)
+        memory = decoder.latent_injection.memory.projection(z).view(2, 1, 8)
         scores = query @ torch.cat([memory, key], dim=1).transpose(1, 2) / 8**0.5
         causal = torch.ones(4, 5, dtype=torch.bool).tril(1)
         attended = scores.masked_fill(~causal, -torch.inf).softmax(-1) @ torch.cat([memory, value], dim=1)
@@ -147,7 +147,7 @@ def test_an_lstms_memory_is_its_initial_state():
     decoder = LatentDecoder(tiny_lstm_config(), latent_size=3, latent_injection=("memory",)).eval()
     lm, tokens, z = decoder.lm, torch.randint(4, VOCAB, (2, 4)), torch.randn(2, 3)
     with torch.no_grad():
-        cell = decoder.memory(z).unsqueeze(0)
+        cell = decoder.latent_injection.memory.projection(z).unsqueeze(0)
         states, _ = lm.model.lstm(lm.model.embed_tokens(tokens), (cell.tanh(), cell))
         torch.testing.assert_close(decoder(tokens, z, use_cache=False).logits, lm.lm_head(states))
 
@@ -168,14 +168,14 @@ def test_a_latent_of_zeros_has_a_finite_gradient_in_a_deep_decoder():
     config.num_hidden_layers = 30
     decoder = LatentDecoder(config, latent_size=3, latent_injection=("prefix",)).train()
     decoder(torch.randint(4, VOCAB, (2, 5)), torch.zeros(2, 3), use_cache=False).logits.logsumexp(-1).sum().backward()
-    assert decoder.prefix.bias.grad.isfinite().all()
+    assert decoder.latent_injection.prefix.projection.bias.grad.isfinite().all()
 
 
 def test_the_latent_neither_disturbs_a_fresh_decoder_much_nor_starts_dead():
     torch.manual_seed(0)
     lm = AutoModelForCausalLM.from_config(tiny_llama_config())
     decoder = LatentDecoder(lm.config, latent_size=64, lm=lm)
-    shift = decoder.project(torch.randn(2000, 64))
+    shift = decoder.latent_injection.embedding.projection(torch.randn(2000, 64))
     # The spread of a fresh embedding, whatever the number of dimensions of z.
     assert shift.std().item() == pytest.approx(0.3, rel=0.1)
 

@@ -15,7 +15,7 @@ from helpers import (
     make_model,
 )
 from hf_vae import DiagonalGaussian
-from hf_vae.evaluation.likelihood import call_with
+from hf_vae.calls import call_with
 
 
 def test_loss_is_the_negative_elbo_per_token_in_evaluation(model, batch):
@@ -31,7 +31,7 @@ def test_reconstruction_is_the_sum_of_token_log_probabilities(model, batch):
     labels, log_probs = batch["labels"], output.logits.log_softmax(-1)
     for row in range(3):
         nats = -sum(log_probs[row, t, labels[row, t]] for t in range(labels.shape[1]) if labels[row, t] != -100)
-        of_act = 0 if output.act_loss is None else output.act_loss[row]
+        of_act = output.act_loss[row] if "act_loss" in output else 0
         torch.testing.assert_close(output.reconstruction_loss[row], nats + of_act)
     assert output.kl is None
 
@@ -80,7 +80,7 @@ def test_hybrid_is_the_convex_sum_of_elbo_and_gsnn(variant):
     # The second z knows nothing of y: it is noise under the prior.
     torch.manual_seed(3)
     torch.randn(3, 4)
-    prior = call_with(model.prior, batch, batch_size=3).latent_dist
+    prior = model.prior(call_with(model.read_source, batch), 3).latent_dist
     torch.testing.assert_close(seen[1], prior.mean + prior.std * torch.randn(3, 4))
     output = model.eval()(**batch)
     assert output.prior_reconstruction_loss is None
@@ -91,8 +91,7 @@ def test_hybrid_is_the_convex_sum_of_elbo_and_gsnn(variant):
 def test_with_q_set_to_p_the_elbo_is_the_gsnn_objective(variant, monkeypatch):
     cvae, gsnn = (make_model(variant, objective=objective).train() for objective in ("cvae", "gsnn"))
     batch = make_batch(cvae)
-    recognise = "_recognise" if variant.startswith("dialog") else "encode"
-    monkeypatch.setattr(cvae, recognise, lambda *args: call_with(cvae.prior, batch, batch_size=3))
+    monkeypatch.setattr(cvae, "encode", lambda *args: cvae.prior(call_with(cvae.read_source, batch), 3))
     losses = []
     for model in (cvae, gsnn):
         torch.manual_seed(0)
@@ -134,7 +133,7 @@ def test_batch_norm_keeps_the_kl_above_its_bound(variant):
     model = make_model(variant, batch_norm_gamma=0.8).train()
     batch = make_batch(model, rows=32)
     with torch.no_grad():
-        model.posterior.linear.weight *= 0.1  # an encoder that says little
+        model.posterior_head.linear.weight *= 0.1  # an encoder that says little
     output = model(**batch)
     torch.testing.assert_close(output.posterior_mean.std(0, correction=0), torch.full((4,), 0.8), atol=0.05, rtol=0)
     assert output.kl.mean() >= output.posterior_mean.square().sum(-1).mean() / 2 > 4 * 0.75**2 / 2
@@ -152,7 +151,7 @@ def test_bag_of_words_loss_is_the_words_cross_entropy_and_counts_in_training_alo
     batch = make_batch(model)
     latents, labels = torch.randn(3, 4), batch["labels"]
     seen = {}
-    model.bow.words.register_forward_hook(lambda module, args, output: seen.update(log_probs=output.log_softmax(-1)))
+    model.bow_head.words.register_forward_hook(lambda module, args, output: seen.update(log_probs=output.log_softmax(-1)))
     output = model(**batch, latents=latents)
     expected = [-seen["log_probs"][row, labels[row][labels[row] != -100]].sum() for row in range(3)]
     torch.testing.assert_close(output.bow_loss, torch.stack(expected))
@@ -260,7 +259,7 @@ def test_word_dropout_is_a_rate_and_only_of_training():
     assert not (seen["ids"] == UNK).any()
 
 
-def test_prior_log_density_of_nothing_is_log_one():
+def test_the_standard_prior_s_density_at_its_mode():
     """The standard prior's density at its mode, a guard on the constant of the log-density."""
-    prior = make_model("vae").prior(1).latent_dist
+    prior = make_model("vae").prior(batch_size=1).latent_dist
     assert prior.log_prob(torch.zeros(1, 4)).sum().item() == pytest.approx(-2 * math.log(2 * math.pi))

@@ -186,10 +186,10 @@ def test_the_bag_of_words_follows_the_decoder_s_vocabulary(size, tied, tmp_path)
     model = ParaphraseVAEModel(
         ParaphraseVAEConfig(encoder=tiny_encoder_config(), decoder=decoder, latent_size=4, bow_loss_weight=1.0)
     ).train()
-    old = {name: weight.detach().clone() for name, weight in model.bow.words.named_parameters()}
+    old = {name: weight.detach().clone() for name, weight in model.bow_head.words.named_parameters()}
     model.decoder.resize_token_embeddings(size)
     kept = min(size, VOCAB)
-    for name, weight in model.bow.words.named_parameters():
+    for name, weight in model.bow_head.words.named_parameters():
         assert len(weight) == size and weight.requires_grad
         assert torch.equal(weight[:kept], old[name][:kept])
         torch.testing.assert_close(weight[kept:], old[name].mean(0).expand_as(weight[kept:]))
@@ -199,7 +199,7 @@ def test_the_bag_of_words_follows_the_decoder_s_vocabulary(size, tied, tmp_path)
     model(**batch).loss.backward()
     model.save_pretrained(tmp_path)
     loaded = AutoModel.from_pretrained(tmp_path).eval()
-    assert loaded.config.decoder.vocab_size == loaded.bow.words.out_features == size
+    assert loaded.config.decoder.vocab_size == loaded.bow_head.words.out_features == size
     torch.testing.assert_close(loaded(**batch, latents=torch.ones(3, 4)), model.eval()(**batch, latents=torch.ones(3, 4)))
 
 

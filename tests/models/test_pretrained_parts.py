@@ -129,14 +129,18 @@ def test_a_configuration_of_a_later_version_is_refused(tmp_path):
     make_model("vae").save_pretrained(tmp_path / "later")
     path = tmp_path / "later" / "config.json"
     config = json.loads(path.read_text())
-    assert config["format_version"] == 1
-    path.write_text(json.dumps({**config, "format_version": 2}))
-    with pytest.raises(Exception, match=r"`format_version` is 2: a later hf_vae .* understands 1 at most"):
+    assert config["format_version"] == 2
+    path.write_text(json.dumps({**config, "format_version": 3}))
+    with pytest.raises(Exception, match=r"`format_version` is 3: a later hf_vae .* understands 2 at most"):
         AutoModel.from_pretrained(tmp_path / "later")
 
 
 def adapted(model, **options):
-    heads = [name for name in ("posterior", "prior_network", "project", "acts") if any(name in n for n, _ in model.named_modules())]
+    heads = [
+        name
+        for name in ("posterior_head", "prior_network", "latent_injection.embedding", "act_head")
+        if any(name in n for n, _ in model.named_modules())
+    ]
     return get_peft_model(model, LoraConfig(**LORA, modules_to_save=heads, **options))
 
 

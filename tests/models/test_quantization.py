@@ -13,7 +13,7 @@ quantization = pytest.importorskip("torchao.quantization", reason="pip install -
 Int8Tensor, Int8WeightOnlyConfig = quantization.Int8Tensor, quantization.Int8WeightOnlyConfig
 
 # What z passes through, and the output layer, which is worth its precision.
-KEPT = ["encoder", "posterior", "decoder.project", "lm_head"]
+KEPT = ["encoder", "posterior_head", "decoder.latent_injection", "lm_head"]
 
 
 def is_quantised(model, name: str) -> bool:
@@ -26,7 +26,11 @@ def test_a_saved_model_is_loaded_with_an_8_bit_decoder(variant, tmp_path):
     model.save_pretrained(tmp_path)
     quantised = AutoModel.from_pretrained(tmp_path, quantization_config=TorchAoConfig(Int8WeightOnlyConfig(), KEPT))
     assert is_quantised(quantised, "decoder.lm.model.layers.0.mlp.up_proj.weight")
-    for name in ("posterior.linear.weight", "decoder.project.weight", "encoder.encoder.layer.0.attention.self.query.weight"):
+    for name in (
+        "posterior_head.linear.weight",
+        "decoder.latent_injection.embedding.projection.weight",
+        "encoder.encoder.layer.0.attention.self.query.weight",
+    ):
         assert not is_quantised(quantised, name)
     batch, latents = make_batch(model), torch.ones(3, 4)
     nats, exact = (each(**batch, latents=latents).reconstruction_loss for each in (quantised, model))
@@ -47,7 +51,10 @@ def test_what_is_trained_around_a_frozen_8_bit_decoder_is_all_that_is_saved(tmp_
     batch, latents = make_batch(model), torch.ones(3, 4)
     model.train()(**batch).loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
-    assert model.decoder.project.weight.grad.abs().sum() > 0 and model.posterior.linear.weight.grad.abs().sum() > 0
+    assert (
+        model.decoder.latent_injection.embedding.projection.weight.grad.abs().sum() > 0
+        and model.posterior_head.linear.weight.grad.abs().sum() > 0
+    )
     torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1).step()
     model.eval().save_pretrained(tmp_path / "trained")
     # Loaded again, the decoder is quantised again as it was.

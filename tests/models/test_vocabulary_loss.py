@@ -98,7 +98,7 @@ def test_a_decoder_that_bends_its_logits_is_found_out_and_keeps_them(name, monke
     model = VAEModel(VAEConfig(encoder=tiny_encoder_config(), decoder=BENDING[name], latent_size=4))
     batch = make_batch(model)
     assert_equal_to_the_plain_path(model, batch)
-    assert not calls and not model.head_comes_last
+    assert not calls and not model.lm_head_is_final
 
 
 def test_an_output_layer_with_a_bias_teaches_it():
@@ -249,4 +249,4 @@ def test_while_one_thread_scores_the_others_have_their_logits_and_scores(monkeyp
         torch.testing.assert_close(model.nll(-latents, labels), sentence_nats(model.decode(-latents, labels), labels))
     torch.testing.assert_close(other.results[0], nats, atol=1e-5, rtol=0)
     # Both without logits, now and from now on.
-    assert len(calls) == 2 and model.head_comes_last
+    assert len(calls) == 2 and model.lm_head_is_final

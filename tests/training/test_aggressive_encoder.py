@@ -25,8 +25,8 @@ def test_inner_steps_move_q_and_the_outer_step_the_rest(accumulation, vae_proces
     for step in range(4):
         inner, outer = look.seen["step_begin"][step], look.seen["step_end"][step]
         # The mutual information no longer rises at the third evaluation.
-        assert changed(before, inner) == ({"encoder", "posterior"} if step < 3 else set())
-        assert changed(inner, outer) == ({"decoder"} if step < 3 else {"encoder", "posterior", "decoder"})
+        assert changed(before, inner) == ({"encoder", "posterior_head"} if step < 3 else set())
+        assert changed(inner, outer) == ({"decoder"} if step < 3 else {"encoder", "posterior_head", "decoder"})
         before = outer
     assert callback.state()["attributes"] == {"aggressive": False, "mutual_information": 2.0}
     logged = [entry["inner_steps"] for entry in trainer.state.log_history if "loss" in entry]
@@ -34,7 +34,7 @@ def test_inner_steps_move_q_and_the_outer_step_the_rest(accumulation, vae_proces
 
 
 def test_an_encoder_shared_with_the_decoder_is_q_s_and_the_prompt_s_decoder_is_not(processor, tmp_path):
-    for variant, parts in (("paraphrase-eq", {"encoder", "posterior"}), ("paraphrase-cross", {"encoder", "posterior"})):
+    for variant, parts in (("paraphrase-eq", {"encoder", "posterior_head"}), ("paraphrase-cross", {"encoder", "posterior_head"})):
         look = Look(step_begin=lambda model, _: weights(model))
         model = resized(make_model(variant), processor)
         if variant == "paraphrase-cross":

@@ -36,7 +36,9 @@ def test_a_reset_decoder_is_a_new_one_and_the_rest_is_kept(decoder):
     reset_decoder(again, seed=3)
     assert not changed({"decoder." + n: p for n, p in weights(model.decoder).items()}, weights(again))
     reset_decoder(again, seed=4)
-    assert not torch.equal(again.decoder.project.weight, model.decoder.project.weight)
+    assert not torch.equal(
+        again.decoder.latent_injection.embedding.projection.weight, model.decoder.latent_injection.embedding.projection.weight
+    )
 
 
 def test_a_reset_within_a_run_forgets_the_decoder_s_moments(vae_processor, tmp_path):

@@ -46,14 +46,14 @@ def changed(model, stage):
 def test_a_decoder_that_takes_no_notice_of_z_has_the_prior_as_its_posterior(tmp_path):
     """The exact optimum is known there: no KL, whatever the free bits of the training before."""
     model, processor, train = build(free_bits=20.0)
-    torch.nn.init.zeros_(model.decoder.project.weight)
-    torch.nn.init.constant_(model.posterior.linear.bias, 1.0)
+    torch.nn.init.zeros_(model.decoder.latent_injection.embedding.projection.weight)
+    torch.nn.init.constant_(model.posterior_head.linear.bias, 1.0)
     batch = VAEDataCollator(processor)(list(train))
     assert model.eval()(**batch).kl.mean() > 1
     settings = training_arguments(tmp_path, learning_rate=2e-2, max_steps=7)
     moved = changed(model, lambda: fit_posterior(model, processor, settings, 100, train))
     assert model(**batch).kl.mean() < 0.02
-    assert moved and all(name.startswith(("posterior.", "encoder.")) for name in moved)
+    assert moved and all(name.startswith(("posterior_head.", "encoder.")) for name in moved)
     assert model.config.free_bits == 20.0 and all(parameter.requires_grad for parameter in model.parameters())
 
 
@@ -64,8 +64,8 @@ def test_the_loss_is_the_one_of_evaluation(tmp_path):
     model.kl_weight.fill_(0.0)
     with torch.no_grad():
         # So narrow that every draw of z is nearly the mean.
-        model.posterior.linear.weight.zero_()
-        model.posterior.linear.bias[model.config.latent_size :] = -14.0
+        model.posterior_head.linear.weight.zero_()
+        model.posterior_head.linear.bias[model.config.latent_size :] = -14.0
     expected = model.eval()(**VAEDataCollator(processor)(list(train))).loss.item()
     logs = []
 
@@ -81,12 +81,12 @@ def test_the_loss_is_the_one_of_evaluation(tmp_path):
 @pytest.mark.parametrize(
     "options, own",
     [
-        ({}, ("posterior.", "encoder.")),
+        ({}, ("posterior_head.", "encoder.")),
         # Here the decoder reads x through the encoder of q.
-        ({"source_conditioning": "cross_attention"}, ("posterior.",)),
-        ({"source_conditioning": "cross_attention", "tie_encoders": False}, ("posterior.", "encoder.")),
+        ({"source_conditioning": "cross_attention"}, ("posterior_head.",)),
+        ({"source_conditioning": "cross_attention", "tie_encoders": False}, ("posterior_head.", "encoder.")),
         # And here the prior does.
-        ({"prior_type": "conditional"}, ("posterior.",)),
+        ({"prior_type": "conditional"}, ("posterior_head.",)),
     ],
 )
 def test_what_the_decoder_reads_stays_as_it_is(tmp_path, options, own):
@@ -107,8 +107,8 @@ def test_what_the_decoder_reads_stays_as_it_is(tmp_path, options, own):
     # Without z there is nothing for q and the prior to learn, nor for an encoder that only they read.
     settings = training_arguments(tmp_path, learning_rate=1e-2)
     moved = changed(model, lambda: train_without_latent(model, processor, settings, "latent_free", 2, train))
-    assert moved and not any(name.startswith(("posterior.", "prior_network.")) for name in moved)
-    assert any(name.startswith("encoder.") for name in moved) == (model.decoder_reads_encoder and model.config.tie_encoders)
+    assert moved and not any(name.startswith(("posterior_head.", "prior_network.")) for name in moved)
+    assert any(name.startswith("encoder.") for name in moved) == ("decoder" in model.source_readers and model.config.tie_encoders)
     model.config.objective = "gsnn"
     with pytest.raises(ValueError, match="objective='gsnn'"):
         fit_posterior(model, processor, training_arguments(tmp_path), 2, train)

@@ -92,7 +92,7 @@ trainer = technique_trainer(
 )
 trainer.train()
 after = weights(model)
-assert not torch.equal(after["posterior.linear.weight"], before["posterior.linear.weight"])
+assert not torch.equal(after["posterior_head.linear.weight"], before["posterior_head.linear.weight"])
 torch.save((after, rate.multiplier), f"{sys.argv[1]}/{PartialState().process_index}.pt")
 """
 

@@ -1,37 +1,15 @@
-"""A dialogue so far as one vector: its turns, who spoke them, and what else is known of it."""
+"""The parts of a dialogue model: an encoder of turns, an embedding of what else is known, and the acts of a reply."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import nn
-from transformers import initialization
 
 from .checks import check_finite
-from .encoders import pool
-from .modeling_conditional_vae import SourceStates
 
 
-@dataclass
-class DialogContext(SourceStates):
-    """
-    What an encoder has made of a dialogue's turns, one state a word or a turn.
-
-    Args:
-        meta (`torch.Tensor` of shape `(batch, meta_size)`, *optional*): what else is known.
-    """
-
-    meta: torch.Tensor | None = None
-
-    @property
-    def vector(self) -> torch.Tensor:
-        # Not `super().vector`: a property of a base class breaks a compiled graph.
-        turns = pool(self.pooling, self.hidden_states, self.pooler_output, self.attention_mask)
-        return turns if self.meta is None else torch.cat([turns, self.meta.to(turns)], dim=-1)
-
-
-class TurnsEncoder(nn.Module):
+class TurnEncoder(nn.Module):
     """
     A GRU over turns, each read as its vector and a bit for its speaker (Zhao et al. 2017, section 4.2).
 
@@ -57,12 +35,6 @@ class TurnsEncoder(nn.Module):
         states, _ = self.gru(torch.cat([turns, same_speaker.unsqueeze(-1).to(turns)], dim=-1))
         # Padding comes last and the GRU reads forwards, so no state that is used has seen any.
         return states, states[torch.arange(len(states), device=states.device), mask.long().sum(-1) - 1]
-
-    def init_weights(self) -> None:
-        """As torch draws a GRU's weights."""
-        bound = self.gru.hidden_size**-0.5
-        for parameter in self.gru.parameters():
-            initialization.uniform_(parameter, -bound, bound)
 
 
 class MetaFeatures(nn.Module):
@@ -166,4 +138,4 @@ class ActHead(nn.Module):
         return log_probs.exp().to(self.embedding.weight.dtype) @ self.embedding.weight
 
 
-__all__ = ["ActHead", "DialogContext", "MetaFeatures", "TurnsEncoder"]
+__all__ = ["ActHead", "MetaFeatures", "TurnEncoder"]

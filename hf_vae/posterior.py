@@ -1,10 +1,13 @@
-"""From one vector of a text to a distribution over z: q, and the prior of conditional models."""
+"""q(z|x,y): the recognition network's last layer, from one vector of what it has read to a distribution over z."""
 
 import torch
 from torch import nn
 from transformers import initialization
 
+from .checks import check_choice
+from .configuration_vae import POSTERIOR_TYPES, VAEConfig
 from .gaussian import DiagonalGaussian
+from .latent_distribution import LatentDistribution
 
 
 class FixedScaleBatchNorm(nn.Module):
@@ -19,7 +22,7 @@ class FixedScaleBatchNorm(nn.Module):
     def __init__(self, latent_size: int, gamma: float, dtype: torch.dtype):
         super().__init__()
         self.gamma = gamma
-        # PyTorch's 1e-5 is no small thing beside a variance: an encoder that shrinks its means below 0.003 gets round the bound.
+        # With PyTorch's 1e-5, an encoder that shrinks its means below 0.003 would get round the bound.
         self.norm = nn.BatchNorm1d(latent_size, eps=1e-12, affine=False, dtype=dtype)
         self.shift = nn.Parameter(torch.zeros(latent_size, dtype=dtype))
 
@@ -70,21 +73,38 @@ class GaussianHead(nn.Module):
         return DiagonalGaussian(self.mean_norm(mean), logvar)
 
 
-class PriorNetwork(nn.Module):
+class GaussianPosterior(GaussianHead):
     """
-    p(z|x): one layer with a tanh over the vector that an encoder made of x, and a Gaussian of that (Sohn et al. 2015; Zhao et al.
-    2017, whose recognition network has no such layer either).
+    A posterior is made from the model's configuration, the width of the vector that it reads, and the dtype of its weights. Called
+    with vectors `(batch, hidden_size)` it gives a [`LatentDistribution`]. This one is a diagonal Gaussian, linear in the vector.
+    """
+
+    def __init__(self, config: VAEConfig, hidden_size: int, dtype: torch.dtype):
+        super().__init__(hidden_size, config.latent_size, dtype, config.posterior_bias, config.batch_norm_gamma)
+
+
+# What `config.posterior_type` may name.
+POSTERIORS: dict[str, type[nn.Module]] = {"gaussian": GaussianPosterior}
+
+
+def register_posterior(name: str, posterior_class: type[nn.Module]) -> None:
+    """
+    Makes `posterior_class` what `posterior_type=name` builds.
 
     Args:
-        hidden_size (`int`): width of the vector and of the layer.
-        latent_size (`int`): dimensions of z.
-        dtype (`torch.dtype`): of the weights.
+        name (`str`): what a configuration calls it.
+        posterior_class (`type`): made with `(config, hidden_size, dtype)`; its `forward` takes vectors `(batch, hidden_size)` and
+            returns a [`LatentDistribution`].
     """
+    POSTERIORS[name] = posterior_class
+    if name not in POSTERIOR_TYPES:
+        POSTERIOR_TYPES.append(name)
 
-    def __init__(self, hidden_size: int, latent_size: int, dtype: torch.dtype):
-        super().__init__()
-        self.hidden = nn.Linear(hidden_size, hidden_size, dtype=dtype)
-        self.head = GaussianHead(hidden_size, latent_size, dtype)
 
-    def forward(self, pooled: torch.Tensor) -> DiagonalGaussian:
-        return self.head(torch.tanh(self.hidden(pooled)))
+def build_posterior(config: VAEConfig, hidden_size: int, dtype: torch.dtype) -> nn.Module:
+    """The posterior that `config.posterior_type` names."""
+    check_choice("posterior_type", config.posterior_type, tuple(POSTERIORS))
+    return POSTERIORS[config.posterior_type](config, hidden_size, dtype)
+
+
+__all__ = ["GaussianPosterior", "LatentDistribution", "register_posterior"]

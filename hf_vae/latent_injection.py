@@ -1,0 +1,240 @@
+"""How z enters the decoder: each way in is a class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedConfig, PreTrainedModel, initialization
+from transformers.cache_utils import Cache, DynamicLayer
+
+from .compat import head_shapes, is_activation_checkpointing
+from .configuration_vae import LATENT_INJECTION_TYPES
+from .modeling_lstm import LSTMStateLayer
+
+# What a cache keeps for a layer that forgets nothing.
+GROWING = {DynamicLayer, LSTMStateLayer}
+
+
+def self_attention(cache: Cache) -> Cache:
+    """The part of `cache` for what the LM itself has read; one with cross-attention keeps what it reads of a source beside it."""
+    return cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+
+
+def layer_kinds(cache: Cache) -> list[type]:
+    """
+    What `cache` keeps for each layer of what the LM itself has read. An LSTM's state counts as this copy's: if several models
+    bring their code along, each copy has such a class, and transformers takes the last one that was loaded.
+    """
+    kinds = [type(layer) for layer in self_attention(cache).layers]
+    return [LSTMStateLayer if getattr(kind, "_layer_type", None) == LSTMStateLayer._layer_type else kind for kind in kinds]
+
+
+class DecoderShape:
+    """
+    What a way in has to know of the language model that z enters.
+
+    Args:
+        lm (`PreTrainedModel`): a causal LM.
+        prefix_length (`int`): `config.prefix_length`.
+
+    Attributes:
+        embedding_size (`int`): width of an embedding.
+        layer_kinds (`list[type]`): what a cache keeps for each layer.
+        recurrent (`bool`): whether the LM has states in the place of keys and values.
+    """
+
+    def __init__(self, lm: PreTrainedModel, prefix_length: int):
+        self.name, self.dtype, self.prefix_length = type(lm).__name__, lm.dtype, prefix_length
+        self.text_config: PreTrainedConfig = lm.config.get_text_config(decoder=True)
+        self.embedding_size: int = lm.get_input_embeddings().weight.shape[-1]  # type: ignore[union-attr]
+        self.layer_kinds = layer_kinds(DynamicCache(config=lm.config))
+        self.recurrent = set(self.layer_kinds) == {LSTMStateLayer}
+        # The scale at which a fresh embedding is drawn.
+        self.initializer_range = getattr(lm.config.get_text_config(), "initializer_range", None) or 0.02
+
+    @property
+    def state_shapes(self) -> list[tuple[int, ...]]:
+        """Shape of one row of each layer's c, if the LM is an LSTM, or of the key of one position."""
+        num_layers = len(self.layer_kinds)
+        if self.recurrent:
+            return [(self.text_config.hidden_size,)] * num_layers
+        heads, sizes = ([shape] * num_layers if isinstance(shape, int) else shape for shape in head_shapes(self.text_config))
+        if getattr(self.text_config, "multi_query", False) and not getattr(self.text_config, "new_decoder_architecture", False):
+            # Falcon's name for one head of keys and values.
+            heads = [1] * num_layers
+        return [(count, 1, size) for count, size in zip(heads, sizes)]
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in the states of all layers together."""
+        return sum(map(math.prod, self.state_shapes))
+
+    def check_layers(self, way: str) -> None:
+        """Raises a `ValueError` if z cannot be put in front of everything that the LM reads."""
+        kinds = set(self.layer_kinds)
+        if kinds not in ({DynamicLayer}, {LSTMStateLayer}):
+            raise ValueError(
+                f"`latent_injection` names {way!r}, which needs a decoder whose every layer attends to everything before it; "
+                f"{self.name} has layers that forget or compress ({', '.join(sorted(kind.__name__ for kind in kinds))}"
+                "). Choose 'embedding', which works with any decoder."
+            )
+
+    def write_states(self, lm: PreTrainedModel, states: Iterable[torch.Tensor], cache: Cache) -> Cache:
+        """
+        Puts the sum of `states`, each `(rows, state_size)`, in front of the first token of a `cache` that has read nothing: as c of
+        an LSTM, whose h is its tanh (Bowman et al. 2015), else as one position, whose key is its value too (Li et al. 2020).
+
+        Raises:
+            ValueError: gradient checkpointing, which would drop the cache.
+        """
+        if lm.training and not self.recurrent and is_activation_checkpointing(lm):
+            raise ValueError(
+                "`latent_injection` names 'memory', and gradient checkpointing drops the cache that holds it: turn "
+                "`gradient_checkpointing` off, or choose 'embedding'."
+            )
+        layers = self_attention(cache)
+        flat = torch.stack(list(states)).sum(0).split(list(map(math.prod, self.state_shapes)), dim=-1)
+        for layer, (part, shape) in enumerate(zip(flat, self.state_shapes)):
+            state = part.unflatten(-1, shape)
+            if self.recurrent:
+                layers.update(state.tanh(), state, layer, 0)
+            else:
+                layers.update(state, state, layer)
+        return cache
+
+
+class LatentInjection(nn.Module):
+    """
+    A way in for z. A subclass overrides one or several of `embed`, `state` and `prefix`, each of which does nothing here, and
+    refuses in `check` the decoders that it cannot serve.
+
+    Args:
+        latent_size (`int`): dimensions of z.
+        shape ([`DecoderShape`]): of the language model that z enters.
+    """
+
+    # Whether `state` gives something: z then fills one position in front of the first token, or an LSTM's initial state.
+    has_state: ClassVar[bool] = False
+
+    def __init__(self, latent_size: int, shape: DecoderShape):
+        super().__init__()
+        self.check(shape)
+        # Embeddings that stand for z in front of the first token.
+        self.prefix_length = 0
+        self.initializer_range = shape.initializer_range
+
+    @classmethod
+    def check(cls, shape: DecoderShape) -> None:
+        """Raises a `ValueError` if z cannot enter such a decoder this way."""
+
+    def init_weights(self, module: nn.Module) -> None:
+        """
+        Draws the weights of one of its modules. A z from N(0, I) then moves an embedding by the scale at which a fresh embedding
+        is drawn: a pretrained decoder, whose embeddings have grown, is hardly disturbed, and z has a gradient from the first step.
+        """
+        if isinstance(module, nn.Linear):
+            initialization.normal_(module.weight, std=self.initializer_range / module.in_features**0.5)
+
+    def embed(self, inputs_embeds: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """The tokens' embeddings `(rows, length, size)`, with z `(rows, latent_size)` in them."""
+        return inputs_embeds
+
+    def state(self, latents: torch.Tensor) -> torch.Tensor | None:
+        """What every layer holds before it has read anything, `(rows, state_size)`; the states of several ways are added up."""
+        return None
+
+    def prefix(self, latents: torch.Tensor) -> torch.Tensor | None:
+        """`prefix_length` embeddings in front of the first token, `(rows, prefix_length, size)`."""
+        return None
+
+
+class EmbeddingInjection(LatentInjection):
+    """A projection of z is added to every token's embedding: right with any decoder and any cache."""
+
+    def __init__(self, latent_size: int, shape: DecoderShape):
+        super().__init__(latent_size, shape)
+        self.projection = nn.Linear(latent_size, shape.embedding_size, dtype=shape.dtype)
+
+    def embed(self, inputs_embeds: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        return inputs_embeds + self.projection(latents).unsqueeze(1)
+
+
+class MemoryInjection(LatentInjection):
+    """
+    In front of the first token every layer holds one more position, whose key and value are both one projection of z (Li et al.
+    2020, section 3.1); an LSTM starts from it (Bowman et al. 2015). For decoders whose every layer attends to everything.
+    """
+
+    has_state = True
+
+    def __init__(self, latent_size: int, shape: DecoderShape):
+        super().__init__(latent_size, shape)
+        self.projection = nn.Linear(latent_size, shape.state_size, bias=False, dtype=shape.dtype)
+
+    @classmethod
+    def check(cls, shape: DecoderShape) -> None:
+        shape.check_layers("memory")
+        if getattr(shape.text_config, "kv_lora_rank", None) is not None:
+            raise ValueError(
+                f"`latent_injection` names 'memory', but {shape.name} caches keys and values in a compressed form "
+                "that a latent cannot take. Choose 'embedding' or 'prefix'."
+            )
+
+    def state(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.projection(latents)
+
+
+class PrefixInjection(LatentInjection):
+    """Projections of z stand in front of the tokens as `prefix_length` embeddings. For the same decoders as the memory."""
+
+    def __init__(self, latent_size: int, shape: DecoderShape):
+        super().__init__(latent_size, shape)
+        self.prefix_length, self.embedding_size = shape.prefix_length, shape.embedding_size
+        self.projection = nn.Linear(latent_size, shape.prefix_length * shape.embedding_size, dtype=shape.dtype)
+
+    @classmethod
+    def check(cls, shape: DecoderShape) -> None:
+        shape.check_layers("prefix")
+
+    def init_weights(self, module: nn.Module) -> None:
+        super().init_weights(module)
+        if module is self.projection:
+            # With z = 0 the embeddings would be 0, where the gradient of a deep stack of RMS norms is infinite.
+            initialization.normal_(self.projection.bias, std=self.initializer_range)
+
+    def prefix(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.projection(latents).unflatten(-1, (-1, self.embedding_size))
+
+
+# What `config.latent_injection` may name.
+LATENT_INJECTIONS: dict[str, type[LatentInjection]] = {
+    "embedding": EmbeddingInjection,
+    "memory": MemoryInjection,
+    "prefix": PrefixInjection,
+}
+
+
+def register_latent_injection(name: str, injection_class: type[LatentInjection]) -> None:
+    """
+    Makes `injection_class` what `latent_injection=name` builds.
+
+    Args:
+        name (`str`): what a configuration calls it.
+        injection_class (`type`): a subclass of [`LatentInjection`].
+    """
+    LATENT_INJECTIONS[name] = injection_class
+    if name not in LATENT_INJECTION_TYPES:
+        LATENT_INJECTION_TYPES.append(name)
+
+
+def build_injections(names: Iterable[str], latent_size: int, shape: DecoderShape) -> nn.ModuleDict:
+    """The ways in of these names, in the order of `LATENT_INJECTIONS`."""
+    chosen: dict[str, Any] = {name: each for name, each in LATENT_INJECTIONS.items() if name in set(names)}
+    return nn.ModuleDict({name: injection(latent_size, shape) for name, injection in chosen.items()})
+
+
+__all__ = ["DecoderShape", "LatentInjection", "register_latent_injection"]
