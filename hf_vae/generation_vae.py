@@ -162,7 +162,7 @@ class LatentGenerationMixin(GenerationMixin):
         longest = int(context_mask.sum(-1).max())
         options.config.max_new_tokens = self._new_tokens(options.config.max_new_tokens, longest)
         step = options.average_latents or 1
-        processors = [RefuseNaN(max(options.config.num_beams or 1, options.config.num_return_sequences or 1))]
+        processors: list[Any] = [RefuseNaN(max(options.config.num_beams or 1, options.config.num_return_sequences or 1))]
         processors += model_kwargs.get("logits_processor") or ()
         if step > 1:
             processors.append(AverageOverLatents(step))
@@ -182,7 +182,7 @@ class LatentGenerationMixin(GenerationMixin):
         )
         prompt = context_ids.shape[1] - 1
         if isinstance(output, ModelOutput):
-            output.sequences = output.sequences[::step, prompt:]
+            output["sequences"] = output["sequences"][::step, prompt:]
             output["latents"] = latents
             return output
         return output[::step, prompt:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
@@ -50,7 +50,7 @@ class DecoderShape:
     def __init__(self, lm: PreTrainedModel, prefix_length: int):
         self.name, self.dtype, self.prefix_length = type(lm).__name__, lm.dtype, prefix_length
         self.text_config: PreTrainedConfig = lm.config.get_text_config(decoder=True)
-        self.embedding_size: int = lm.get_input_embeddings().weight.shape[-1]  # type: ignore[union-attr]
+        self.embedding_size: int = cast(nn.Embedding, lm.get_input_embeddings()).weight.shape[-1]
         self.layer_kinds = layer_kinds(DynamicCache(config=lm.config))
         self.recurrent = set(self.layer_kinds) == {LSTMStateLayer}
         # The scale at which a fresh embedding is drawn.

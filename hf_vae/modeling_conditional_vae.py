@@ -281,10 +281,10 @@ class ConditionalVAEModel(VAEModel):
         prior: LatentDistribution,
         conditioning: dict[str, torch.Tensor],
     ) -> torch.Tensor:
+        output = cast(ConditionalVAEOutput, output)
         if self.config.objective == "hybrid":
-            from_prior = self.output_class()
-            nll = self.reconstruction_nll(prior.sample(), labels, conditioning, from_prior)
-            output.prior_reconstruction_loss = from_prior.reconstruction_loss
+            nll = self.reconstruction_nll(prior.sample(), labels, conditioning, self.output_class())
+            output.prior_reconstruction_loss = nll
             objective = hybrid(objective, nll, self.config.hybrid_alpha)
         if self.config.prior_regularization:
             standard = DiagonalGaussian.standard(len(prior), self.config.latent_size, prior.device)

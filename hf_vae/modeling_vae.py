@@ -28,9 +28,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
     models p(y|z), the prior is N(0, I).
 
     Args:
-        config ([`VAEConfig`]): configuration; `config.encoder` and `config.decoder` become those of the parts.
-        encoder (`PreTrainedModel`, *optional*): any `AutoModel` encoder, built from `config.encoder` if it is not given.
-        decoder (`PreTrainedModel`, *optional*): any causal LM, built from `config.decoder` if it is not given.
+        config, encoder, decoder: as of [`EncoderDecoderComposite`].
     """
 
     output_class: type[VAEOutput] = VAEOutput
@@ -56,8 +54,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             self.fitted_prior = GaussianMixturePrior(config.fitted_prior_components, config.latent_size)
         # Set to False once the LM is seen to change its output layer's logits, which rules out the fused loss.
         self.lm_head_is_final = True
-        # A buffer, because it changes at every step and a Python number would recompile the graph; not in the checkpoint,
-        # because it follows from the step.
+        # A buffer, because a Python number that changes at every step would recompile the graph. It follows from the step.
         self.kl_weight: torch.Tensor
         self.register_buffer("kl_weight", torch.ones((), dtype=torch.float32), persistent=False)
         self.post_init()
@@ -93,7 +90,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
     @property
     def latent_modules(self) -> list[nn.Module]:
         """What only the distributions of z use: nothing of it takes part if z is given."""
-        return [self.posterior_head, self.encoder]
+        return self.inference_modules
 
     def read_source(
         self,
@@ -132,9 +129,8 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         """
         if input_ids is None:
             raise ValueError("`input_ids` is missing: q(z|y) reads y.")
-        return LatentOutput(
-            latent_dist=self.posterior_head(self.pooled_text("input_ids", input_ids, attention_mask, token_type_ids))
-        )
+        read = self.pooled_text("input_ids", input_ids, attention_mask, token_type_ids)
+        return LatentOutput(latent_dist=self.posterior_head(read))
 
     def pooled_text(
         self,

@@ -121,6 +121,7 @@ VARIANTS = (
     "vae", "vae-optimus", "vae-lstm", "cvae", "cvae-cross", "paraphrase-prompt", "paraphrase-eq", "paraphrase-cross",
     "paraphrase-lstm", "dialog", "dialog-acts", "dialog-lstm",
 )  # fmt: skip
+CONDITIONAL_VARIANTS = tuple(variant for variant in VARIANTS if not variant.startswith("vae"))
 
 
 def make_batch(model, rows: int = 3, seed: int = 0) -> dict[str, torch.Tensor]:
