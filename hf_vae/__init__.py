@@ -26,8 +26,9 @@ from .modeling_vae import VAEModel
 from .pipelines import DialogPipeline, LatentTextGenerationPipeline, ParaphrasePipeline
 from .posterior import register_posterior
 from .prior import GaussianMixturePrior, Prior, register_prior
+from .processing_conditional_vae import ConditionalVAEProcessor, CVAEProcessor, ParaphraseVAEProcessor
 from .processing_dialog import DialogCVAEProcessor
-from .processing_vae import ConditionalVAEProcessor, CVAEProcessor, ParaphraseVAEProcessor, VAEProcessor
+from .processing_vae import VAEProcessor
 from .source import EncodedSource
 from .training import KLAnnealingCallback, VAEDataCollator
 from .variants import Paper, register_variant
