@@ -7,9 +7,9 @@ import sys
 
 import pytest
 import torch
-from conftest import make_model
 from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, pipeline
 
+from helpers import make_model
 from hf_vae import (
     CVAEConfig,
     CVAEModel,
