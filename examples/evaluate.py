@@ -41,7 +41,8 @@ from hf_vae.evaluation import (
 from hf_vae.evaluation.rate_distortion import load_figures
 from hf_vae.evaluation.words import check_tokenizer
 from hf_vae.hub import write_metrics
-from hf_vae.processing_vae import ConditionalVAEProcessor, check_text_length, load_tokenizer
+from hf_vae.processing_conditional_vae import ConditionalVAEProcessor
+from hf_vae.processing_vae import check_text_length, load_tokenizer
 from hf_vae.training.arguments import FileArguments, check_least, use_all_cores
 
 logger = logging.getLogger(__name__)

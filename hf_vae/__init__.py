@@ -5,9 +5,6 @@ Importing the package registers its models with `AutoConfig`, `AutoModel`, `Auto
 its pipelines.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
-from transformers.pipelines import PIPELINE_REGISTRY
-
 from .configuration_conditional_vae import ConditionalVAEConfig
 from .configuration_cvae import CVAEConfig
 from .configuration_dialog_cvae import DialogCVAEConfig
@@ -29,30 +26,66 @@ from .modeling_vae import VAEModel
 from .pipelines import DialogPipeline, LatentTextGenerationPipeline, ParaphrasePipeline
 from .posterior import register_posterior
 from .prior import GaussianMixturePrior, Prior, register_prior
+from .processing_conditional_vae import ConditionalVAEProcessor, CVAEProcessor, ParaphraseVAEProcessor
 from .processing_dialog import DialogCVAEProcessor
-from .processing_vae import ConditionalVAEProcessor, CVAEProcessor, ParaphraseVAEProcessor, VAEProcessor
+from .processing_vae import VAEProcessor
 from .source import EncodedSource
 from .training import KLAnnealingCallback, VAEDataCollator
+from .variants import Paper, register_variant
 
 __version__ = "0.1.0"
 
-for _config, _model, _processor in (
-    (VAEConfig, VAEModel, VAEProcessor),
-    (CVAEConfig, CVAEModel, CVAEProcessor),
-    (DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor),
-    (ParaphraseVAEConfig, ParaphraseVAEModel, ParaphraseVAEProcessor),
-):
-    AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    AutoModel.register(_config, _model, exist_ok=True)
-    AutoModelForSeq2SeqLM.register(_config, _model, exist_ok=True)
-    AutoProcessor.register(_config, _processor, exist_ok=True)
-    # What is saved carries its own code, for machines without this package (`trust_remote_code=True`).
-    _config.register_for_auto_class()
-    _model.register_for_auto_class("AutoModel")
-    _processor.register_for_auto_class("AutoProcessor")
-
-for _pipeline in (LatentTextGenerationPipeline, ParaphrasePipeline, DialogPipeline):
-    PIPELINE_REGISTRY.register_pipeline(_pipeline.default_task, pipeline_class=_pipeline, pt_model=AutoModel, type="text")
+register_variant(
+    VAEConfig,
+    VAEModel,
+    VAEProcessor,
+    pipeline=LatentTextGenerationPipeline,
+    paper=Paper(
+        key="bowman2015generating",
+        title="Generating Sentences from a Continuous Space",
+        authors="Bowman, Samuel R. and Vilnis, Luke and Vinyals, Oriol and Dai, Andrew and Jozefowicz, Rafal and Bengio, Samy",
+        booktitle="arXiv:1511.06349",
+        year=2015,
+    ),
+)
+register_variant(
+    CVAEConfig,
+    CVAEModel,
+    CVAEProcessor,
+    paper=Paper(
+        key="sohn2015learning",
+        title="Learning Structured Output Representation using Deep Conditional Generative Models",
+        authors="Sohn, Kihyuk and Yan, Xinchen and Lee, Honglak",
+        booktitle="Advances in Neural Information Processing Systems",
+        year=2015,
+    ),
+)
+register_variant(
+    DialogCVAEConfig,
+    DialogCVAEModel,
+    DialogCVAEProcessor,
+    pipeline=DialogPipeline,
+    paper=Paper(
+        key="zhao2017learning",
+        title="Learning Discourse-level Diversity for Neural Dialog Models using Conditional Variational Autoencoders",
+        authors="Zhao, Tiancheng and Zhao, Ran and Eskenazi, Maxine",
+        booktitle="Annual Meeting of the Association for Computational Linguistics",
+        year=2017,
+    ),
+)
+register_variant(
+    ParaphraseVAEConfig,
+    ParaphraseVAEModel,
+    ParaphraseVAEProcessor,
+    pipeline=ParaphrasePipeline,
+    paper=Paper(
+        key="gupta2018deep",
+        title="A Deep Generative Framework for Paraphrase Generation",
+        authors="Gupta, Ankush and Agarwal, Arvind and Singh, Prawaan and Rai, Piyush",
+        booktitle="AAAI Conference on Artificial Intelligence",
+        year=2018,
+    ),
+)
 
 __all__ = [
     "CVAEConfig",
@@ -80,6 +113,7 @@ __all__ = [
     "LatentInjection",
     "LatentOutput",
     "LatentTextGenerationPipeline",
+    "Paper",
     "ParaphrasePipeline",
     "ParaphraseVAEConfig",
     "ParaphraseVAEModel",
@@ -93,4 +127,5 @@ __all__ = [
     "register_latent_injection",
     "register_posterior",
     "register_prior",
+    "register_variant",
 ]

@@ -11,6 +11,7 @@ from .checks import check_rows, float_latents
 from .composite import EncoderDecoderComposite
 from .configuration_vae import VAEConfig
 from .encoders import check_attention_mask, check_length, check_mask, check_padding_side, check_tokens, pool, read_text
+from .fused_linear_cross_entropy import fusable_lm_head, fused_linear_cross_entropy, sequence_nll, with_fake_logits
 from .generation_options import composite_generation_config
 from .generation_vae import LatentGenerationMixin
 from .latent_distribution import LatentDistribution
@@ -19,7 +20,6 @@ from .objective import charged_kl, kl_divergence, loss_per_token
 from .posterior import FixedScaleBatchNorm, build_posterior
 from .prior import GaussianMixturePrior, Prior, build_prior
 from .source import EncodedSource
-from .vocabulary_loss import linear_nats, output_layer, sentence_nats, without_logits
 
 
 class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
@@ -248,14 +248,14 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         -log p(y|x,z) of each row, nats per sentence: arguments as of [`~VAEModel.decode`], result of shape `(batch,)`. Of a large
         vocabulary, only a few tokens' logits are ever held at once.
         """
-        layer = output_layer(self.decoder.lm, labels) if self.lm_head_is_final else None
-        if layer is not None:
-            with without_logits(layer) as head:
+        lm_head = fusable_lm_head(self.decoder.lm, labels) if self.lm_head_is_final else None
+        if lm_head is not None:
+            with with_fake_logits(lm_head) as call:
                 logits = self.decode(latents, labels, **conditioning)
-            if head.are_all(logits, labels):
-                return linear_nats(layer, cast(torch.Tensor, head.states), labels)
+            if call.is_untouched(logits, labels):
+                return fused_linear_cross_entropy(lm_head, cast(torch.Tensor, call.hidden_states), labels)
             self.lm_head_is_final = False
-        return sentence_nats(self.decode(latents, labels, **conditioning), labels)
+        return sequence_nll(self.decode(latents, labels, **conditioning), labels)
 
     def decoder_latents(self, latents: torch.Tensor, **conditioning: Any) -> tuple[torch.Tensor, dict[str, Any]]:
         """What the decoder reads as its latent, `(batch, config.decoder_latent_size)`, and the conditioning that is left."""
@@ -376,7 +376,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         """-log p(y|x,z) as the objective charges it, nats per sentence `(batch,)`; `output` gets its terms, and logits if asked."""
         if with_logits:
             output.logits = self.decode(latents, labels, **conditioning)
-            output.reconstruction_loss = sentence_nats(output.logits, labels)
+            output.reconstruction_loss = sequence_nll(output.logits, labels)
         else:
             output.reconstruction_loss = self.nll(latents, labels, **conditioning)
         return output.reconstruction_loss

@@ -1,15 +1,31 @@
-"""What an encoder and a decoder must be to become the parts of one model, and the configuration that the model keeps of them."""
+"""The encoder and the decoder of one model: how they are loaded, what they must be, and the configuration that the model keeps."""
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from .configuration_vae import VAEConfig
-from .encoders import check_kind
+from .encoders import build_encoder, check_kind
 from .modeling_latent_decoder import LatentDecoder
+
+
+def load_part(part: str, name_or_path: str, config: VAEConfig, **options) -> tuple[PreTrainedModel, set[str]]:
+    """
+    The pretrained encoder or decoder, and the names of the weights that `name_or_path` does not have, such as the cross-attention
+    of a decoder that was pretrained without it.
+    """
+    loaded: Any
+    if part == "encoder":
+        loaded = build_encoder(config.encoder, config.pooling, name_or_path, output_loading_info=True, **options)
+    else:
+        options["output_loading_info"] = True
+        loaded = AutoModelForCausalLM.from_pretrained(name_or_path, config=config.decoder, **options)
+    model, info = loaded
+    return model, set(info["missing_keys"])
 
 
 def own_configuration(config: VAEConfig, encoder: PreTrainedModel | None, decoder: PreTrainedModel | None) -> VAEConfig:

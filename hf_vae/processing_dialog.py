@@ -14,7 +14,8 @@ from transformers.utils import logging
 
 from .checks import check_choice, check_count
 from .configuration_dialog_cvae import CONTEXT_ENCODINGS
-from .processing_vae import ConditionalVAEProcessor, as_items, check_rows, check_text_length, is_text
+from .processing_conditional_vae import ConditionalVAEProcessor
+from .processing_vae import as_items, check_rows, check_text_length, is_text
 
 logger = logging.get_logger(__name__)
 

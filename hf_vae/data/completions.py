@@ -1,4 +1,4 @@
-"""Texts to complete: what comes first is given, the rest is to be generated (the quadrants of Sohn et al. 2015, in text)."""
+"""Texts to complete: the beginning is given and the rest is generated (the quadrants of Sohn et al. 2015, for text)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ logger = logging.getLogger(__name__)
 
 def split_text(text: str, given: float) -> tuple[str, str]:
     """
-    The first words of a text and the rest: of n words between white space ⌊`given` · n⌋ come first. White space becomes one space.
-    Either part may be empty.
+    Splits a text of n words after ⌊`given` · n⌋ of them. Words are separated by white space, which becomes one space. Either part
+    may be empty.
     """
     words = text.split()
     first = int(given * len(words))
@@ -22,25 +22,27 @@ def split_text(text: str, given: float) -> tuple[str, str]:
 
 def split_texts(texts: Iterable[str], given: float) -> Dataset:
     """
-    Beginnings with what follows them.
+    Splits each text into a beginning and the rest.
 
     Args:
         texts (iterable of `str`): whole texts.
-        given (`float`): share of a text's words that is given, between 0 and 1.
+        given (`float`): the share of a text's words that are given, between 0 and 1.
 
     Returns:
-        `Dataset` with the columns `source` (the beginning) and `targets` (a list of the one rest). A text that is too short to
-        have a word in both, one of fewer than 1 / `given` words, is left out and counted in a warning.
+        `Dataset` with the columns `source` (the beginning) and `targets` (a list that holds the rest). A text of fewer than
+        1 / `given` words has no word in its beginning: it is left out, and a warning says how many were.
 
     Raises:
         ValueError: `given` is out of range, or every text is too short.
     """
     if not 0 < given < 1:
-        raise ValueError(f"`given` is {given}; it is a share between 0 and 1, so that some words are given and some are left.")
+        raise ValueError(
+            f"`given` is {given}; it must be a share above 0 and below 1, so that some words are given and some are left."
+        )
     pairs = [split_text(text, given) for text in texts]
     rows = [{"source": first, "targets": [rest]} for first, rest in pairs if first and rest]
     if not rows:
-        raise ValueError(f"None of {len(pairs)} text(s) is long enough to be split with `given` {given}: both parts need a word.")
+        raise ValueError(f"None of {len(pairs)} text(s) is long enough for `given` {given}: both parts of a text need a word.")
     short = len(pairs) - len(rows)
     if short:
         logger.warning("Left out %d of %d text(s), too short to be split with `given` %g.", short, len(pairs), given)

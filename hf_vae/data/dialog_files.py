@@ -22,17 +22,19 @@ def as_examples(
     turns: Sequence[dict], meta: dict[str, Any] | None = None, max_turns: int = 10, with_references: bool = False
 ) -> Iterable[dict]:
     """
-    Every turn of a dialogue but the first, and those of the system, as a reply to those before it.
+    Makes an example of every turn of a dialogue as a reply to the turns before it. The first turn and the system's turns are not
+    replies.
 
     Args:
-        turns (`list[dict]`): `{"speaker", "text"}`, and if they are known an `act`, and `references`, replies to that turn.
-        meta (`dict`, *optional*): what else is known of the dialogue.
-        max_turns (`int`, defaults to 10): the last turns of a context that are kept.
-        with_references (`bool`, defaults to `False`): a turn's references are the targets, if it has some; else the turn that
-            follows is the only one.
+        turns (`list[dict]`): the turns, `{"speaker", "text"}`, with an optional `act`, and optional `references`, a list of
+            replies to the turn.
+        meta (`dict`, *optional*): what else is known about the dialogue.
+        max_turns (`int`, defaults to 10): the number of turns that a context keeps, the last ones.
+        with_references (`bool`, defaults to `False`): whether a turn's references, if it has some, are the targets. Otherwise the
+            turn after it is the only target.
 
     Yields:
-        Rows with `source`, a dialogue as [`DialogCVAEProcessor`] takes it, and `targets`. The act is that of the turn that follows.
+        Rows with `source`, a dialogue as [`DialogCVAEProcessor`] takes it, and `targets`. The act is the act of the next turn.
     """
     for number, turn in enumerate(turns):
         following = turns[number + 1] if number + 1 < len(turns) and turns[number + 1]["speaker"] != SYSTEM else None
@@ -40,11 +42,13 @@ def as_examples(
         targets = references or ([following["text"]] if following else [])
         if not targets:
             continue
-        messages = [
-            {"role": each["speaker"], "content": each["text"]} for each in turns[max(0, number + 1 - max_turns) : number + 1]
-        ]
         role, act = (None, None) if following is None else (following["speaker"], following.get("act"))
-        yield {"source": {"messages": messages, "role": role, "act": act, "meta": meta}, "targets": targets}
+        yield _example(turns[: number + 1], role, act, meta, targets, max_turns)
+
+
+def _example(turns: Sequence[dict], role: str | None, act: str | None, meta: Any, targets: list[str], max_turns: int) -> dict:
+    messages = [{"role": turn["speaker"], "content": turn["text"]} for turn in turns[-max_turns:]]
+    return {"source": {"messages": messages, "role": role, "act": act, "meta": meta}, "targets": targets}
 
 
 def load_dialogs(
@@ -57,125 +61,138 @@ def load_dialogs(
     quoting: str | None = None,
 ) -> Dataset:
     """
-    Contexts with their replies.
+    Loads contexts with their replies.
 
     Args:
         path_or_name (`str`): a `.jsonl` or `.json` file, or the name of a dataset on the Hub. A row has `turns`, a list of
-            `{"speaker", "text"}` with an optional `act`; every turn is a reply to those before it, but for those of the speaker
-            `"system"`. With a `response`, and optionally its `act` and its `response_speaker`, in the row, only that is. If turns
-            have `references`, lists of replies to that turn, those are the targets.
+            `{"speaker", "text"}` with an optional `act`. Every turn is a reply to the turns before it, except those of the speaker
+            `"system"`. If a row has a `response`, with an optional `act` and an optional `response_speaker`, only that is a reply.
+            If turns have `references`, lists of replies to the turn, the references are the targets.
         split (`str`, defaults to `"train"`): which split of a named dataset; a file is read whole.
-        max_turns (`int`, defaults to 10): the last turns of a context that are kept.
-        meta_columns (`list[str]`): columns that are told of the dialogue besides its turns, each of numbers or of texts.
-        max_rows (`int`, *optional*): use only as many contexts, from the first on.
-        encoding, quoting (`str`, *optional*): of a file, as in [`load_texts`].
+        max_turns (`int`, defaults to 10): the number of turns that a context keeps, the last ones.
+        meta_columns (`list[str]`): columns that describe the dialogue besides its turns, each of numbers or of texts.
+        max_rows (`int`, *optional*): the number of contexts to read, from the first on; all by default.
+        encoding, quoting (`str`, *optional*): a file's encoding and quoting, as in [`load_texts`].
 
     Returns:
-        `Dataset` with the columns `source` (a dialogue with `messages`, `role`, the reply's `act`, and `meta`) and `targets`
-        (replies; the first one is the one with that act).
+        `Dataset` with the columns `source` (a dialogue with `messages`, `role`, the reply's `act`, and `meta`) and `targets` (the
+        replies; the act belongs to the first one).
 
     Raises:
-        FileNotFoundError: `path_or_name` ends like a file and there is none.
-        ValueError: the file has no rows or is malformed, a column is missing, a dialogue has no turns or a turn no text, some
-            contexts have references and others have not, or nothing is a reply.
+        FileNotFoundError: `path_or_name` ends like a file and there is no such file.
+        ValueError: the file has no rows or is malformed, a column is missing, a dialogue has no turns, a turn has no text, some
+            turns have references and others do not, or no turn is a reply.
     """
     if max_rows is not None:
         check_count("max_rows", max_rows)
     examples = dialogs_of(read_rows(path_or_name, split, None, encoding, quoting), path_or_name, max_turns, meta_columns)
     rows = list(itertools.islice(examples, max_rows))
     if not rows:
-        raise ValueError(f"{path_or_name} holds no turn that replies to another one.")
+        raise ValueError(f"{path_or_name} holds no turn that replies to another one: give dialogues of two turns or more.")
     return Dataset.from_list(rows)
 
 
 def dialogs_of(data: Rows, name: str, max_turns: int, meta_columns: Sequence[str] = (), first: int = 0) -> Iterator[dict]:
     """
-    The contexts in rows with their replies, as [`load_dialogs`] returns them.
+    Extracts the contexts with their replies from rows, in the form in which [`load_dialogs`] returns them.
 
     Args:
-        data: a `Dataset`, or rows. A number or a truth value in a text's place is the text that JSON writes for it.
-        name (`str`): what the data is called in errors.
-        max_turns (`int`): the last turns of a context that are kept.
-        meta_columns (`list[str]`): columns that are told of the dialogue besides its turns.
-        first (`int`, defaults to 0): how many rows stand before these, for the numbers in errors.
+        data: a `Dataset`, or a list of rows. A number or a truth value is read as the text that JSON writes for it.
+        name (`str`): the name of the data in error messages.
+        max_turns (`int`): the number of turns that a context keeps, the last ones.
+        meta_columns (`list[str]`): columns that describe the dialogue besides its turns.
+        first (`int`, defaults to 0): the number of rows already read, so that error messages number the rows of the whole file.
 
     Raises:
-        ValueError: a column is missing, a dialogue has no turns, a turn or a reply no text, an act is no text, the system replies,
-            or a column of `meta_columns` has more than one of numbers, texts and truth values, or something else.
+        ValueError: a column is missing, a dialogue has no turns, a turn or a reply has no text, an act is not a text, the system
+            replies, or a column of `meta_columns` mixes numbers, texts and truth values, or has other values.
     """
     check_count("max_turns", max_turns)
-    kinds: dict[str, str] = {}
     known = column_names(data)
     missing = [column for column in ("turns", *meta_columns) if column not in known]
     if missing:
-        raise ValueError(f"{name} has no column {', '.join(missing)}; it has {', '.join(known)}.")
+        raise ValueError(f"{name} has no column {', '.join(missing)}; it has {', '.join(known)}. Name the ones that it has.")
+    kinds: dict[str, str] = {}
     for number, row in enumerate(data, start=first):
+        dialogue = f"Dialogue {number} of {name}"
         turns = row.get("turns") or []
         if not isinstance(turns, list) or not turns:
-            raise ValueError(f"Dialogue {number} of {name} has no turns: `turns` is {turns!r} and should be a list of turns.")
-        turns = [_turn(turn, f"Dialogue {number} of {name}") for turn in turns]
-        unsaid = [column for column in meta_columns if row.get(column) is None]
-        if unsaid:
-            raise ValueError(f"Dialogue {number} of {name} has no value in {', '.join(unsaid)}. Mend or remove it.")
-        for column in meta_columns:
-            kind = _kind(row[column])
-            if kind is None or kinds.setdefault(column, kind) != kind:
-                expected = "a number or a text" if kind is None else f"a {kinds[column]}, as in the dialogues before it"
-                raise ValueError(f"Dialogue {number} of {name} has {row[column]!r} in {column}; it should be {expected}.")
+            raise ValueError(f"{dialogue} has no turns: `turns` is {turns!r} and should be a list of turns.")
+        turns = [_turn(turn, dialogue) for turn in turns]
+        _check_meta(row, meta_columns, kinds, dialogue)
         meta = {column: row[column] for column in meta_columns} or None
-        response = as_text(row.get("response"))
-        if response is not None:
-            if not is_text(response):
-                raise ValueError(f"Dialogue {number} of {name} has no text in `response` (found {response!r}). Mend or remove it.")
-            speaker, act = as_text(row.get("response_speaker")), _act(row, f"Dialogue {number} of {name}")
-            if speaker == SYSTEM:
-                raise ValueError(f"Dialogue {number} of {name} has the `response_speaker` {SYSTEM!r}, who never replies. Mend it.")
-            messages = [{"role": turn["speaker"], "content": turn["text"]} for turn in turns[-max_turns:]]
-            source = {"messages": messages, "role": speaker, "act": act, "meta": meta}
-            yield {"source": source, "targets": [response]}
+        if row.get("response") is not None:
+            speaker, act, response = _response(row, dialogue)
+            yield _example(turns, speaker, act, meta, [response], max_turns)
             continue
         answered = [turn for turn in turns if turn["references"]]
         if answered and len(answered) < len(turns) - 1:
             unanswered = next(i for i, turn in enumerate(turns) if not turn["references"])
             raise ValueError(
-                f"Turn {unanswered} of dialogue {number} of {name} has no `references`, and others have: give some to "
-                "every turn but the last, or to none."
+                f"Turn {unanswered} of dialogue {number} of {name} has no `references`, and others have: give some to every turn "
+                "but the last, or to none."
             )
         yield from as_examples(turns, meta, max_turns, with_references=bool(answered))
 
 
+def _check_meta(row: dict, columns: Sequence[str], kinds: dict[str, str], dialogue: str) -> None:
+    """
+    Raises a `ValueError` unless each of `columns` has a value, of the same kind as in the rows before. `kinds` holds the kind of
+    each column and grows; `dialogue` is what error messages call the row.
+    """
+    missing = [column for column in columns if row.get(column) is None]
+    if missing:
+        raise ValueError(f"{dialogue} has no value in {', '.join(missing)}: give it one, or remove the dialogue.")
+    for column in columns:
+        kind = _kind(row[column])
+        if kind is None or kinds.setdefault(column, kind) != kind:
+            expected = "a number or a text" if kind is None else f"a {kinds[column]}, as in the dialogues before it"
+            raise ValueError(f"{dialogue} has {row[column]!r} in {column}; it should be {expected}.")
+
+
+def _kind(value: Any) -> str | None:
+    """The kind of a value that describes a dialogue; `None` if a processor cannot read it."""
+    if isinstance(value, bool):
+        return "truth value"
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return "number"
+    return "text" if is_text(value) else None
+
+
 def _turn(turn: Any, dialogue: str) -> dict:
-    """A turn with its texts as texts; `dialogue` is what errors call the dialogue."""
+    """A turn, checked; `dialogue` is what error messages call the dialogue."""
     texts = {name: as_text(turn.get(name)) for name in ("speaker", "text")} if isinstance(turn, dict) else {}
     if not is_text(texts.get("speaker")) or not is_text(texts.get("text")):
         raise ValueError(
-            f"{dialogue} has the turn {turn!r}: every turn needs a `speaker` and a `text`. Mend or remove it; none is skipped."
+            f"{dialogue} has the turn {turn!r}: every turn needs a `speaker` and a `text`. Correct or remove it: none is skipped."
         )
     references = turn.get("references") or []
-    # Anything but a list is not a list of texts.
     references = [as_text(reference) for reference in references] if isinstance(references, list) else [None]
     if not all(map(is_text, references)):
         raise ValueError(
-            f"{dialogue} has a turn with the `references` {turn['references']!r}; they are a list of texts. Mend or remove them."
+            f"{dialogue} has a turn with the `references` {turn['references']!r}; they must be a list of texts. Correct or remove "
+            "them."
         )
     return {**texts, "act": _act(turn, dialogue), "references": references}
+
+
+def _response(row: dict, dialogue: str) -> tuple[str | None, str | None, str]:
+    """The speaker, the act and the text of a row's `response`, checked."""
+    response, speaker = as_text(row["response"]), as_text(row.get("response_speaker"))
+    if not is_text(response):
+        raise ValueError(f"{dialogue} has no text in `response` (found {response!r}): correct or remove it.")
+    act = _act(row, dialogue)
+    if speaker == SYSTEM:
+        raise ValueError(f"{dialogue} has the `response_speaker` {SYSTEM!r}, who never replies: name another speaker.")
+    return speaker, act, response
 
 
 def _act(row: dict, dialogue: str) -> str | None:
     """The act of a turn or of a response, if it is known."""
     act = as_text(row.get("act"))
     if act is not None and not is_text(act):
-        raise ValueError(f"{dialogue} has the `act` {act!r}; it is a text, or null if it is not known. Mend or remove it.")
+        raise ValueError(f"{dialogue} has the `act` {act!r}; it must be a text, or null if it is not known. Correct or remove it.")
     return act
-
-
-def _kind(value: Any) -> str | None:
-    """What a value that is told of a dialogue is; `None` for what a processor does not read."""
-    if isinstance(value, bool):
-        return "truth value"
-    if isinstance(value, (int, float)) and math.isfinite(value):
-        return "number"
-    return "text" if is_text(value) else None
 
 
 __all__ = ["as_examples", "dialogs_of", "load_dialogs"]

@@ -1,9 +1,9 @@
 """
-Small dialogues with known truth, made of the grammar's sentences: which replies to a context are right, which act each of them
-performs, and how probable it is, are known exactly.
+Small dialogues with known truth, made of the grammar's sentences. It is known exactly which replies to a context are right, which
+act each of them performs, and how probable it is.
 
-A dialogue may open with a greeting and an earlier exchange; its last turn tells of an event or asks about one. A reply performs one
-of the acts that such a turn allows, in one of the act's forms, which name someone or something of that turn; act and form are
+A dialogue may open with a greeting and an earlier exchange. Its last turn tells of an event or asks about one. A reply performs one
+of the acts that such a turn allows, in one of the act's forms, which name someone or something in that turn. Act and form are
 drawn uniformly.
 """
 
@@ -18,7 +18,7 @@ from datasets import Dataset
 from . import grammar
 
 ACTS = ("agree", "doubt", "acknowledge", "deny", "uncertain", "inquire")
-# What may be said to a turn that tells, and to one that asks: acts with their forms.
+# The acts, with their forms, that may reply to a turn that tells, and to a turn that asks.
 REPLIES: dict[str, dict[str, tuple[str, ...]]] = {
     "told": {
         "agree": (
@@ -78,7 +78,7 @@ SPEAKERS = ("A", "B")
 
 
 def entropy() -> float:
-    """H(reply | context) in nats: every context has as many right replies, all equally likely."""
+    """H(reply | context) in nats: every context has the same number of right replies, all equally likely."""
     return math.log(sum(map(len, REPLIES["told"].values())))
 
 
@@ -87,24 +87,26 @@ def valid_replies(last_turn: str) -> dict[str, str]:
     Every right reply to a context that ends with `last_turn`, with the act that it performs.
 
     Raises:
-        ValueError: `last_turn` is no sentence of the grammar.
+        ValueError: `last_turn` is not a sentence of the grammar.
     """
     parsed = grammar.parse(last_turn)
     if parsed is None:
-        raise ValueError(f"{last_turn!r} is no sentence of the grammar, so no reply to it is right or wrong.")
+        raise ValueError(
+            f"{last_turn!r} is not a sentence of the grammar, so no reply to it is right or wrong: give a turn of these dialogues."
+        )
     words = parsed.meaning._asdict()
     return {form.format(**words): act for act, forms in REPLIES[parsed.meaning.mood].items() for form in forms}
 
 
 def log_prob(reply: str, last_turn: str) -> float:
-    """log p(reply | context) in nats under the law by which dialogues are drawn."""
+    """log p(reply | context) in nats, under the distribution that dialogues are drawn from."""
     return -entropy() if reply in valid_replies(last_turn) else -math.inf
 
 
 def draw_dialogues(num_dialogues: int, seed: int, skip: int = 0) -> list[dict]:
     """
-    Rows `{"turns", "response", "act"}`: turns are `{"speaker", "text"}`, the response is text. Every dialogue ends on an event of
-    its own.
+    Draws rows `{"turns", "response", "act"}`: a turn is `{"speaker", "text"}`, the response is a text. The last turns of any two
+    dialogues are about different events.
 
     Args:
         num_dialogues (`int`): number of rows.
@@ -116,7 +118,7 @@ def draw_dialogues(num_dialogues: int, seed: int, skip: int = 0) -> list[dict]:
     """
     rows = []
     for number, last in enumerate(grammar.draw_sentences(num_dialogues, seed, skip), start=skip):
-        # Drawn per row, so that a row does not depend on how many are drawn with it.
+        # Each row has a generator of its own, so that it does not depend on the number of rows.
         draw = random.Random(f"{seed}/dialogue/{number}")
         asker, other = draw.sample(SPEAKERS, 2)
         turns = []
@@ -140,7 +142,7 @@ def load_dialogues(num_dialogues: int, seed: int = 0, skip: int = 0) -> Dataset:
 
 
 def load_examples(num_dialogues: int, seed: int = 0, skip: int = 0) -> Dataset:
-    """[`draw_dialogues`] as contexts with their one reply: columns as of [`load_dialogs`]."""
+    """[`draw_dialogues`] as contexts, each with its one reply, in the columns of [`load_dialogs`]."""
     rows = []
     for row in draw_dialogues(num_dialogues, seed, skip):
         messages = [{"role": turn["speaker"], "content": turn["text"]} for turn in row["turns"]]
@@ -153,19 +155,19 @@ def judge(
     outputs: Iterable[Sequence[str]], last_turns: Iterable[str], predicted_acts: Iterable[Sequence[str]] | None = None
 ) -> dict[str, float]:
     """
-    How right several replies to each context are.
+    Measures how many of several replies to each context are right.
 
     Args:
         outputs (iterable of `list[str]`): the replies generated for each context.
-        last_turns (iterable of `str`): what each context ends with.
-        predicted_acts (iterable of `list[str]`, *optional*): the act that the model said it would perform, for each reply.
+        last_turns (iterable of `str`): the last turn of each context.
+        predicted_acts (iterable of `list[str]`, *optional*): for each reply the act that the model predicted for it.
 
     Returns:
-        `valid_reply`, share of all replies that are right; `distinct_valid`, mean number of different right ones for a context;
-        with `predicted_acts` also `act_match`, share of all replies that are right and perform the act that was predicted.
+        `valid_reply`, the share of all replies that are right; `distinct_valid`, the mean number of different right replies to a
+        context; with `predicted_acts` also `act_match`, the share of all replies that are right and perform the predicted act.
 
     Raises:
-        ValueError: a last turn that is no sentence of the grammar, or numbers that do not match.
+        ValueError: a last turn is not a sentence of the grammar, or the arguments differ in length.
     """
     outputs, last_turns = list(outputs), list(last_turns)
     acts = None if predicted_acts is None else list(predicted_acts)
@@ -177,5 +179,5 @@ def judge(
         distinct += len(set(replies) & set(right))
         if acts is not None:
             matched += sum(right.get(reply) == act for reply, act in zip(replies, acts[number], strict=True))
-    figures = {"valid_reply": valid / total, "distinct_valid": distinct / len(outputs)}
-    return figures if acts is None else {**figures, "act_match": matched / total}
+    metrics = {"valid_reply": valid / total, "distinct_valid": distinct / len(outputs)}
+    return metrics if acts is None else {**metrics, "act_match": matched / total}

@@ -1,4 +1,4 @@
-"""Rows of .jsonl, .json, .csv, .tsv and .txt files, one after another, as they stand in the file: a cell of a table is text."""
+"""The rows of .jsonl, .json, .csv, .tsv and .txt files, read one after another. A cell of a table is text."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..configuration_vae import check_choice
+from ..checks import check_choice
 
 logger = logging.getLogger(__name__)
 
 KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "tsv", ".txt": "text"}
 QUOTINGS = ("minimal", "none")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
-# MRPC, QQP and PAWS, and most that is written with tabs, know no quoting.
+# MRPC, QQP and PAWS, and most other files with tabs, do not quote their cells.
 _QUOTING_OF_KIND = {"csv": "minimal", "tsv": "none"}
 _REMEDIES = {
     "minimal": "Put a text that holds the separator in quotation marks. If quotation marks are text in this file, read it with "
     "`quoting='none'`.",
     "none": "Take the separator out of the text. If cells stand in quotation marks, read the file with `quoting='minimal'`.",
 }
-# UTF-32 first, because its mark begins with that of UTF-16.
+# UTF-32 comes first, because its mark begins with that of UTF-16.
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -36,34 +36,34 @@ _BYTE_ORDER_MARKS = {
 
 def is_file_name(path_or_name: str) -> bool:
     """
-    Whether it is the name of a file and not of a dataset.
+    Whether `path_or_name` is the name of a file and not of a dataset.
 
     Raises:
-        FileNotFoundError: it ends like a file and there is none.
-        ValueError: it is a file of an unknown kind, or of an unknown encoding of its name.
+        FileNotFoundError: it ends like a file and there is no such file.
+        ValueError: it is a file whose name has an unknown ending.
     """
     path = Path(path_or_name)
     known = path.suffix.lower() in KINDS
     if path.is_file() and not known:
         raise ValueError(f"{path_or_name} is a file of an unknown kind: its name must end in {', '.join(KINDS)}.")
     if known and not path.is_file():
-        raise FileNotFoundError(f"There is no file {path_or_name}.")
+        raise FileNotFoundError(f"There is no file {path_or_name}: correct the path.")
     return known
 
 
 def file_rows(path: str, encoding: str | None = None, quoting: str | None = None) -> Iterator[dict[str, Any]]:
     """
-    The rows of a file, read as they are asked for (a JSON array is read whole).
+    The rows of a file, each read when it is asked for (a JSON array is read whole).
 
     Args:
-        path (`str`): the file; its ending says what it is. A table's first row names its columns. The column of a `.txt` file, and
-            of JSON strings, is `text`.
-        encoding (`str`, *optional*): by default what the file's byte order mark says, else UTF-8.
+        path (`str`): the file; its ending says of which kind it is. The first row of a table names its columns. A line of a
+            `.txt` file, or a JSON string, is a row with the column `text`.
+        encoding (`str`, *optional*): the file's encoding; by default the one that its byte order mark names, else UTF-8.
         quoting (`str`, *optional*): `"minimal"`, the default of .csv: cells may stand in quotation marks, as RFC 4180 says;
             `"none"`, the default of .tsv: quotation marks are text.
 
     Raises:
-        ValueError: there is no row, one that cannot be read (it is named), or bytes that are not in that encoding.
+        ValueError: the file has no rows, a row cannot be read (the error names it), or the bytes are not in that encoding.
     """
     kind = KINDS[Path(path).suffix.lower()]
     if quoting is not None:
@@ -79,7 +79,7 @@ def file_rows(path: str, encoding: str | None = None, quoting: str | None = None
         else:
             rows = _table_rows(lines, path, _DELIMITERS[kind], quoting or _QUOTING_OF_KIND[kind])
             if kind == "tsv" and quoting is None:
-                rows = _told_of_quotes(rows, path)
+                rows = _warn_of_quotes(rows, path)
         first = next(rows, None)
         if first is None:
             raise ValueError(f"{path} has no rows that can be read as {kind}.")
@@ -88,7 +88,7 @@ def file_rows(path: str, encoding: str | None = None, quoting: str | None = None
 
 
 def _lines(file: io.BufferedReader, path: str, encoding: str | None) -> Iterator[str]:
-    """The lines of a file without their ends. A line is what a line feed ends, and nothing else."""
+    """The lines of a file without their ends. Only a line feed ends a line."""
     if encoding is None:
         start = file.peek(4)
         encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
@@ -100,53 +100,53 @@ def _lines(file: io.BufferedReader, path: str, encoding: str | None) -> Iterator
         for number, line in enumerate(text, start=1):
             if "\0" in line:
                 raise ValueError(
-                    f"Line {number} of {path} holds the character NUL, as UTF-16 does if it is read as {encoding}. "
-                    "Name the file's encoding with `encoding`, for instance 'utf-16'."
+                    f"Line {number} of {path} holds the character NUL, as UTF-16 does if it is read as {encoding}: name the "
+                    "file's encoding with `encoding`, for instance 'utf-16'."
                 )
             if number == 1 and "\r" in line.rstrip("\r\n"):
                 raise ValueError(
-                    f"The lines of {path} end in carriage returns, and a line is what a line feed ends: {_shortened(line)}. Save "
-                    "the file with line feeds."
+                    f"The lines of {path} end in carriage returns, and only a line feed ends a line: {_shortened(line)}. Save the "
+                    "file with line feeds."
                 )
-            # The mark of UTF-8, or of an encoding that was named and does not know of it.
+            # The byte order mark of UTF-8, or of a named encoding that does not remove its own.
             yield (line.removeprefix("\ufeff") if number == 1 else line).removesuffix("\n").removesuffix("\r")
     except UnicodeError as error:
         raise ValueError(
-            f"{path} is not in {encoding} ({error}). Name the file's encoding with `encoding`, for "
-            "instance 'latin-1' or 'utf-16', or save the file as UTF-8."
+            f"{path} is not in {encoding} ({error}): name the file's encoding with `encoding`, for instance 'latin-1' or 'utf-16', "
+            "or save the file as UTF-8."
         ) from error
 
 
 def _json_rows(lines: Iterator[str], path: str) -> Iterator[dict[str, Any]]:
-    """An object in each line, or one array of objects. A string is a row with a `text`."""
+    """The rows of a file with an object in each line, or with one array of objects. A string is a row with a `text`."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            # An array of rows takes as many lines as it likes.
+            # An array may take any number of lines.
             values = json.loads("\n".join([line, *lines])) if line.lstrip().startswith("[") else [json.loads(line)]
         except json.JSONDecodeError as error:
             raise ValueError(
-                f"Line {number + error.lineno - 1} of {path} is not JSON ({error.msg} at column {error.colno}). A file holds an "
-                "object in each line, or one array of objects."
+                f"Line {number + error.lineno - 1} of {path} is not JSON ({error.msg} at column {error.colno}): write an object in "
+                "each line, or one array of objects."
             ) from error
         for value in values:
             row = {"text": value} if isinstance(value, str) else value
             if not isinstance(row, dict):
-                raise ValueError(f"{path} has the row {value!r}; a row is an object with the columns by name, or a string.")
+                raise ValueError(f"{path} has the row {value!r}; a row must be an object with the columns by name, or a string.")
             yield row
 
 
 def _table_rows(lines: Iterator[str], path: str, delimiter: str, quoting: str) -> Iterator[dict[str, str | None]]:
-    """The rows of a table under its header; cells that are missing at the end of a row are `None`."""
+    """The rows of a table by the names in its header. Cells that are missing at the end of a row are `None`."""
     records = _split(lines, delimiter) if quoting == "none" else _unquote(lines, delimiter, path)
     _, _, header = next(records, (0, "", []))
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
-        raise ValueError(f"{path} has several columns of the name {', '.join(twice)}; rename all but one of each.")
+        raise ValueError(f"{path} has several columns named {', '.join(twice)}: rename all but one of each.")
     for row, (line, raw, cells) in enumerate(records, start=1):
         if len(header) == 1 and len(cells) > 1 and (quoting == "none" or '"' not in raw):
-            # Of a single column the line is the text, and separators are part of it.
+            # In a table with a single column the whole line is the text, and separators are part of it.
             cells = [raw]
         if len(cells) > len(header):
             at_its_end = "" if any(cells[len(header) :]) else "Take separators away from the ends of rows. "
@@ -158,17 +158,17 @@ def _table_rows(lines: Iterator[str], path: str, delimiter: str, quoting: str) -
 
 
 def table_hint(names: list[str]) -> str | None:
-    """What to do about the header of a table that was written in another way than its ending says; `None` if it looks right."""
+    """Advice if the header shows that a table was not written as its ending says; `None` if the header looks right."""
     separators = [separator for separator in ",;|\t" if len(names) == 1 and separator in names[0]]
     if separators:
         return (
-            f"Its columns seem to be separated by {separators[0]!r}; those of a .csv file are separated by commas, and those of a "
-            ".tsv file by tabs. Write the file so, or change its ending."
+            f"Its columns seem to be separated by {separators[0]!r}, and a .csv file separates them by commas, a .tsv file by "
+            "tabs: change the separator or the ending."
         )
     if any(len(name) > 2 and name[0] == name[-1] == '"' for name in names):
         return "Its cells seem to stand in quotation marks: read it with `quoting='minimal'`."
     if any(name != name.strip() for name in names):
-        return "Blanks around a name are part of it: take them out of the header."
+        return "Blanks around a column's name are part of the name: remove them from the header."
     return None
 
 
@@ -177,33 +177,33 @@ def _shortened(text: str) -> str:
 
 
 def _split(lines: Iterator[str], delimiter: str) -> Iterator[tuple[int, str, list[str]]]:
-    """Each line's number, the line, and its cells, if quotation marks are text. Empty lines are no rows."""
+    """Each line's number, the line, and its cells, if quotation marks are text. Empty lines are skipped."""
     return ((number, line, line.split(delimiter)) for number, line in enumerate(lines, start=1) if line)
 
 
 def _is_quoted(cell: str) -> bool:
-    """Whether a cell can hardly be anything but one in quotation marks, with those in it doubled."""
+    """Whether a cell surely stands in quotation marks: it begins and ends with one, and all marks inside are doubled."""
     inner = cell[1:-1]
     return len(cell) > 3 and cell[0] == cell[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")
 
 
-def _told_of_quotes(rows: Iterator[dict[str, str | None]], path: str) -> Iterator[dict[str, str | None]]:
-    """The rows; a warning tells of the first one whose quotation marks are probably no text."""
-    told = False
+def _warn_of_quotes(rows: Iterator[dict[str, str | None]], path: str) -> Iterator[dict[str, str | None]]:
+    """The rows, with a warning about the first cell whose quotation marks probably are not text."""
+    warned = False
     for row in rows:
-        if not told and any(cell and _is_quoted(cell) for cell in row.values()):
-            told = True
+        if not warned and any(cell and _is_quoted(cell) for cell in row.values()):
+            warned = True
             logger.warning(
                 "%s: the quotation marks of %s are read as text, as in other .tsv files. If cells stand in quotation marks, "
-                "read it with `quoting='minimal'`; `quoting='none'` is silent.",
+                "read the file with `quoting='minimal'`; `quoting='none'` turns this warning off.",
                 path, _shortened(next(cell for cell in row.values() if cell and _is_quoted(cell))),
             )  # fmt: skip
         yield row
 
 
 def _unquote(lines: Iterator[str], delimiter: str, path: str) -> Iterator[tuple[int, str, list[str]]]:
-    """Each record's first line's number, its text, and its cells, as RFC 4180 has them. Empty lines are no rows."""
-    # The module's own limit is 131,072 characters a cell, and it is the whole process's.
+    """The number of each record's first line, its text, and its cells as RFC 4180 defines them. Empty lines are skipped."""
+    # The csv module allows 131,072 characters a cell. Its limit is the whole process's, so it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
     read: list[str] = []
 
@@ -212,7 +212,7 @@ def _unquote(lines: Iterator[str], delimiter: str, path: str) -> Iterator[tuple[
             read.append(line)
             yield f"{line}\n"
 
-    # `strict` refuses what stands between a closing quotation mark and the next separator.
+    # `strict` refuses characters between a closing quotation mark and the next separator.
     reader, first, broken = csv.reader(recorded(), delimiter=delimiter, strict=True), 1, False
     while True:
         try:

@@ -2,9 +2,9 @@
 A small grammar of English with known truth, to train on offline and to measure against.
 
 A *meaning* fills the slots of an event (who did what to what, where, when) and says whether it is told or asked. A *form* makes
-the surface choices: voice, place of the time phrase, opening phrase, and which of two synonyms stands for the verb. Every meaning
-has every form, so a parser can say of any output whether it is a sentence of the grammar, what it means and which form it took,
-and the probability of a paraphrase is known exactly.
+the surface choices: voice, position of the time phrase, opening phrase, and which of two synonyms is the verb. Every meaning has
+every form. So a parser can tell of any output whether it is a sentence of the grammar, what it means and which form it has, and the
+probability of a paraphrase is known exactly.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ TIME_POSITIONS = ("front", "before_place", "end")
 
 
 class Meaning(NamedTuple):
-    """What a sentence says; `action` counts `ACTIONS`."""
+    """What a sentence says; `action` is an index of `ACTIONS`."""
 
     agent: str
     action: int
@@ -67,7 +67,7 @@ class Meaning(NamedTuple):
 
 
 class Form(NamedTuple):
-    """How a sentence says it; `opening` counts the mood's `OPENINGS`, `synonym` the action's words."""
+    """How a sentence says it; `opening` is an index of the mood's `OPENINGS`, `synonym` of the action's words."""
 
     voice: str
     time_position: str
@@ -85,7 +85,7 @@ class Parse(NamedTuple):
 FORMS = tuple(Form(*choice) for choice in itertools.product(VOICES, TIME_POSITIONS, range(3), range(2)))
 _SLOTS: tuple[Sequence, ...] = (AGENTS, range(len(ACTIONS)), OBJECTS, PLACES, TIMES, tuple(OPENINGS))
 NUM_MEANINGS = math.prod(map(len, _SLOTS))
-# Which slot a content word fills, and with what.
+# The slot that each content word fills, and the value that it fills it with.
 _SLOT_OF_WORD: dict[str, tuple[str, object]] = {
     **{word: ("agent", word) for word in AGENTS},
     **{word: ("action", (index, which)) for index, pair in enumerate(ACTIONS) for which, word in enumerate(pair)},
@@ -98,7 +98,7 @@ _SLOT_OF_WORD: dict[str, tuple[str, object]] = {
 def meaning_at(index: int) -> Meaning:
     """The meaning number `index` of `NUM_MEANINGS`."""
     if not 0 <= index < NUM_MEANINGS:
-        raise ValueError(f"`index` is {index}; meanings are numbered from 0 to {NUM_MEANINGS - 1}.")
+        raise ValueError(f"`index` is {index}; it must be between 0 and {NUM_MEANINGS - 1}.")
     values: list = []
     for slot in _SLOTS:
         index, choice = divmod(index, len(slot))
@@ -107,7 +107,7 @@ def meaning_at(index: int) -> Meaning:
 
 
 def _arrange(agent: str, verb: str, object: str, place: str, time: str, mood: str, form: Form) -> str:
-    """The sentence with these words in this form."""
+    """The sentence that these words make in this form."""
     clause = f"the {agent} {verb} the {object}" if form.voice == "active" else f"the {object} was {verb} by the {agent}"
     where, when = f"in the {place}", f"at {time}"
     order = {"front": (when, clause, where), "before_place": (clause, when, where), "end": (clause, where, when)}
@@ -120,7 +120,7 @@ def realize(meaning: Meaning, form: Form) -> str:
     return _arrange(meaning.agent, verb, meaning.object, meaning.place, meaning.time, meaning.mood, form)
 
 
-# Each arrangement with its slots' names in place of words. The synonym shows in the verb, not in the arrangement.
+# Each arrangement with the names of slots in place of words. The synonym changes the verb, not the arrangement.
 _ARRANGEMENTS = {
     _arrange("<agent>", "<action>", "<object>", "<place>", "<time>", mood, form): (mood, form)
     for mood in OPENINGS
@@ -130,7 +130,7 @@ _ARRANGEMENTS = {
 
 
 def parse(text: str) -> Parse | None:
-    """What `text` says and in which form, or `None` if it is no sentence of the grammar."""
+    """What `text` says and in which form, or `None` if it is not a sentence of the grammar."""
     slots: dict = {}
     tags = []
     for word in text.split():
@@ -150,7 +150,7 @@ def parse(text: str) -> Parse | None:
 def _parse_source(text: str) -> Parse:
     parsed = parse(text)
     if parsed is None:
-        raise ValueError(f"{text!r} is no sentence of the grammar.")
+        raise ValueError(f"{text!r} is not a sentence of the grammar: give one that `parse` understands.")
     return parsed
 
 
@@ -159,14 +159,14 @@ def paraphrases(text: str) -> list[str]:
     Every other sentence that says what `text` says: the support of p(y|x).
 
     Raises:
-        ValueError: `text` is no sentence of the grammar.
+        ValueError: `text` is not a sentence of the grammar.
     """
     parsed = _parse_source(text)
     return [realize(parsed.meaning, form) for form in FORMS if form != parsed.form]
 
 
 def log_prob(target: str, source: str) -> float:
-    """log p(y|x) in nats under the law by which pairs are drawn: uniform over the other forms of the source's meaning."""
+    """log p(y|x) in nats under the distribution of pairs: uniform over the other forms of the source's meaning."""
     return -entropy() if target in paraphrases(source) else -math.inf
 
 
@@ -177,8 +177,8 @@ def entropy() -> float:
 
 def draw_pairs(num_pairs: int, seed: int, num_targets: int = 1, skip: int = 0) -> list[dict]:
     """
-    Rows `{"source", "targets"}`, each with a meaning of its own: x in a uniformly drawn form, each y in a form drawn uniformly
-    from the others, without repetition.
+    Draws rows `{"source", "targets"}`, each with a meaning of its own. The form of the source is drawn uniformly, and the forms of
+    the targets uniformly from the others, without repetition.
 
     Args:
         num_pairs (`int`): number of rows.
@@ -196,7 +196,7 @@ def draw_pairs(num_pairs: int, seed: int, num_targets: int = 1, skip: int = 0) -
     indices = random.Random(f"{seed}/meanings").sample(range(NUM_MEANINGS), skip + num_pairs)[skip:]
     rows = []
     for index in indices:
-        # Drawn per meaning, so that a row does not depend on how many are drawn with it.
+        # Each meaning has a generator of its own, so that a row does not depend on the number of rows.
         forms = random.Random(f"{seed}/{index}").sample(FORMS, 1 + num_targets)
         source, *targets = (realize(meaning_at(index), form) for form in forms)
         rows.append({"source": source, "targets": targets})
@@ -210,7 +210,7 @@ def load_paraphrases(num_pairs: int, seed: int = 0, num_targets: int = 1, skip: 
 
 def draw_sentences(num_sentences: int, seed: int, skip: int = 0) -> list[str]:
     """
-    Sentences drawn uniformly from all meanings, without repetition, each in a uniformly drawn form: a row's `source` of
+    Draws sentences uniformly from all meanings, without repetition, each in a form that is drawn uniformly. They are the sources of
     [`draw_pairs`], so that splits of one seed never share a meaning.
     """
     return [row["source"] for row in draw_pairs(num_sentences, seed, skip=skip)]
@@ -222,7 +222,7 @@ def load_sentences(num_sentences: int, seed: int = 0, skip: int = 0) -> Dataset:
 
 
 def sentence_entropy() -> float:
-    """H(y) in nats of a sentence drawn from the grammar: every meaning in every form is another sentence, all equally likely."""
+    """H(y) in nats of a sentence of the grammar: each meaning in each form is a different sentence, and all are equally likely."""
     return math.log(NUM_MEANINGS * len(FORMS))
 
 
@@ -235,19 +235,19 @@ def vocabulary() -> list[str]:
 
 def judge(outputs: Iterable[list[str]], sources: Iterable[str]) -> dict[str, float]:
     """
-    How right several outputs for each source are.
+    Measures how many of several outputs for each source are right.
 
     Args:
         outputs (iterable of `list[str]`): the texts generated for each source.
         sources (iterable of `str`): sentences of the grammar.
 
     Returns:
-        `grammatical` and `meaning_kept`, shares of all outputs that are sentences of the grammar, and that say what their source
-        says (a copy of it does); `distinct_correct`, the mean number of different paraphrases among the outputs for one source
-        (a copy is none).
+        `grammatical`, the share of all outputs that are sentences of the grammar; `meaning_kept`, the share that say what their
+        source says (a copy of it does); `distinct_correct`, the mean number of different paraphrases among the outputs for one
+        source (a copy is not one).
 
     Raises:
-        ValueError: a source is no sentence of the grammar.
+        ValueError: a source is not a sentence of the grammar.
     """
     total = grammatical = kept = distinct = rows = 0
     for texts, source in zip(outputs, sources, strict=True):

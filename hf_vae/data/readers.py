@@ -24,7 +24,7 @@ Rows: TypeAlias = Dataset | list[dict[str, Any]]
 def read_rows(
     path_or_name: str, split: str, max_rows: int | None = None, encoding: str | None = None, quoting: str | None = None
 ) -> Rows:
-    """The first rows of a file, or of a named dataset's split, as they stand there; [`file_rows`] has the options and errors."""
+    """The first rows of a file, or of a split of a named dataset, unchanged. [`file_rows`] has the options and errors of files."""
     if max_rows is not None:
         check_count("max_rows", max_rows)
     if is_file_name(path_or_name):
@@ -35,25 +35,25 @@ def read_rows(
 
 
 def refuse_file_options(name: str, **options: str | None) -> None:
-    """Raises a `ValueError` if options of files are given for a named dataset."""
+    """Raises a `ValueError` if an option that only files have is given for a named dataset."""
     given = [option for option, value in options.items() if value is not None]
     if given:
         raise ValueError(f"`{given[0]}` is given for {name}, which is not a file but the name of a dataset; leave it out.")
 
 
 def column_names(data: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The columns of a `Dataset`, or those that any of some rows has."""
+    """The columns of a `Dataset`, or the columns that occur in a list of rows."""
     return data.column_names if isinstance(data, Dataset) else list(dict.fromkeys(column for row in data for column in row))
 
 
 def columns_of(data: Rows, name: str, **columns: str) -> Iterator[list]:
     """
-    The values of columns, `None` if a row has none.
+    The values of each column, with `None` for a row that has no value in it.
 
     Args:
-        data: a `Dataset`, or rows.
-        name (`str`): what the data is called in errors.
-        columns (`dict[str, str]`): columns by the arguments that name them.
+        data: a `Dataset`, or a list of rows.
+        name (`str`): the name of the data in error messages.
+        columns (`dict[str, str]`): the columns, by the names of the arguments that name them.
 
     Raises:
         ValueError: no row has such a column.
@@ -68,13 +68,13 @@ def columns_of(data: Rows, name: str, **columns: str) -> Iterator[list]:
 
 
 def as_text(value: Any) -> Any:
-    """A number or a truth value as JSON writes it (7, 1.5, true), and anything else as it is."""
+    """A number or a truth value as JSON writes it (7, 1.5, true); any other value is returned as it is."""
     plain = isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value))
     return json.dumps(value) if plain else value
 
 
 def held_out_files(validation_file: str | None, test_file: str | None) -> dict[str, tuple[str, str]]:
-    """File or dataset and its split for `"validation"` and for `"test"`; if only one is given it stands for both."""
+    """The file or dataset, and its split, for `"validation"` and for `"test"`. If only one is given, it serves as both."""
     files = {"validation": validation_file, "test": test_file}
     given = [(name, split) for split, name in files.items() if name]
     return {split: (name, split) if name else given[0] for split, name in files.items()}
@@ -89,35 +89,36 @@ def load_texts(
     quoting: str | None = None,
 ) -> list[str]:
     """
-    Sentences.
+    Loads sentences.
 
     Args:
         path_or_name (`str`): a `.txt` file of one sentence a line, a `.jsonl`, `.json`, `.csv` or `.tsv` file, or the name of a
             dataset on the Hub.
         split (`str`, defaults to `"train"`): which split of a named dataset; a file is read whole.
-        text_column (`str`, defaults to `"text"`): if the rows have columns. A column of lists gives every text in them.
-        max_rows (`int`, *optional*): use only as many rows, from the first on.
-        encoding (`str`, *optional*): of a file; by default what its byte order mark says, else UTF-8.
-        quoting (`str`, *optional*): of a `.csv` or `.tsv` file. `"minimal"`, the default of .csv: cells may stand in quotation
-            marks, as RFC 4180 says. `"none"`, the default of .tsv: quotation marks are text.
+        text_column (`str`, defaults to `"text"`): the column of texts, if the rows have columns. If its values are lists, every
+            text in them is a sentence.
+        max_rows (`int`, *optional*): the number of rows to read, from the first on; all by default.
+        encoding (`str`, *optional*): a file's encoding; by default the one that its byte order mark names, else UTF-8.
+        quoting (`str`, *optional*): how cells of a `.csv` or `.tsv` file are quoted. `"minimal"`, the default of .csv: cells may
+            stand in quotation marks, as RFC 4180 says. `"none"`, the default of .tsv: quotation marks are text.
 
     Raises:
-        FileNotFoundError: `path_or_name` ends like a file and there is none.
-        ValueError: the file has no rows or is malformed, the column is missing, or rows have no text; they are named, and none is
-            skipped.
+        FileNotFoundError: `path_or_name` ends like a file and there is no such file.
+        ValueError: the file has no rows or is malformed, the column is missing, or rows have no text. The error names the rows;
+            none is skipped.
     """
     return texts_of(read_rows(path_or_name, split, max_rows, encoding, quoting), path_or_name, text_column)
 
 
 def texts_of(data: Rows, name: str, text_column: str, first: int = 0) -> list[str]:
     """
-    The sentences in rows.
+    Extracts the sentences from rows.
 
     Args:
-        data: a `Dataset`, or rows. A number or a truth value in the text's place is the text that JSON writes for it.
-        name (`str`): what the data is called in errors.
+        data: a `Dataset`, or a list of rows. A number or a truth value is read as the text that JSON writes for it.
+        name (`str`): the name of the data in error messages.
         text_column (`str`): the column of texts or of lists of texts.
-        first (`int`, defaults to 0): how many rows stand before these, for the numbers in errors.
+        first (`int`, defaults to 0): the number of rows already read, so that error messages number the rows of the whole file.
 
     Raises:
         ValueError: the column is missing, or rows have no text.
@@ -127,7 +128,9 @@ def texts_of(data: Rows, name: str, text_column: str, first: int = 0) -> list[st
     empty = [number for number, row in enumerate(rows, start=first + 1) if not row or not all(map(is_text, row))]
     if empty:
         shown = ", ".join(map(str, empty[:10])) + (", …" if len(empty) > 10 else "")
-        raise ValueError(f"{name} has no text in {len(empty)} row(s), counted from 1: {shown}. Remove them; none is skipped.")
+        raise ValueError(
+            f"{name} has no text in {len(empty)} row(s), counted from 1: {shown}. Remove them or give them a text: none is skipped."
+        )
     return [text.strip() for row in rows for text in row]
 
 
@@ -141,44 +144,44 @@ def load_pairs(
     quoting: str | None = None,
 ) -> Dataset:
     """
-    Sources with their targets.
+    Loads sources with their targets.
 
     Args:
         path_or_name (`str`): a `.jsonl`, `.json`, `.csv` or `.tsv` file, or the name of a dataset on the Hub.
         split (`str`, defaults to `"train"`): which split of a named dataset; a file is read whole.
-        source_column (`str`, defaults to `"source"`): texts.
-        target_column (`str`, defaults to `"targets"`): a text, or a list of texts.
-        max_rows (`int`, *optional*): use only as many rows, from the first on.
-        encoding, quoting (`str`, *optional*): of a file, as in [`load_texts`].
+        source_column (`str`, defaults to `"source"`): the column of sources, each a text.
+        target_column (`str`, defaults to `"targets"`): the column of targets, each a text or a list of texts.
+        max_rows (`int`, *optional*): the number of rows to read, from the first on; all by default.
+        encoding, quoting (`str`, *optional*): a file's encoding and quoting, as in [`load_texts`].
 
     Returns:
-        `Dataset` with the columns `source` (a text) and `targets` (a list of texts). A target that equals its source is left
-        out and counted in a warning: it would teach copying. So is a row with no other target.
+        `Dataset` with the columns `source` (a text) and `targets` (a list of texts). A target that equals its source would teach
+        the model to copy: it is left out, and a warning says how many were. A row without any other target is left out too.
 
     Raises:
-        FileNotFoundError: `path_or_name` ends like a file and there is none.
+        FileNotFoundError: `path_or_name` ends like a file and there is no such file.
         ValueError: the file has no rows or is malformed, a column is missing, a text is empty, or no pair is left.
     """
     data = read_rows(path_or_name, split, max_rows, encoding, quoting)
     rows = pairs_of(data, path_or_name, source_column, target_column)
     if not rows:
-        raise ValueError(f"{path_or_name} holds no pair of a source and a different target.")
+        raise ValueError(f"{path_or_name} holds no pair of a source and a different target: every target equals its source.")
     return Dataset.from_list(rows)
 
 
 def pairs_of(data: Rows, name: str, source_column: str, target_column: str, first: int = 0) -> list[dict[str, Any]]:
     """
-    The pairs in rows, as [`load_pairs`] returns them.
+    Extracts the pairs from rows, in the form in which [`load_pairs`] returns them.
 
     Args:
-        data: a `Dataset`, or rows. A number or a truth value in a text's place is the text that JSON writes for it.
-        name (`str`): what the data is called in errors.
+        data: a `Dataset`, or a list of rows. A number or a truth value is read as the text that JSON writes for it.
+        name (`str`): the name of the data in error messages.
         source_column (`str`): the column of sources.
         target_column (`str`): the column of targets.
-        first (`int`, defaults to 0): how many rows stand before these, for the numbers in errors.
+        first (`int`, defaults to 0): the number of rows already read, so that error messages number the rows of the whole file.
 
     Raises:
-        ValueError: a column is missing, or a text.
+        ValueError: a column or a text is missing.
     """
     columns = columns_of(data, name, source_column=source_column, target_column=target_column)
     rows, copies = [], 0
@@ -186,7 +189,7 @@ def pairs_of(data: Rows, name: str, source_column: str, target_column: str, firs
         source, targets = as_text(source), [as_text(target) for target in (targets if isinstance(targets, list) else [targets])]
         for column, text in [(source_column, source), *((target_column, target) for target in targets or [None])]:
             if not is_text(text):
-                raise ValueError(f"Row {number} of {name} has no text in `{column}` (found {text!r}); mend or remove it.")
+                raise ValueError(f"Row {number} of {name} has no text in `{column}` (found {text!r}): correct or remove it.")
         others = [target for target in targets if target.strip() != source.strip()]
         copies += len(targets) - len(others)
         if others:
@@ -208,21 +211,21 @@ def expand_targets(data: Dataset) -> Dataset:
 
 def expand_both_ways(data: Dataset) -> Dataset:
     """
-    The source to each target and each target to the source, if being a paraphrase goes both ways: columns `source` and
-    `target`. A row of many targets weighs only twice what it did.
+    One row from the source to each target and one from each target to the source, for paraphrases, which go both ways: columns
+    `source` and `target`. A row with many targets weighs only twice what it did.
     """
     return _pairs(data, lambda source, targets: (pair for target in targets for pair in ((source, target), (target, source))))
 
 
 def expand_all_pairs(data: Dataset) -> Dataset:
     """
-    Every text of a row as the source of every other one: columns `source` and `target`. Five captions of one picture make 20
+    One row from each text of a row to each of the others: columns `source` and `target`. Five captions of one picture make 20
     pairs, not 4.
     """
     return _pairs(data, lambda source, targets: itertools.permutations(dict.fromkeys([source, *targets]), 2))
 
 
-# How a row with a source and its targets becomes pairs to train on.
+# The ways to make training pairs of a source and its targets.
 PAIRINGS: dict[str, Callable[[Dataset], Dataset]] = {
     "targets": expand_targets,
     "both_ways": expand_both_ways,

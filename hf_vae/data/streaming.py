@@ -1,4 +1,4 @@
-"""Training pairs read while they are trained on, from files or datasets too large to read first."""
+"""Training pairs that are read during training, from files or datasets too large to be read before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datasets import Dataset, IterableDataset, load_dataset
 from .files import file_rows, is_file_name
 from .readers import refuse_file_options
 
-# Rows of the file that are made into pairs, and tokenised, at once.
+# The number of rows that are made into pairs and tokenised at once.
 CHUNK = 1000
 _ROW = "row of a file"
 
@@ -23,21 +23,21 @@ def stream_pairs(
     quoting: str | None = None,
 ) -> IterableDataset:
     """
-    Pairs in the order of the file, made a chunk of rows at a time.
+    Streams pairs in the order of the file. They are made a chunk of rows at a time.
 
     Args:
-        path_or_name (`str`): as [`load_pairs`] takes it.
-        pairs_of_rows (`Callable`): from rows as they stand in the file, and how many stand before them, to rows of `source` and
-            `target`.
+        path_or_name (`str`): a file or a dataset, as [`load_pairs`] takes it.
+        pairs_of_rows (`Callable`): makes rows with `source` and `target` of a chunk of the file's rows and the number of rows
+            before it.
         split (`str`, defaults to `"train"`): which split of a named dataset; a file is read whole.
-        encoding, quoting (`str`, *optional*): of a file, as in [`load_texts`].
+        encoding, quoting (`str`, *optional*): a file's encoding and quoting, as in [`load_texts`].
 
     Returns:
         `IterableDataset` with the columns `source` and `target`, not shuffled.
 
     Raises:
-        FileNotFoundError: `path_or_name` ends like a file and there is none.
-        ValueError: there is nothing to read. What is wrong with a row is told when it is read.
+        FileNotFoundError: `path_or_name` ends like a file and there is no such file.
+        ValueError: there are no rows. An error in a row is raised when the row is read.
     """
     if is_file_name(path_or_name):
         options = {"path": str(path_or_name), "encoding": encoding, "quoting": quoting}
@@ -47,7 +47,7 @@ def stream_pairs(
         rows = load_dataset(path_or_name, split=split, streaming=True)
     first = next(iter(rows), None)
     if first is None:
-        raise ValueError(f"{path_or_name} has no rows.")
+        raise ValueError(f"{path_or_name} has no rows: name a file or a split that has some.")
 
     def read(chunk: dict[str, list], numbers: list[int]) -> dict[str, list]:
         examples = [dict(zip(chunk, values)) for values in zip(*chunk.values())]
@@ -58,18 +58,18 @@ def stream_pairs(
 
 
 def _single_column(**options: Any) -> Iterator[dict[str, dict]]:
-    """A file's rows in one column: rows of JSON need not have the same columns, and those of a stream do."""
+    """A file's rows in one column, because the rows of a stream need the same columns and JSON rows may differ."""
     return ({_ROW: row} for row in file_rows(**options))
 
 
 def first_pairs(stream: IterableDataset, count: int) -> Dataset:
     """
-    The first `count` pairs, to learn a vocabulary from and what else must be known before the training.
+    The first `count` pairs of a stream, from which a vocabulary and other facts are learnt before the training.
 
     Raises:
-        ValueError: there is no pair.
+        ValueError: the stream has no pair.
     """
     rows = list(stream.take(count))
     if not rows:
-        raise ValueError("The training data that is streamed holds no pair of a source and a target.")
+        raise ValueError("The streamed training data holds no pair of a source and a target.")
     return Dataset.from_list(rows)

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..encoders import check_length
-from ..vocabulary_loss import sentence_nats
+from ..fused_linear_cross_entropy import sequence_nll
 from .examples import gather_in_order, own_batches
 
 
@@ -51,5 +51,5 @@ def language_model_nll(
         check_length("A text with its start token", mask, model.config)
         logits = model(input_ids=words.masked_fill(mask == 0, 0), attention_mask=mask, use_cache=False).logits
         numbers += batch
-        rows += sentence_nats(logits, labels).cpu().unbind()
+        rows += sequence_nll(logits, labels).cpu().unbind()
     return torch.stack(gather_in_order(numbers, rows))

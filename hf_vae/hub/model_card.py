@@ -11,41 +11,10 @@ from typing import Any, cast
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
+from ..variants import paper_of
 from .files import write_whole
 from .markdown import LONGEST, as_text, code_block
 from .run_record import RunRecord
-
-# Paper and citation by model type.
-PAPERS = {
-    "dialog-cvae": {
-        "title": "Learning Discourse-level Diversity for Neural Dialog Models using Conditional Variational Autoencoders",
-        "authors": "Zhao, Tiancheng and Zhao, Ran and Eskenazi, Maxine",
-        "year": "2017",
-        "booktitle": "Annual Meeting of the Association for Computational Linguistics",
-        "key": "zhao2017learning",
-    },
-    "paraphrase-vae": {
-        "title": "A Deep Generative Framework for Paraphrase Generation",
-        "authors": "Gupta, Ankush and Agarwal, Arvind and Singh, Prawaan and Rai, Piyush",
-        "year": "2018",
-        "booktitle": "AAAI Conference on Artificial Intelligence",
-        "key": "gupta2018deep",
-    },
-    "text-cvae": {
-        "title": "Learning Structured Output Representation using Deep Conditional Generative Models",
-        "authors": "Sohn, Kihyuk and Yan, Xinchen and Lee, Honglak",
-        "year": "2015",
-        "booktitle": "Advances in Neural Information Processing Systems",
-        "key": "sohn2015learning",
-    },
-    "text-vae": {
-        "title": "Generating Sentences from a Continuous Space",
-        "authors": "Bowman, Samuel R. and Vilnis, Luke and Vinyals, Oriol and Dai, Andrew and Jozefowicz, Rafal and Bengio, Samy",
-        "year": "2015",
-        "booktitle": "arXiv:1511.06349",
-        "key": "bowman2015generating",
-    },
-}
 
 # How each figure reads in a table, by its name in `metrics.json`.
 METRIC_NAMES = {
@@ -163,7 +132,7 @@ def make_model_card(model: PreTrainedModel, record: RunRecord, figures: Collecti
             for name, value in shown.items()
         ],
         figures=[(caption, name) for name, caption in FIGURES.items() if name in figures],
-        paper=PAPERS[model.config.model_type],
+        paper=paper_of(model.config.model_type),
     )
 
 

@@ -13,10 +13,10 @@ from ..calls import call_with
 from ..checks import check_count
 from ..encoders import check_length
 from ..evaluation.generation import spell
+from ..fused_linear_cross_entropy import sequence_nll
 from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
 from ..unknown_words import warn_of_unknown_words
-from ..vocabulary_loss import sentence_nats
 from .codes import LatentTexts, check_sources, evaluation_mode, posterior_of
 
 # In a template: any token but a special one.
@@ -254,7 +254,7 @@ def _log_likelihoods(
     """log p(y|z) of each row of `tokens` `(rows, length)`, nats per sentence: `(rows,)`, on the CPU."""
     labels = cast(torch.LongTensor, tokens.masked_fill(_after_eos(tokens, processor), -100).to(model.device))
     logits = model.decode(latents, labels, **model.condition(call_with(model.read_source, BatchEncoding(conditioning))))
-    return -sentence_nats(logits, labels).cpu()
+    return -sequence_nll(logits, labels).cpu()
 
 
 def _after_eos(tokens: torch.Tensor, processor: VAEProcessor) -> torch.Tensor:

@@ -13,7 +13,8 @@ from ..configuration_vae import PARTS
 from ..encoders import longest_text, reserved_positions
 from ..modeling_conditional_vae import ConditionalVAEModel
 from ..modeling_vae import VAEModel
-from ..processing_vae import ConditionalVAEProcessor, VAEProcessor, load_tokenizer
+from ..processing_conditional_vae import ConditionalVAEProcessor
+from ..processing_vae import VAEProcessor, load_tokenizer
 from .aggressive import AggressiveEncoderCallback
 from .arguments import ConditionalArguments, ModelArguments, PairArguments, make_token_noise, parse_json
 from .callbacks import KLAnnealingCallback

@@ -21,7 +21,7 @@ def test_every_context_has_as_many_right_replies_and_each_has_one_act():
     assert "no , not at noon ." in dialogues.valid_replies(ASKED) and "no , not at noon ." not in dialogues.valid_replies(TOLD)
     assert dialogues.log_prob("yes , the baker did .", TOLD) == -math.inf
     assert set().union(*dialogues.REPLIES.values()) == set(dialogues.ACTS)
-    with pytest.raises(ValueError, match=r"'hello \.' is no sentence of the grammar"):
+    with pytest.raises(ValueError, match=r"'hello \.' is not a sentence of the grammar"):
         dialogues.valid_replies("hello .")
 
 

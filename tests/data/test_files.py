@@ -120,7 +120,7 @@ def test_the_column_and_the_number_of_rows(tmp_path):
         ("header.csv", "id,text\n", r"header\.csv has no rows that can be read as csv"),
         ("broken.jsonl", '{"text": "b"}\n{"text": "a"\n', r"Line 2 of .*broken\.jsonl is not JSON"),
         ("broken.json", '[{"text": "b"},\n{"text": "a"\n]', r"Line 3 of .*broken\.json is not JSON"),
-        ("numbers.jsonl", '{"text": "a"}\n7\n', r"numbers\.jsonl has the row 7; a row is an object"),
+        ("numbers.jsonl", '{"text": "a"}\n7\n', r"numbers\.jsonl has the row 7; a row must be an object"),
         ("nan.jsonl", '{"text": "a"}\n{"text": NaN}\n', r"no text in 1 row\(s\), counted from 1: 2"),
     ],
 )
@@ -175,7 +175,7 @@ def test_a_row_with_more_cells_than_the_header_is_read_whole_or_refused(tmp_path
         ("id.csv", "source,targets\n0,a,b\n1,c,d\n", r"Row 1 of .* has 3 cells.*'0,a,b'.* in quotation marks"),
         ("two.tsv", "source\ttargets\na\tb\tc\n", r"Row 1 of .* has 3 cells.*`quoting='minimal'`"),
         ("one.csv", 'text\nhe said "a, b", twice\n', r"Row 1 of .* has 3 cells.*`quoting='none'`"),
-        ("twice.csv", "source,targets,targets\na,b,c\n", "several columns of the name targets"),
+        ("twice.csv", "source,targets,targets\na,b,c\n", "several columns named targets"),
         ("few.csv", "source,targets\na,b\nc\n", r"Row 1 of .* has no text in `targets` \(found None\)"),
     ]
     for name, content, message in bad:
@@ -290,7 +290,7 @@ def test_dialogues_are_texts_whatever_json_makes_of_them(tmp_path):
         ({"turns": ["hello", "you"]}, "has the turn 'hello': every turn needs a `speaker` and a `text`"),
         ({"turns": [{"speaker": "a", "text": " "}]}, "every turn needs a `speaker` and a `text`"),
         ({"turns": [{"speaker": "a", "text": "b"}], "response": " "}, "has no text in `response`"),
-        ({"turns": [{"speaker": "a", "text": "b", "references": "abc"}]}, "they are a list of texts"),
+        ({"turns": [{"speaker": "a", "text": "b", "references": "abc"}]}, "they must be a list of texts"),
     ],
 )
 def test_bad_dialogues_are_named(tmp_path, row, message):
@@ -305,7 +305,7 @@ def test_bad_dialogues_are_named(tmp_path, row, message):
         ("a.csv", "source\ttargets\na\tb\n", "no column source, targets; .* separated by"),
         ("a.tsv", "source,targets\na,b\n", "no column source, targets; .* separated by ','.*tabs"),
         ("a.tsv", '"source"\t"targets"\n"a"\t"b"\n', "no column source, targets; .*`quoting='minimal'`"),
-        ("a.csv", "source, targets\na, b\n", "no column targets; .*Blanks around a name"),
+        ("a.csv", "source, targets\na, b\n", "no column targets; .*Blanks around a column's name"),
         ("a.csv", "Source,Targets\na,b\n", "no column source, targets; it has Source, Targets. Name the column"),
         ("a.csv", "source,targets\na,b,\n", "Row 1 .* has 3 cells.*'a,b,'. Take separators away from the ends of rows"),
         ("a.csv", "source,targets\ra,b\r", "end in carriage returns"),
@@ -342,11 +342,11 @@ TURNS = [{"speaker": "a", "text": "x"}, {"speaker": "b", "text": "y"}]
         ([{"turns": TURNS, "m": True}, {"turns": TURNS, "m": 0}], "Dialogue 1 .* has 0 in m; it should be a truth value, as in"),
         ([{"turns": TURNS, "m": [1]}], r"Dialogue 0 .* has \[1\] in m; it should be a number or a text"),
         ([{"turns": TURNS, "m": float("nan")}], "Dialogue 0 .* has nan in m; it should be a number or a text"),
-        ([{"turns": [{**TURNS[0], "act": ["p"]}, TURNS[1]], "m": 1}], r"has the `act` \['p'\]; it is a text, or null"),
-        ([{"turns": TURNS, "m": 1, "response": "z", "act": ""}], "has the `act` ''; it is a text, or null"),
+        ([{"turns": [{**TURNS[0], "act": ["p"]}, TURNS[1]], "m": 1}], r"has the `act` \['p'\]; it must be a text, or null"),
+        ([{"turns": TURNS, "m": 1, "response": "z", "act": ""}], "has the `act` ''; it must be a text, or null"),
         ([{"turns": TURNS, "m": 1, "response": "z", "response_speaker": "system"}], "the `response_speaker` 'system', who never"),
-        ([{"turns": [{**TURNS[0], "references": 5}, TURNS[1]], "m": 1}], "the `references` 5; they are a list of texts"),
-        ([{"turns": [{**TURNS[0], "references": {"p": 1}}, TURNS[1]], "m": 1}], "they are a list of texts"),
+        ([{"turns": [{**TURNS[0], "references": 5}, TURNS[1]], "m": 1}], "the `references` 5; they must be a list of texts"),
+        ([{"turns": [{**TURNS[0], "references": {"p": 1}}, TURNS[1]], "m": 1}], "they must be a list of texts"),
         ([{"turns": [{**TURNS[0], "text": "\ud83d"}, TURNS[1]], "m": 1}], "every turn needs a `speaker` and a `text`"),
     ],
 )

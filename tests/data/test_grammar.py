@@ -69,7 +69,7 @@ def test_the_law_sums_to_one_and_its_entropy_is_exact():
     assert grammar.entropy() == pytest.approx(-sum(p * math.log(p) for p in probabilities))
     assert grammar.log_prob(SOURCE, SOURCE) == -math.inf
     assert grammar.log_prob("the farmer", SOURCE) == -math.inf
-    with pytest.raises(ValueError, match="is no sentence of the grammar"):
+    with pytest.raises(ValueError, match="is not a sentence of the grammar"):
         grammar.paraphrases("the farmer")
 
 

@@ -32,7 +32,7 @@ from helpers import VOCAB, tiny_gpt2_config, tiny_llama_config, tiny_lstm_config
 from hf_vae import LatentDecoder, ParaphraseVAEConfig, ParaphraseVAEModel, VAEConfig, VAEModel
 from hf_vae.compat import CACHE
 from hf_vae.configuration_vae import LATENT_INJECTION_TYPES
-from hf_vae.vocabulary_loss import sentence_nats
+from hf_vae.fused_linear_cross_entropy import sequence_nll
 
 # What the tests of this run found: (part, family, aspect) -> `WORKS`, or the reason why not.
 FOUND: dict[tuple[str, str, str], str] = {}
@@ -157,7 +157,7 @@ def check_rows_are_scored_in_training_as_alone(model: ParaphraseVAEModel) -> Non
         alone = model.condition(**{name: tensor[row : row + 1, :source] for name, tensor in given.items()})
         with torch.no_grad():
             logits = model.decode(latents[row : row + 1], labels[row : row + 1, :length], **alone)
-        torch.testing.assert_close(nats[row : row + 1], sentence_nats(logits, labels[row : row + 1, :length]), atol=1e-4, rtol=0)
+        torch.testing.assert_close(nats[row : row + 1], sequence_nll(logits, labels[row : row + 1, :length]), atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

@@ -7,8 +7,8 @@ from helpers import GREEDY, TALK, generation_inputs, make_batch, make_model
 from hf_vae import DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor
 from hf_vae.calls import call_with
 from hf_vae.evaluation import LikelihoodEvaluator
+from hf_vae.fused_linear_cross_entropy import sequence_nll
 from hf_vae.training.from_scratch import small_configs
-from hf_vae.vocabulary_loss import sentence_nats
 
 WITH_ACTS = ("dialog-acts", "dialog-lstm")
 
@@ -24,7 +24,7 @@ def test_the_likelihood_sums_over_acts(variant):
         for act in range(3):
             logits = model.decode(latents, batch["labels"], act_labels=torch.full((3,), act), **conditioning)
             p_act = model.predict_acts(latents, **conditioning)[:, act].exp()
-            probability = probability + p_act * torch.exp(-sentence_nats(logits, batch["labels"]))
+            probability = probability + p_act * torch.exp(-sequence_nll(logits, batch["labels"]))
         torch.testing.assert_close(model.nll(latents, batch["labels"], **conditioning), -probability.log())
         # What an evaluation without acts reports is the same.
         unknown = {name: tensor for name, tensor in batch.items() if name != "act_labels"}
@@ -48,7 +48,7 @@ def test_acts_of_some_rows_may_be_unknown(variant):
     # Training decodes with the mean embedding, which is no likelihood of the sum but costs one pass.
     rest = {name: tensor for name, tensor in batch.items() if name != "act_labels"}
     conditioning = model.condition(call_with(model.read_source, rest))
-    nats = sentence_nats(model.decode(latents, batch["labels"], **conditioning), batch["labels"])
+    nats = sequence_nll(model.decode(latents, batch["labels"], **conditioning), batch["labels"])
     torch.testing.assert_close(output.reconstruction_loss[1], nats[1])
 
 

@@ -11,8 +11,9 @@ from transformers import BertConfig, CohereConfig, Gemma2Config, GraniteConfig
 
 from families import DECODERS, WORKS
 from helpers import EOS, VOCAB, make_batch, make_model, tiny_encoder_config, tiny_gpt2_config
-from hf_vae import VAEConfig, VAEModel, vocabulary_loss
-from hf_vae.vocabulary_loss import linear_nats, sentence_nats
+from hf_vae import VAEConfig, VAEModel
+from hf_vae import fused_linear_cross_entropy as fused
+from hf_vae.fused_linear_cross_entropy import fused_linear_cross_entropy, sequence_nll
 
 SIZES = {
     "vocab_size": VOCAB, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -29,15 +30,13 @@ BENDING = {
 @pytest.fixture(autouse=True)
 def every_vocabulary_is_large(monkeypatch):
     """Five tokens at a time, so that several chunks, the last of them smaller, are added up."""
-    monkeypatch.setattr(vocabulary_loss, "CHUNK", 1)
-    monkeypatch.setattr(vocabulary_loss, "rows_at_once", lambda weight: 5)
+    monkeypatch.setattr(fused, "MIN_LOGITS", 1)
+    monkeypatch.setattr(fused, "chunk_rows", lambda weight: 5)
 
 
 def test_a_chunk_holds_no_more_than_the_layer_unless_that_is_small(monkeypatch):
     monkeypatch.undo()
-    rows = {
-        shape: vocabulary_loss.rows_at_once(torch.empty(shape, device="meta")) for shape in ((50257, 768), (50257, 32), (300, 16))
-    }
+    rows = {shape: fused.chunk_rows(torch.empty(shape, device="meta")) for shape in ((50257, 768), (50257, 32), (300, 16))}
     assert rows == {(50257, 768): 768, (50257, 32): 83, (300, 16): 2**22 // 300}
 
 
@@ -65,7 +64,10 @@ def assert_equal_to_the_plain_path(model, batch, tolerance: float = 1e-6, **opti
 def used(monkeypatch) -> list:
     """Filled with what the path without logits is called for."""
     calls: list = []
-    monkeypatch.setattr("hf_vae.modeling_vae.linear_nats", lambda *inputs: calls.append(inputs) or linear_nats(*inputs))
+    monkeypatch.setattr(
+        "hf_vae.modeling_vae.fused_linear_cross_entropy",
+        lambda *inputs: calls.append(inputs) or fused_linear_cross_entropy(*inputs),
+    )
     return calls
 
 
@@ -150,16 +152,25 @@ def test_tokens_that_count_differently_have_their_own_gradients():
         return torch.autograd.grad((weights * nats).sum(), [states, layer.weight, layer.bias])
 
     for found, expected in zip(
-        gradients(linear_nats(layer, states, labels)), gradients(sentence_nats(layer(states), labels)), strict=True
+        gradients(fused_linear_cross_entropy(layer, states, labels)), gradients(sequence_nll(layer(states), labels)), strict=True
     ):
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_what_is_kept_for_backward_can_be_used_twice():
     layer, states = nn.Linear(6, VOCAB), torch.randn(2, 5, 6)
-    nats = linear_nats(layer, states, torch.ones(2, 5, dtype=torch.long)).sum()
+    nats = fused_linear_cross_entropy(layer, states, torch.ones(2, 5, dtype=torch.long)).sum()
     first = torch.autograd.grad(nats, layer.weight, retain_graph=True)[0].clone()
     assert torch.equal(torch.autograd.grad(nats, layer.weight)[0], first)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_gradients_are_computed_only_if_they_are_recorded(recorded, monkeypatch):
+    compute, asked = fused._nll_and_gradients, []
+    monkeypatch.setattr(fused, "_nll_and_gradients", lambda *inputs: asked.append(inputs[-1]) or compute(*inputs))
+    with torch.set_grad_enabled(recorded):
+        fused_linear_cross_entropy(nn.Linear(6, VOCAB), torch.randn(2, 5, 6), torch.ones(2, 5, dtype=torch.long))
+    assert asked == [(False, recorded, recorded)]
 
 
 class LargestTensor(TorchDispatchMode):
@@ -195,7 +206,7 @@ def test_a_training_step_never_holds_all_logits():
 
 def test_a_small_vocabulary_goes_the_plain_way(monkeypatch):
     calls = used(monkeypatch)
-    monkeypatch.setattr(vocabulary_loss, "CHUNK", 2**22)
+    monkeypatch.setattr(fused, "MIN_LOGITS", 2**22)
     model = make_model("vae").train()
     assert model(**make_batch(model)).logits is None
     assert not calls
@@ -205,7 +216,7 @@ def test_a_small_vocabulary_goes_the_plain_way(monkeypatch):
 def test_the_likelihood_of_given_latents_needs_no_logits_either(monkeypatch):
     model = make_model("vae")
     labels, latents = make_batch(model)["labels"], torch.randn(3, 4)
-    expected = sentence_nats(model.decode(latents, labels), labels)
+    expected = sequence_nll(model.decode(latents, labels), labels)
     calls = used(monkeypatch)
     torch.testing.assert_close(model.nll(latents, labels), expected, atol=1e-5, rtol=0)
     assert len(calls) == 1
@@ -241,12 +252,12 @@ def test_while_one_thread_scores_the_others_have_their_logits_and_scores(monkeyp
     labels, latents = make_batch(model)["labels"], torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
     options = {"latents": latents, "do_sample": False, "max_new_tokens": 6}
     logits, text = model.decode(latents, labels), model.generate(**options)
-    nats = sentence_nats(logits, labels)
+    nats = sequence_nll(logits, labels)
     calls = used(monkeypatch)
     with OneThreadStops(model.decoder.lm.transformer.h[0], lambda: model.nll(latents, labels)) as other:
         assert torch.equal(model.decode(latents, labels), logits)
         assert torch.equal(model.generate(**options), text)
-        torch.testing.assert_close(model.nll(-latents, labels), sentence_nats(model.decode(-latents, labels), labels))
+        torch.testing.assert_close(model.nll(-latents, labels), sequence_nll(model.decode(-latents, labels), labels))
     torch.testing.assert_close(other.results[0], nats, atol=1e-5, rtol=0)
     # Both without logits, now and from now on.
     assert len(calls) == 2 and model.lm_head_is_final
