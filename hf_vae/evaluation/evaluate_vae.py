@@ -6,8 +6,9 @@ from typing import Any
 
 from ..checks import check_count
 from .collapse_report import collapse_report
+from .evaluator import LikelihoodEvaluator, check_several
 from .information import information_metrics
-from .likelihood import LikelihoodEvaluator, check_several, likelihood_metrics
+from .likelihood import likelihood_metrics
 from .perplexity import count_tokens_and_words, perplexities
 from .reconstruction import reconstruction_at_mean
 from .refinement import refine
@@ -23,7 +24,7 @@ def evaluate_vae(
     tokenize: str | None = None,
 ) -> dict[str, Any]:
     """
-    All figures of a model on a fixed set of examples; the encoder reads each once.
+    All metrics of a model on a fixed set of examples; the encoder reads each once.
 
     Args:
         evaluator ([`LikelihoodEvaluator`]): model, processor and examples; for the VAE the texts are their own targets.
@@ -34,7 +35,7 @@ def evaluate_vae(
         tokenize (`str`, *optional*): one of sacrebleu's tokenizers, for words and BLEU of texts without spaces between words.
 
     Returns:
-        The figures of [`likelihood_metrics`], [`perplexities`] with `tokens` and `words`, [`information_metrics`],
+        The metrics of [`likelihood_metrics`], [`perplexities`] with `tokens` and `words`, [`information_metrics`],
         [`reconstruction_at_mean`] and, if asked for, [`refine`] under their own names; `importance_samples`; `unknown_tokens`, the
         share of tokens that are not in the vocabulary; `language_model_nll`, if given; `collapse_report`, of [`collapse_report`] as
         a dictionary, but not with `objective="gsnn"`, which has no q to judge.

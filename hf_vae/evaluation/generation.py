@@ -11,10 +11,10 @@ from transformers import BatchEncoding
 from ..calls import call_with
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
-from .examples import gather_in_order, own_batches, sample_noise
+from .distributed import gather_in_order, process_batches, sample_noise
 
 
-def spell(processor: VAEProcessor, tokens: torch.Tensor) -> str:
+def decode_tokens(processor: VAEProcessor, tokens: torch.Tensor) -> str:
     """The text of one row of the decoder's tokens; UNK, if it is a token of its own, stands for a word and stays."""
     tokenizer = processor.tokenizer
     # Not all special tokens have a name.
@@ -26,15 +26,14 @@ def spell(processor: VAEProcessor, tokens: torch.Tensor) -> str:
 
 @torch.no_grad()
 def draw_latents(
-    model: VAEModel, inputs: BatchEncoding, numbers: Sequence[int], num_samples: int, latent_temperature: float, seed: int
+    model: VAEModel, inputs: BatchEncoding, indices: Sequence[int], num_samples: int, latent_temperature: float, seed: int
 ) -> torch.Tensor:
     """
-    z from the model's prior, `(examples, num_samples, latent_size)`, by noise that follows from the seed, the examples' `numbers`
+    z from the model's prior, `(examples, num_samples, latent_size)`, by noise that follows from the seed, the examples' `indices`
     and the samples' alone.
     """
-    source = call_with(model.read_source, inputs)
-    prior = model.prior(source, len(numbers)).latent_dist
-    noise = sample_noise(numbers, range(num_samples), prior.noise_size, seed)
+    prior = model.prior(call_with(model.read_source, inputs), len(indices)).latent_dist
+    noise = sample_noise(indices, range(num_samples), prior.noise_size, seed)
     return prior.from_noise(noise, latent_temperature)
 
 
@@ -70,9 +69,9 @@ def generate_texts(
         `list[list[str]]`, in the order of `texts`.
     """
     model.eval()
-    numbers: list[int] = []
+    indices: list[int] = []
     outputs: list[list[str]] = []
-    for batch in own_batches([len(str(text)) for text in texts], batch_size, "generating"):
+    for batch in process_batches([len(str(text)) for text in texts], batch_size, "generating"):
         inputs = processor([texts[i] for i in batch], max_length=max_length).to(model.device)
         drawn = (
             draw_latents(model, inputs, batch, num_return_sequences, latent_temperature, seed)
@@ -86,7 +85,7 @@ def generate_texts(
             **generation_options,
         )
         # The first is the start token.
-        decoded = [spell(processor, row) for row in sequences[:, 1:]]
-        numbers += batch
+        decoded = [decode_tokens(processor, row) for row in sequences[:, 1:]]
+        indices += batch
         outputs += [decoded[row : row + num_return_sequences] for row in range(0, len(decoded), num_return_sequences)]
-    return gather_in_order(numbers, outputs)
+    return gather_in_order(indices, outputs)

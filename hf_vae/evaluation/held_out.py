@@ -13,8 +13,9 @@ from transformers import set_seed
 from ..gaussian import DiagonalGaussian
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
+from .evaluator import LikelihoodEvaluator
 from .generation import generate_texts
-from .likelihood import LikelihoodEvaluator, likelihood_metrics
+from .likelihood import likelihood_metrics
 from .perplexity import count_tokens_and_words, perplexities
 
 
@@ -26,7 +27,7 @@ class HeldOutPairs:
     Args:
         processor ([`VAEProcessor`]): the models'.
         pairs (`Dataset`): columns `source`, a text, and `targets`, a list of texts, the first of which is scored for likelihood.
-        score (`Callable`): figures of equally many outputs for each source, in order.
+        score (`Callable`): metrics of equally many outputs for each source, in order.
         lengths (`dict[str, int]`): the processor's `max_length` and `max_target_length`.
         num_outputs (`int`): outputs for each source.
         latent_temperature (`float`): factor on the spread of their z.
@@ -58,15 +59,15 @@ class HeldOutPairs:
         evaluator = self._evaluator(model)
         metrics = likelihood_metrics(evaluator, self.importance_samples, self.seed)
         metrics.update(self._perplexities(evaluator, metrics))
-        metrics["references_cut"] = evaluator.share_cut()
+        metrics["references_cut"] = evaluator.truncated_share()
         metrics["unknown_tokens"] = evaluator.unknown_tokens()
         outputs = self._generate(model, do_sample=False)
         return {**metrics, **self.score(outputs)}, outputs
 
     def measure_without_latent(self, model: VAEModel) -> dict[str, Any]:
         """
-        The same figures of a model trained with z = 0. It has one p(y|x), so every NLL is the same exact number. Its several
-        outputs are beams; the figures of samples in their place stand under `sampling`.
+        The same metrics of a model trained with z = 0. It has one p(y|x), so every NLL is the same exact number. Its several
+        outputs are beams; the metrics of samples in their place stand under `sampling`.
         """
         zeros = torch.zeros(len(self.pairs), 1, model.config.latent_size)
         evaluator = self._evaluator(model)

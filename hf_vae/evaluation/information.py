@@ -16,8 +16,8 @@ import torch
 
 from ..checks import check_count
 from ..gaussian import DiagonalGaussian
-from .examples import sample_noise
-from .likelihood import check_several
+from .distributed import sample_noise
+from .evaluator import check_several
 
 # The variance of a dimension's posterior means above which Burda et al. 2016 (section 5.2) call it active. Published counts
 # also use 0.2, so the figure's name says which.
@@ -43,14 +43,14 @@ def active_units(means: torch.Tensor, threshold: float = ACTIVE_UNITS_THRESHOLD)
     return int((means.double().var(0) > threshold).sum())
 
 
-def aggregate_log_prob(latents: torch.Tensor, posterior: DiagonalGaussian, chunk: int = 256) -> torch.Tensor:
+def aggregate_log_prob(latents: torch.Tensor, posterior: DiagonalGaussian, rows_per_pass: int = 256) -> torch.Tensor:
     """
     log q(z) = log 1/N Σ_n q(z|x_n) in nats. Memory grows with the rows and with N, not with their product.
 
     Args:
         latents (`torch.Tensor` of shape `(rows, latent_size)`).
         posterior ([`DiagonalGaussian`]): q(z|x_n), one row for each of the N examples.
-        chunk (`int`, defaults to 256): rows at once.
+        rows_per_pass (`int`, defaults to 256): rows at once.
 
     Returns:
         `torch.Tensor` of shape `(rows,)`, float64.
@@ -61,7 +61,7 @@ def aggregate_log_prob(latents: torch.Tensor, posterior: DiagonalGaussian, chunk
     weighted, constant = mean * precision, (mean.square() * precision + logvar + math.log(2 * math.pi)).sum(-1)
     blocks = list(zip(precision.split(_EXAMPLES_AT_ONCE), weighted.split(_EXAMPLES_AT_ONCE), constant.split(_EXAMPLES_AT_ONCE)))
     parts = []
-    for z in latents.split(chunk):
+    for z in latents.split(rows_per_pass):
         z = z.double()
         total = z.new_full((len(z),), -torch.inf)
         for some_precision, some_weighted, some_constant in blocks:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..encoders import check_length
 from ..vocabulary_loss import sentence_nats
-from .examples import gather_in_order, own_batches
+from .distributed import gather_in_order, process_batches
 
 
 @torch.no_grad()
@@ -39,9 +39,9 @@ def language_model_nll(
             f"The texts have a token {largest}, but {type(model).__name__} has {vocabulary}: its vocabulary is another one."
         )
     model.eval()
-    numbers: list[int] = []
+    indices: list[int] = []
     rows: list[torch.Tensor] = []
-    for batch in own_batches([len(row) for row in label_ids], batch_size, "language model"):
+    for batch in process_batches([len(row) for row in label_ids], batch_size, "language model"):
         width = max(len(label_ids[i]) for i in batch)
         padded = [[*label_ids[i], *[-100] * (width - len(label_ids[i]))] for i in batch]
         labels = cast(torch.LongTensor, torch.tensor(padded, device=model.device))
@@ -50,6 +50,6 @@ def language_model_nll(
         mask = (words != -100).long()
         check_length("A text with its start token", mask, model.config)
         logits = model(input_ids=words.masked_fill(mask == 0, 0), attention_mask=mask, use_cache=False).logits
-        numbers += batch
+        indices += batch
         rows += sentence_nats(logits, labels).cpu().unbind()
-    return torch.stack(gather_in_order(numbers, rows))
+    return torch.stack(gather_in_order(indices, rows))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from transformers import BatchEncoding
 
+from ..calls import call_with
 from ..gaussian import DiagonalGaussian
-from .examples import gather_in_order
-from .likelihood import LikelihoodEvaluator
+from .distributed import gather_in_order
+from .evaluator import LikelihoodEvaluator
 from .text_metrics import bleu
 
 
@@ -50,29 +52,30 @@ def reconstruction_at_mean(
     posterior = evaluator.posterior() if posterior is None else posterior
     labels = evaluator.label_ids()
     eos = evaluator.processor.tokenizer.eos_token_id
-    limit = max(map(len, labels)) if max_new_tokens is None else max_new_tokens
-    numbers: list[int] = []
+    longest = max(map(len, labels)) if max_new_tokens is None else max_new_tokens
+    indices: list[int] = []
     texts: list[str] = []
-    rooms = evaluator.rooms(limit)
+    limits = evaluator.max_new_tokens_each(longest)
     for batch in evaluator.batches("reconstructing"):
         # A long prompt may leave less room than the longest target of all takes, but never less than its own target does.
-        for room in sorted({rooms[number] for number in batch.numbers}):
-            rows = [row for row, number in enumerate(batch.numbers) if rooms[number] == room]
-            some = [batch.numbers[row] for row in rows]
-            sequences = evaluator.model.generate(
-                **{name: tensor[rows] for name, tensor in batch.inputs.items()},
+        for limit in sorted({limits[index] for index in batch.indices}):
+            rows = [row for row, index in enumerate(batch.indices) if limits[index] == limit]
+            some = [batch.indices[row] for row in rows]
+            sequences = call_with(
+                evaluator.model.generate,
+                BatchEncoding({name: tensor[rows] for name, tensor in batch.inputs.items()}),
                 latents=posterior.mean[some].to(evaluator.model.device),
                 num_return_sequences=1,
                 num_beams=1,
                 do_sample=False,
-                max_new_tokens=room,
+                max_new_tokens=limit,
             )
             for tokens in sequences[:, 1:].tolist():
-                texts.append(_spell(evaluator, tokens[: tokens.index(eos)] if eos in tokens else tokens))
-            numbers += some
-    return Reconstruction(gather_in_order(numbers, texts), [_spell(evaluator, row[:-1]) for row in labels])
+                texts.append(_decode_row(evaluator, tokens[: tokens.index(eos)] if eos in tokens else tokens))
+            indices += some
+    return Reconstruction(gather_in_order(indices, texts), [_decode_row(evaluator, row[:-1]) for row in labels])
 
 
-def _spell(evaluator: LikelihoodEvaluator, tokens: list[int]) -> str:
+def _decode_row(evaluator: LikelihoodEvaluator, tokens: list[int]) -> str:
     # Not without special tokens: some vocabularies count the unknown word among them.
     return evaluator.processor.batch_decode([tokens])[0].strip()

@@ -11,8 +11,8 @@ import torch
 
 from ..checks import check_count, check_number
 from ..gaussian import DiagonalGaussian
-from .examples import copied_rows, gather_in_order, sample_noise
-from .likelihood import ExampleBatch, LikelihoodEvaluator, rows_of
+from .distributed import copied_rows, gather_in_order, sample_noise
+from .evaluator import ExampleBatch, LikelihoodEvaluator
 
 
 @dataclass
@@ -72,11 +72,11 @@ def refine(
     check_number("learning_rate", learning_rate, above=0)
     posterior = evaluator.posterior() if posterior is None else posterior
     prior = evaluator.prior() if prior is None else prior
-    numbers: list[int] = []
+    indices: list[int] = []
     rows: list[tuple[torch.Tensor, ...]] = []
     # The steps' noise is another stream than the measure's.
     for batch in evaluator.batches(f"{num_steps} steps of refinement"):
-        start, p = rows_of(posterior, batch.numbers), rows_of(prior, batch.numbers)
+        start, p = posterior.select(batch.indices), prior.select(batch.indices)
         end = _ascend(batch, start, p, num_steps, learning_rate, num_samples, seed + 1)
         with torch.no_grad():
             before, after = (_elbo(batch, q, p, range(num_held_samples), seed) for q in (start, end))
@@ -84,9 +84,9 @@ def refine(
             mean, logvar = torch.where(better, end.mean, start.mean), torch.where(better, end.logvar, start.logvar)
             # Not the maximum, which is no number if a step led to none.
             kept = torch.where(after > before, after, before)
-        numbers += batch.numbers
+        indices += batch.indices
         rows += zip(*map(copied_rows, (mean, logvar, before, kept)))
-    mean, logvar, before, after = (torch.stack(column) for column in zip(*gather_in_order(numbers, rows)))
+    mean, logvar, before, after = (torch.stack(column) for column in zip(*gather_in_order(indices, rows)))
     return Refinement(DiagonalGaussian(mean, logvar), before, after, num_steps)
 
 
@@ -114,5 +114,5 @@ def _ascend(
 
 def _elbo(batch: ExampleBatch, q: DiagonalGaussian, prior: DiagonalGaussian, samples: range, seed: int) -> torch.Tensor:
     """Of each example, `(examples,)`, differentiable in q; the KL in closed form."""
-    latents = q.from_noise(sample_noise(batch.numbers, samples, q.mean.shape[-1], seed))
+    latents = q.from_noise(sample_noise(batch.indices, samples, q.mean.shape[-1], seed))
     return -batch.nll(latents).cpu().mean(1) - q.kl(prior).sum(-1)

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from ..checks import check_count, float_latents
-from ..evaluation.generation import spell
-from ..evaluation.likelihood import LikelihoodEvaluator
+from ..evaluation.evaluator import LikelihoodEvaluator
+from ..evaluation.generation import decode_tokens
 from ..gaussian import DiagonalGaussian
 from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
@@ -218,7 +218,7 @@ def decode_latents(
                 **{**options, "return_dict_in_generate": False},
             )
             # The first is the start token.
-            texts += [spell(processor, row) for row in sequences[:, 1:]]
+            texts += [decode_tokens(processor, row) for row in sequences[:, 1:]]
     return texts
 
 

@@ -12,7 +12,7 @@ from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList
 from ..calls import call_with
 from ..checks import check_count
 from ..encoders import check_length
-from ..evaluation.generation import spell
+from ..evaluation.generation import decode_tokens
 from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
 from ..unknown_words import warn_of_unknown_words
@@ -113,7 +113,7 @@ def impute(
                     found = torch.where((scores > before).unsqueeze(-1), found, best[rows])
                     scores = torch.maximum(scores, before)
             for row, tokens, score in zip(rows, found, scores.tolist()):
-                best[row], texts[row] = tokens, spell(processor, tokens)
+                best[row], texts[row] = tokens, decode_tokens(processor, tokens)
                 # The same text has the same z, and would be found again.
                 if rounds[row][-1:] != [texts[row]]:
                     changed.append(row)

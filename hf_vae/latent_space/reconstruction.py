@@ -9,7 +9,7 @@ from transformers import BatchEncoding
 
 from ..calls import call_with
 from ..checks import check_count, check_number
-from ..evaluation.examples import example_noise
+from ..evaluation.distributed import example_noise
 from ..modeling_vae import VAEModel
 from ..prior import GaussianMixturePrior
 from ..processing_vae import Texts, VAEProcessor

@@ -21,13 +21,13 @@ def _block(number: int, block: int, latent_size: int, seed: int) -> torch.Tensor
     return torch.randn((NOISE_BLOCK, latent_size), generator=torch.Generator().manual_seed(mixed))
 
 
-def sample_noise(numbers: Sequence[int], samples: range, latent_size: int, seed: int) -> torch.Tensor:
+def sample_noise(indices: Sequence[int], samples: range, latent_size: int, seed: int) -> torch.Tensor:
     """
     Standard normal noise for some samples of some examples. It follows from the seed, the example's number and the sample's
-    number alone, so it depends neither on batches and chunks nor on the number of processes.
+    number alone, so it depends neither on batches and passes nor on the number of processes.
 
     Args:
-        numbers (`list[int]`): the examples' numbers.
+        indices (`list[int]`): the examples' places among all examples.
         samples (`range`): the samples' numbers, successive ones.
         latent_size (`int`): dimensions of z.
         seed (`int`): another one is another stream.
@@ -35,8 +35,8 @@ def sample_noise(numbers: Sequence[int], samples: range, latent_size: int, seed:
     Returns:
         `torch.Tensor` of shape `(examples, samples, latent_size)`.
     """
-    noise = torch.empty(len(numbers), len(samples), latent_size)
-    for row, number in zip(noise, numbers):
+    noise = torch.empty(len(indices), len(samples), latent_size)
+    for row, number in zip(noise, indices):
         for block in range(samples.start // NOISE_BLOCK, (samples.stop - 1) // NOISE_BLOCK + 1):
             start = block * NOISE_BLOCK
             first, last = max(samples.start, start), min(samples.stop, start + NOISE_BLOCK)
@@ -50,8 +50,8 @@ def example_noise(num_examples: int, num_samples: int, latent_size: int, seed: i
     return sample_noise(range(num_examples), range(num_samples), latent_size, seed)
 
 
-def own_batches(lengths: Sequence[int], batch_size: int, description: str) -> Iterator[list[int]]:
-    """This process's batches of examples' numbers, similar lengths together, with a progress bar on the main process."""
+def process_batches(lengths: Sequence[int], batch_size: int, description: str) -> Iterator[list[int]]:
+    """This process's batches of examples' indices, similar lengths together, with a progress bar on the main process."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     state = PartialState()
@@ -65,7 +65,7 @@ def copied_rows(values: torch.Tensor) -> list[torch.Tensor]:
     return [row.clone() for row in values]
 
 
-def gather_in_order(numbers: Sequence[int], values: Sequence) -> list:
+def gather_in_order(indices: Sequence[int], values: Sequence) -> list:
     """The values of all examples from all processes, in the examples' order."""
-    pairs = gather_object(list(zip(numbers, values)))
+    pairs = gather_object(list(zip(indices, values)))
     return [value for _, value in sorted(pairs, key=lambda pair: pair[0])]
