@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from conftest import make_model
-from test_training import resized
 
 from hf_vae.data import dialogues, grammar
 from hf_vae.evaluation import (
@@ -16,6 +14,7 @@ from hf_vae.evaluation import (
 )
 from hf_vae.evaluation.metrics import METRICS, known_metrics, metrics_table
 from hf_vae.latent_space.grammar_probe import CHANGES
+from tests.helpers import make_model, resized
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
 
