@@ -11,7 +11,6 @@ from ..calls import call_with
 from ..modeling_dialog_cvae import DialogCVAEModel
 from ..processing_dialog import DialogCVAEProcessor
 from .distributed import gather_in_order, process_batches
-from .evaluator import call_with
 from .generation import draw_latents
 from .held_out import HeldOutPairs
 
