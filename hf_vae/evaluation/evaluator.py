@@ -1,5 +1,5 @@
 """
-A fixed set of examples, which a model encodes and decodes with any z.
+A fixed set of examples, which a model encodes once and decodes with any z.
 
 Noise is drawn from a seed, the example's number and the sample's number, so no metric depends on the batches or on the number
 of processes.
@@ -9,82 +9,44 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from transformers import BatchEncoding
 
 from ..calls import call_with
 from ..checks import check_count
 from ..encoders import longest_text, reserved_positions
-from ..gaussian import DiagonalGaussian
-from ..modeling_outputs import LatentOutput
+from ..latent_distribution import LatentDistribution, concatenate
 from ..modeling_vae import VAEModel
+from ..prior import GaussianMixturePrior, Prior
 from ..processing_vae import VAEProcessor
 from ..source import EncodedSource
 from ..unknown_words import unknown_share, warn_of_unknown_words
-from .distributed import NOISE_BLOCK, copied_rows, gather_in_order, process_batches, sample_noise
+from .distributed import NOISE_BLOCK, Result, copied_rows, map_examples, sample_noise
+from .example_batch import ExampleBatch
 from .importance_sampling import importance_weighted_nll, standard_error
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class ExampleBatch:
-    """
-    Some of the examples, ready to be decoded with any z. What else the decoder is given is made once.
-
-    Args:
-        model ([`VAEModel`]): the model, in evaluation mode.
-        indices (`list[int]`): the examples' places among all examples.
-        inputs (`BatchEncoding`): what the processor made of them, on the model's device.
-        samples_per_pass (`int`): samples of z of each example decoded at once.
-    """
-
-    model: VAEModel
-    indices: list[int]
-    inputs: BatchEncoding
-    samples_per_pass: int
-
-    @cached_property
-    def source(self) -> EncodedSource:
-        with torch.no_grad():
-            return call_with(self.model.read_source, self.inputs)
-
-    @cached_property
-    def conditioning(self) -> dict[str, torch.Tensor]:
-        with torch.no_grad():
-            return self.model.condition(self.source)
-
-    def nll(self, latents: torch.Tensor) -> torch.Tensor:
-        """
-        -log p(y|x,z) in nats per sentence, differentiable in z: `(examples, samples, latent_size)` to `(examples, samples)`.
-        """
-        passes = []
-        for part in latents.to(self.model.device).split(self.samples_per_pass, dim=1):
-            count = part.shape[1]
-            repeated = {name: tensor.repeat_interleave(count, 0) for name, tensor in self.conditioning.items()}
-            labels = self.inputs["labels"].repeat_interleave(count, 0)
-            passes.append(self.model.nll(part.flatten(0, 1), labels, **repeated).view(-1, count))
-        return torch.cat(passes, dim=1)
-
-
 class ImportanceWeighted(NamedTuple):
     """
-    Of each example, `(examples,)`, nats per sentence: `importance_weighted_nll`, its `standard_error`, and -log p(y|x,z) of the
-    first z.
+    Of each example, `(examples,)`, nats per sentence: `importance_weighted_nll`, its `standard_error`, -log p(y|x,z) of the first
+    z, and KL(q ‖ p) as the mean of log q(z) - log p(z) over all z.
     """
 
     nll: torch.Tensor
     error: torch.Tensor
     reconstruction: torch.Tensor
+    kl: torch.Tensor
 
 
 class LikelihoodEvaluator:
     """
-    Decodes a fixed set of examples with any latents.
+    Encodes a fixed set of examples, and decodes them with any latents. Inside [`~LikelihoodEvaluator.reading_once`] all passes
+    share what has been made of x.
 
     Args:
         model ([`VAEModel`]): any model of the family; put into evaluation mode.
@@ -95,6 +57,8 @@ class LikelihoodEvaluator:
         samples_per_pass (`int`, *optional*): samples of z of each example decoded at once, more if a batch has fewer examples.
             Memory grows with `batch_size` · `samples_per_pass`, not with the number of samples. By default 1 on a CPU, whose
             caches do not hold more rows, and 8 elsewhere.
+        source_memory (`int`, defaults to 1 GiB): bytes on the model's device for tokens and encoded sources, which one pass
+            leaves to the next; batches that do not fit are tokenised and encoded anew in each pass.
         processor_options: passed to the processor, such as `max_length`.
 
     Raises:
@@ -109,6 +73,7 @@ class LikelihoodEvaluator:
         targets: Sequence[str],
         batch_size: int = 64,
         samples_per_pass: int | None = None,
+        source_memory: int = 2**30,
         **processor_options,
     ):
         if len(texts) != len(targets) or not texts:
@@ -117,11 +82,17 @@ class LikelihoodEvaluator:
             samples_per_pass = 1 if model.device.type == "cpu" else 8
         for name, size in (("batch_size", batch_size), ("samples_per_pass", samples_per_pass)):
             check_count(name, size)
+        check_count("source_memory", source_memory, least=0)
         self.model = model.eval()
         self.processor = processor
         self.texts, self.targets = list(texts), list(targets)
         self.batch_size, self.samples_per_pass = batch_size, samples_per_pass
+        self.source_memory = source_memory
         self.processor_options = processor_options
+        self._is_reading_once = False
+        self._batches: dict[int, ExampleBatch] = {}
+        self._batches_bytes = 0
+        self._distributions: dict[str, LatentDistribution] = {}
 
     @cached_property
     def _tokens(self) -> dict[str, list[int]]:
@@ -165,14 +136,57 @@ class LikelihoodEvaluator:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def batches(self, description: str) -> Iterator[ExampleBatch]:
-        """This process's share of the examples; `description` stands before the progress bar."""
-        lengths = [len(str(text)) + len(target) for text, target in zip(self.texts, self.targets)]
-        for indices in process_batches(lengths, self.batch_size, description):
-            texts, targets = [self.texts[i] for i in indices], [self.targets[i] for i in indices]
-            inputs = self.processor(texts, targets, **self.processor_options).to(self.model.device)
-            # A last or only batch of few examples takes more samples of each, so that as many rows are decoded at once.
-            yield ExampleBatch(self.model, indices, inputs, self.samples_per_pass * self.batch_size // len(indices))
+    @contextmanager
+    def reading_once(self) -> Iterator[None]:
+        """
+        Inside, every batch is tokenised and its x encoded once, within `source_memory`, and q and the model's own prior are
+        computed once, however many passes follow: the weights must not change meanwhile. Outside, each pass reads anew. It may be
+        nested.
+        """
+        if self._is_reading_once:
+            yield
+            return
+        self._is_reading_once = True
+        try:
+            yield
+        finally:
+            self._is_reading_once, self._batches_bytes = False, 0
+            self._batches.clear()
+            self._distributions.clear()
+
+    def map(self, measure: Callable[[ExampleBatch], Sequence[Result]], description: str) -> list[Result]:
+        """
+        What `measure` gives for the examples, in their order, from all processes: it is called with the batches of this one, and
+        gives one value for each example. `description` stands before the progress bar.
+        """
+
+        def measure_batch(indices: list[int]) -> Sequence[Result]:
+            batch = self._take(indices)
+            values = measure(batch)
+            self._keep(batch)
+            return values
+
+        return map_examples(measure_batch, self._lengths, self.batch_size, description)
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        return [len(str(text)) + len(target) for text, target in zip(self.texts, self.targets)]
+
+    def _take(self, indices: list[int]) -> ExampleBatch:
+        """The batch that was kept, or one that is tokenised now."""
+        batch = self._batches.pop(indices[0], None)
+        if batch is not None:
+            self._batches_bytes -= batch.num_bytes
+            return batch
+        texts, targets = [self.texts[i] for i in indices], [self.targets[i] for i in indices]
+        inputs = self.processor(texts, targets, **self.processor_options).to(self.model.device)
+        # A last or only batch of few examples takes more samples of each, so that as many rows are decoded at once.
+        return ExampleBatch(self.model, indices, inputs, self.samples_per_pass * self.batch_size // len(indices))
+
+    def _keep(self, batch: ExampleBatch) -> None:
+        if self._is_reading_once and self._batches_bytes + batch.num_bytes <= self.source_memory:
+            self._batches[batch.indices[0]] = batch
+            self._batches_bytes += batch.num_bytes
 
     def examples(self) -> list[tuple[str, str]]:
         """What tells the examples apart: text and target, a dialogue as it is written out."""
@@ -212,27 +226,68 @@ class LikelihoodEvaluator:
         read = [(decoder, self.targets), (encoder, self.targets), (encoder, texts)]
         return warn_of_unknown_words(*max(read, key=lambda each: unknown_share(*each)))
 
-    def posterior(self) -> DiagonalGaussian:
-        """q of every example, in order, on the CPU; each is encoded once. With `objective="gsnn"` q is the prior."""
+    def posterior(self) -> LatentDistribution:
+        """q of every example, in order, on the CPU. With `objective="gsnn"` q is the prior."""
         if not self.model.config.has_posterior:
             return self.prior()
-        return self._distribution_of_each("encoding", lambda batch: call_with(self.model.encode, batch.inputs, source=batch.source))
+        return self._distribution(
+            "posterior", lambda batch: call_with(self.model.encode, batch.inputs, source=batch.source).latent_dist
+        )
 
-    def prior(self) -> DiagonalGaussian:
-        """p of every example, in order, on the CPU."""
-        if self.model.config.prior_type == "standard":
-            return DiagonalGaussian.standard(len(self), self.model.config.latent_size)
-        return self._distribution_of_each("priors", lambda batch: self.model.prior(batch.source, len(batch.indices)))
+    def prior(self, latent_source: str | Prior | GaussianMixturePrior = "prior") -> LatentDistribution:
+        """
+        p of every example, in order, on the CPU.
+
+        Args:
+            latent_source (`str` or [`Prior`], defaults to `"prior"`): as `generate` takes it, the model's own `"prior"` or its
+                `"fitted_prior"`; or a prior that the model does not have, such as a mixture that was just fitted.
+
+        Raises:
+            ValueError: a model without a fitted prior, or a prior over another number of dimensions.
+        """
+        prior_of, reads_source = self._prior_of(latent_source)
+        if reads_source:
+            name = latent_source if isinstance(latent_source, str) else None
+            return self._distribution(name, lambda batch: prior_of(batch.source, len(batch.indices)))
+        with torch.no_grad():
+            one = prior_of(None, 1).to("cpu")
+        size, expected = one.mode().shape[-1], self.model.config.latent_size
+        if size != expected:
+            raise ValueError(f"`latent_source` is over {size} dimensions; the model's z has {expected}.")
+        # One row stands for all of them, and takes no more memory.
+        return one.map(lambda parameter: parameter.expand(len(self), *parameter.shape[1:]))
+
+    def _prior_of(
+        self, latent_source: str | Prior | GaussianMixturePrior
+    ) -> tuple[Callable[[EncodedSource | None, int], LatentDistribution], bool]:
+        """What gives the prior of a source in so many rows, and whether it reads the source."""
+        model = self.model
+        if latent_source == "prior":
+            return lambda source, rows: model.prior(source, rows).latent_dist, model.config.prior_reads_source
+        prior = model.fitted_prior if latent_source == "fitted_prior" else latent_source
+        if prior is None:
+            raise ValueError(
+                "`latent_source` is 'fitted_prior', and this model has none: fit one with `hf_vae.latent_space.fit_prior` and keep "
+                "it with `model.set_fitted_prior`."
+            )
+        if isinstance(prior, str):
+            raise ValueError(f"`latent_source` is {prior!r}; give 'prior', 'fitted_prior', or a prior itself.")
+        return lambda source, rows: prior(source, rows, model.device), prior.reads_source
 
     @torch.no_grad()
-    def _distribution_of_each(self, description: str, distribution_of: Callable[[ExampleBatch], LatentOutput]) -> DiagonalGaussian:
-        indices: list[int] = []
-        rows: list[torch.Tensor] = []
-        for batch in self.batches(description):
-            latent_dist = distribution_of(batch).latent_dist
-            indices += batch.indices
-            rows += copied_rows(torch.stack([latent_dist.mean, latent_dist.logvar], dim=1).cpu())
-        return DiagonalGaussian(*torch.stack(gather_in_order(indices, rows)).unbind(1))
+    def _distribution(self, name: str | None, read: Callable[[ExampleBatch], LatentDistribution]) -> LatentDistribution:
+        """The distributions that `read` gives for the batches, of all examples; inside `reading_once` kept by their name."""
+        if name in self._distributions:
+            return self._distributions[name]
+
+        def rows(batch: ExampleBatch) -> list[LatentDistribution]:
+            latent_dist = read(batch).to("cpu")
+            return [latent_dist.select([row]) for row in range(len(latent_dist))]
+
+        distribution = concatenate(self.map(rows, name or "prior"))
+        if name is not None and self._is_reading_once:
+            self._distributions[name] = distribution
+        return distribution
 
     @torch.no_grad()
     def nll(self, latents: torch.Tensor) -> torch.Tensor:
@@ -245,22 +300,17 @@ class LikelihoodEvaluator:
         Returns:
             `torch.Tensor` of shape `(examples, samples)`.
         """
-        indices: list[int] = []
-        rows: list[torch.Tensor] = []
-        for batch in self.batches("decoding"):
-            indices += batch.indices
-            rows += copied_rows(batch.nll(latents[batch.indices]).cpu())
-        return torch.stack(gather_in_order(indices, rows))
+        return torch.stack(self.map(lambda batch: copied_rows(batch.nll(latents[batch.indices]).cpu()), "decoding"))
 
     @torch.no_grad()
     def importance_weighted(
-        self, posterior: DiagonalGaussian, prior: DiagonalGaussian, num_samples: int, seed: int = 0
+        self, posterior: LatentDistribution, prior: LatentDistribution, num_samples: int, seed: int = 0
     ) -> ImportanceWeighted:
         """
         The importance-weighted bound with z from q, in memory that does not grow with the number of samples or of examples.
 
         Args:
-            posterior, prior ([`DiagonalGaussian`]): q and p of every example.
+            posterior, prior ([`LatentDistribution`]): q and p of every example, of any family.
             num_samples (`int`): K.
             seed (`int`, defaults to 0): of the noise.
 
@@ -271,22 +321,21 @@ class LikelihoodEvaluator:
             ValueError: `num_samples` below 1.
         """
         check_count("num_samples", num_samples)
-        indices: list[int] = []
-        rows: list[torch.Tensor] = []
-        for batch in self.batches(f"{num_samples} samples of z"):
+
+        def bound(batch: ExampleBatch) -> list[torch.Tensor]:
             q, p = posterior.select(batch.indices), prior.select(batch.indices)
-            nlls, log_weights = [], []
+            nlls, ratios = [], []
             for start in range(0, num_samples, NOISE_BLOCK):
                 samples = range(start, min(start + NOISE_BLOCK, num_samples))
-                latents = q.from_noise(sample_noise(batch.indices, samples, q.mean.shape[-1], seed))
-                nll = batch.nll(latents).cpu()
-                nlls.append(nll)
-                log_weights.append(p.log_prob(latents) - q.log_prob(latents) - nll)
-            weights = torch.cat(log_weights, dim=1)
-            bound, error = importance_weighted_nll(weights), standard_error(weights)
-            indices += batch.indices
-            rows += copied_rows(torch.stack([bound, error, nlls[0][:, 0]], dim=1))
-        return ImportanceWeighted(*torch.stack(gather_in_order(indices, rows)).unbind(1))
+                latents = q.from_noise(sample_noise(batch.indices, samples, q.noise_size, seed))
+                nlls.append(batch.nll(latents).cpu())
+                ratios.append(p.log_prob(latents) - q.log_prob(latents))
+            nll, ratio = torch.cat(nlls, dim=1), torch.cat(ratios, dim=1)
+            weights = ratio - nll
+            columns = (importance_weighted_nll(weights), standard_error(weights), nll[:, 0], -ratio.mean(1))
+            return copied_rows(torch.stack(columns, dim=1))
+
+        return ImportanceWeighted(*torch.stack(self.map(bound, f"{num_samples} samples of z")).unbind(1))
 
 
 def _longest(row: Sequence) -> int:

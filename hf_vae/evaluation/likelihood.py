@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from ..checks import check_count
-from ..gaussian import DiagonalGaussian
+from ..latent_distribution import LatentDistribution
 from .distributed import example_noise
 from .evaluator import LikelihoodEvaluator, check_several
 from .importance_sampling import error_of_mean
@@ -17,25 +17,27 @@ def likelihood_metrics(
     evaluator: LikelihoodEvaluator,
     num_samples: int = 100,
     seed: int = 0,
-    posterior: DiagonalGaussian | None = None,
-    prior: DiagonalGaussian | None = None,
+    posterior: LatentDistribution | None = None,
+    prior: LatentDistribution | None = None,
 ) -> dict[str, float]:
     """
-    Bounds on the log-likelihood, and the ablations that show whether z matters.
+    Bounds on the log-likelihood, and the ablations that show whether z matters. x is encoded once, whatever is made of it.
 
     Args:
         evaluator ([`LikelihoodEvaluator`]): the examples.
         num_samples (`int`, defaults to 100): K of the importance-weighted bound.
         seed (`int`, defaults to 0): of all noise.
-        posterior, prior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()` and `.prior()`, if they are there already.
+        posterior ([`LatentDistribution`], *optional*): q of each example; by default `evaluator.posterior()`.
+        prior ([`LatentDistribution`], *optional*): p of each example; by default `evaluator.prior()`. All bounds are then of the
+            model with this prior: `evaluator.prior("fitted_prior")`, say.
 
     Returns:
-        Means over examples, nats per sentence: `reconstruction` (-log p(y|x,z), z from q, one sample), `kl` (closed form, to the
-        prior), `elbo` (minus their sum), `iw_nll`; `nll_posterior` (the same as `reconstruction`), `nll_prior` (z from the prior),
-        `nll_shuffled` (z from the posterior of the next example with another target), `nll_zero` (z = 0). Of conditional models
-        also `mc_nll`, -log 1/K Σ_k p(y|x,z_k) with z_k from the prior (Sohn et al. 2015, equation 6): an upper bound like `iw_nll`,
-        the better one if the decoder is good with any z. `iw_nll_error` and `mc_nll_error` are standard errors over draws of z,
-        on these very examples.
+        Means over examples, nats per sentence: `reconstruction` (-log p(y|x,z), z from q, one sample), `kl` (to the prior; in
+        closed form if there is one, else the mean of log q(z) - log p(z) over the samples of the bound), `elbo` (minus their sum),
+        `iw_nll`; `nll_posterior` (the same as `reconstruction`), `nll_prior` (z from the prior), `nll_shuffled` (z from the
+        posterior of the next example with another target), `nll_zero` (z = 0). Of conditional models also `mc_nll`, -log 1/K Σ_k
+        p(y|x,z_k) with z_k from the prior (Sohn et al. 2015, equation 6): an upper bound like `iw_nll`, the better one if the
+        decoder is good with any z. `iw_nll_error` and `mc_nll_error` are standard errors over draws of z, on these very examples.
 
     Raises:
         ValueError: `num_samples` below 1, a single example, which has no other to take a z from, or examples of more tokens than
@@ -44,17 +46,22 @@ def likelihood_metrics(
     check_count("num_samples", num_samples)
     check_several(len(evaluator))
     evaluator.check_lengths()
-    posterior = evaluator.posterior() if posterior is None else posterior
-    prior = evaluator.prior() if prior is None else prior
-    bound = evaluator.importance_weighted(posterior, prior, num_samples, seed)
-    reconstruction = bound.reconstruction
-    kl = posterior.kl(prior).sum(-1)
-    size = (len(evaluator), 1, posterior.mean.shape[-1])
-    first = posterior.from_noise(example_noise(*size, seed))
-    # Another stream than the posterior's noise: a prior sample must know nothing of y.
-    from_prior = prior.from_noise(example_noise(*size, seed + 1))
-    exchanged = evaluator.nll(torch.cat([from_prior, first[evaluator.shuffled_partners()], torch.zeros_like(first)], dim=1))
-    metrics = {
+    with evaluator.reading_once():
+        posterior = evaluator.posterior() if posterior is None else posterior
+        prior = evaluator.prior() if prior is None else prior
+        bound = evaluator.importance_weighted(posterior, prior, num_samples, seed)
+        first = posterior.from_noise(example_noise(len(evaluator), 1, posterior.noise_size, seed))
+        # Another stream than the posterior's noise: a prior sample must know nothing of y.
+        from_prior = prior.from_noise(example_noise(len(evaluator), 1, prior.noise_size, seed + 1))
+        exchanged = evaluator.nll(torch.cat([from_prior, first[evaluator.shuffled_partners()], torch.zeros_like(first)], dim=1))
+        conditional = {}
+        if evaluator.model.config.is_conditional:
+            # Importance weights are 1 if the proposal is the prior itself.
+            sampled = evaluator.importance_weighted(prior, prior, num_samples, seed + 1)
+            conditional = {"mc_nll": sampled.nll.mean().item(), "mc_nll_error": error_of_mean(sampled.error)}
+    reconstruction, closed_form = bound.reconstruction, posterior.kl(prior)
+    kl = bound.kl if closed_form is None else closed_form.sum(-1)
+    return {
         "elbo": -(reconstruction + kl).mean().item(),
         "kl": kl.mean().item(),
         "iw_nll": bound.nll.mean().item(),
@@ -64,12 +71,8 @@ def likelihood_metrics(
         "nll_prior": exchanged[:, 0].mean().item(),
         "nll_shuffled": exchanged[:, 1].mean().item(),
         "nll_zero": exchanged[:, 2].mean().item(),
+        **conditional,
     }
-    if evaluator.model.config.is_conditional:
-        # Importance weights are 1 if the proposal is the prior itself.
-        sampled = evaluator.importance_weighted(prior, prior, num_samples, seed + 1)
-        metrics.update(mc_nll=sampled.nll.mean().item(), mc_nll_error=error_of_mean(sampled.error))
-    return metrics
 
 
 def conditional_log_likelihoods(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from hf_vae.evaluation import (
 )
 from hf_vae.evaluation.metrics import METRICS, known_metrics, metrics_table
 from hf_vae.latent_space.grammar_probe import CHANGES
-from tests.helpers import make_model, resized
+from helpers import make_model, resized
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
 
