@@ -100,7 +100,7 @@ def impute(
     for number in range(max_rounds):
         pairs = None if given is None else [given[i] for i in unfinished]
         as_they_stand = [texts[i] for i in unfinished]
-        latents[unfinished] = posterior_of(model, processor, pairs or as_they_stand, as_they_stand, batch_size).mean
+        latents[unfinished] = posterior_of(model, processor, pairs or as_they_stand, as_they_stand, batch_size).mode()
         changed = []
         for start in range(0, len(unfinished), batch_size):
             rows = unfinished[start : start + batch_size]
