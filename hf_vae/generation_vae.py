@@ -145,7 +145,9 @@ class LatentGenerationMixin(GenerationMixin):
         self, inputs: dict[str, Any], source: EncodedSource | None, latents: torch.Tensor | None, num_samples: int | None
     ) -> int:
         """How many inputs there are; for a model without x, how many rows are asked for."""
-        rows = rows_of(**{name: tensor for name, tensor in inputs.items() if name.endswith("input_ids")}) or len(source or ()) or None
+        rows = rows_of(**{name: tensor for name, tensor in inputs.items() if name.endswith("input_ids")})
+        if rows is None and source:
+            rows = len(source)
         if num_samples is not None:
             if rows is not None or latents is not None or self.config.is_conditional:
                 raise ValueError("`num_samples` is for drawing from the prior without input; use `num_return_sequences`.")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from helpers import make_model, resized
 from hf_vae.data import dialogues, grammar
 from hf_vae.evaluation import (
     LikelihoodEvaluator,
@@ -14,7 +15,6 @@ from hf_vae.evaluation import (
 )
 from hf_vae.evaluation.metrics import METRICS, known_metrics, metrics_table
 from hf_vae.latent_space.grammar_probe import CHANGES
-from helpers import make_model, resized
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
 
