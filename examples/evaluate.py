@@ -38,7 +38,8 @@ from hf_vae.evaluation import (
     rate_distortion_points,
     rate_distortion_table,
 )
-from hf_vae.evaluation.rate_distortion import load_figures
+from hf_vae.evaluation.metrics import metrics_table
+from hf_vae.evaluation.rate_distortion import load_metrics
 from hf_vae.evaluation.words import check_tokenizer
 from hf_vae.hub import write_metrics
 from hf_vae.processing_conditional_vae import ConditionalVAEProcessor
@@ -202,53 +203,6 @@ def load_language_model(name_or_path: str, model: VAEModel, evaluator: Likelihoo
     return language_model, [[*row, tokenizer.eos_token_id] for row in rows], start
 
 
-# What the table says of each figure, in its order.
-DESCRIPTIONS = {
-    "num_examples": "examples, N",
-    "unknown_tokens": "share of tokens that are not in the vocabulary",
-    "elbo": "ELBO, nats per sentence",
-    "iw_nll": "NLL, importance-weighted bound, nats per sentence",
-    "iw_nll_error": "  its standard error over draws of z",
-    "importance_samples": "  samples of z in it, K",
-    "mc_nll": "NLL, Monte Carlo over the prior, nats per sentence",
-    "mc_nll_error": "  its standard error over draws of z",
-    "language_model_nll": "NLL of the language model, nats per sentence",
-    "reconstruction": "reconstruction (distortion), nats per sentence",
-    "kl": "KL (rate), nats per sentence",
-    "ppl_per_token_elbo": "perplexity per token (EOS counted), ELBO",
-    "ppl_per_token_iw": "perplexity per token (EOS counted), importance-weighted",
-    "ppl_per_word_elbo": "perplexity per word (and sentence end), ELBO",
-    "ppl_per_word_iw": "perplexity per word (and sentence end), importance-weighted",
-    "mutual_information": "mutual information I(x; z), nats",
-    "mutual_information_ceiling": "  which cannot exceed the entropy of the examples, ln N where all differ",
-    "kl_minus_mutual_information": "KL(q(z) ‖ p(z)) as KL - I, nats",
-    "marginal_kl": "KL(q(z) ‖ p(z)) by Monte Carlo, nats",
-    "active_units_0.01": "active units, Var(mean) > 0.01",
-    "latent_size": "  of dimensions of z",
-    "nll_posterior": "NLL with z from the posterior, nats per sentence",
-    "nll_shuffled": "NLL with another example's z, nats per sentence",
-    "nll_prior": "NLL with z from the prior, nats per sentence",
-    "nll_zero": "NLL with z = 0, nats per sentence",
-    "reconstruction_at_mean_exact_match": "exact matches, greedy from the posterior's mean",
-    "reconstruction_at_mean_bleu": "BLEU (lower-cased), greedy from the posterior's mean",
-    "refinement_elbo_before": "ELBO before refinement, nats per sentence",
-    "refinement_elbo_after": "ELBO after refinement, nats per sentence",
-    "refinement_gap": "  gained",
-}
-
-
-def table(metrics: dict) -> str:
-    """The figures, one a line."""
-    width = max(map(len, DESCRIPTIONS.values()))
-    lines = []
-    for name, description in DESCRIPTIONS.items():
-        if name in metrics:
-            value = metrics[name]
-            shown = f"{value:>12d}" if isinstance(value, int) else f"{value:>12.4g}" if abs(value) >= 1e6 else f"{value:>12.3f}"
-            lines.append(f"{description:<{width}} {shown}")
-    return "\n".join(lines)
-
-
 def main(argv: list[str]) -> dict:
     # 1. Arguments, refused before any compute if they cannot work.
     model_args, data_args, evaluation_args = parse_arguments(argv)
@@ -257,7 +211,7 @@ def main(argv: list[str]) -> dict:
         raise ValueError(f"{model_args.model_name_or_path} holds a model of type {config.model_type!r}, which is none of hf_vae.")
     is_conditional = isinstance(config, ConditionalVAEConfig)
     check_arguments(model_args, data_args, evaluation_args, is_conditional)
-    compared = {name: load_figures(name) for name in evaluation_args.compare_with}
+    compared = {name: load_metrics(name) for name in evaluation_args.compare_with}
     # Without an accelerator several processes find each other only if they are told that there is none.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     use_all_cores(state)
@@ -304,7 +258,7 @@ def main(argv: list[str]) -> dict:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_metrics(metrics, path)
             print(f"\nSaved to {path}")
-        print(f"\n{table(metrics)}")
+        print(f"\n{metrics_table(metrics)}")
         if "collapse_report" in metrics:
             print(f"\n{collapse_report(metrics, language_model_figure)}")
         if compared:

@@ -190,7 +190,7 @@ def main(argv: list[str]) -> dict:
         language_model_nll=language_model_nll,
         tokenize=evaluation_args.metrics_tokenizer,
     )
-    metrics["sentences_cut"] = evaluator.share_cut()
+    metrics["sentences_cut"] = evaluator.truncated_share()
     if state.is_main_process:
         # Before anything else can fail.
         write_metrics(metrics, output_dir / "metrics.json")

@@ -351,7 +351,7 @@ def on_a_line(model_class, processor, seed):
     model = model_class(model_class.config_class(encoder=encoder, decoder=decoder, latent_size=1)).eval()
     with torch.no_grad():
         model.decoder.latent_injection.embedding.projection.weight *= 3
-    return LikelihoodEvaluator(model, processor, TEXTS, TARGETS, batch_size=3, chunk=100)
+    return LikelihoodEvaluator(model, processor, TEXTS, TARGETS, batch_size=3, samples_per_pass=100)
 
 
 GRID = torch.linspace(-8, 8, 801)

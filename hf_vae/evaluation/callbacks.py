@@ -14,9 +14,9 @@ from transformers.trainer_callback import CallbackHandler
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
 from .collapse_report import CollapseReport, collapse_report
-from .examples import example_noise
+from .distributed import example_noise
+from .evaluator import LikelihoodEvaluator, check_several
 from .information import information_metrics
-from .likelihood import LikelihoodEvaluator, check_several
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class CollapseReportCallback(TrainerCallback):
         latents = posterior.from_noise(example_noise(*size, self.seed))[:, 0]
         # As in `likelihood_metrics`: another stream than the posterior's.
         from_prior = prior.from_noise(example_noise(*size, self.seed + 1))[:, 0]
-        exchanged = torch.stack([latents, latents[evaluator.others()], from_prior], dim=1)
+        exchanged = torch.stack([latents, latents[evaluator.shuffled_partners()], from_prior], dim=1)
         names = ("nll_posterior", "nll_shuffled", "nll_prior")
         nlls = dict(zip(names, evaluator.nll(exchanged).mean(0).tolist()))
         kl = posterior.kl(prior).sum(-1).mean().item()

@@ -30,10 +30,10 @@ class RunRecord:
         name (`str`): what `from_pretrained` loads it by.
         command (`str`): the command line that made it.
         dataset (`str`): what it was trained and measured on, in words.
-        metrics (`dict[str, float]`): measured figures by their names in `METRIC_NAMES`; others are left out.
+        metrics (`dict[str, float]`): by their names in [`~evaluation.metrics.METRICS`]; details and others are left out.
         measured_on (`str`): how many examples of which split, and how they were decoded.
         training (`dict[str, object]`): settings worth knowing, by name.
-        baseline (`dict[str, float]`, *optional*): the same figures of the model without z.
+        baseline (`dict[str, float]`, *optional*): the same metrics of the model without z.
         samples (`list[tuple[str, list[str]]]`): sources with outputs.
         example (*optional*): what the card's code gives the processor, as JSON has it; the first sample's source by default.
         base_models (`list[str]`): Hub ids of the parts; none where they were trained from nothing.

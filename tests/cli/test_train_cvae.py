@@ -17,7 +17,7 @@ from hf_vae import CVAEModel, CVAEProcessor
 from hf_vae.data import dialogues, expand_targets, split_texts
 from hf_vae.data.completions import split_text
 from hf_vae.evaluation import LikelihoodEvaluator, generate_texts, likelihood_metrics
-from hf_vae.evaluation.examples import example_noise
+from hf_vae.evaluation.distributed import example_noise
 from hf_vae.training.arguments import parse_arguments
 from hf_vae.training.building import build_conditional_model
 
@@ -201,12 +201,12 @@ def test_targets_that_are_cut_are_counted(script, caplog):
     targets = ["yes , the farmer did .", "maybe the farmer did ."]
     # Seven tokens and six, EOS counted.
     shares = {
-        length: LikelihoodEvaluator(model, processor, ["a", "b"], targets, max_length=4, max_target_length=length).share_cut()
+        length: LikelihoodEvaluator(model, processor, ["a", "b"], targets, max_length=4, max_target_length=length).truncated_share()
         for length in (5, 6, 7)
     }
     assert shares == {5: 1.0, 6: 0.5, 7: 0.0}
     assert "1 of 2 targets are cut" in caplog.text
-    assert LikelihoodEvaluator(model, processor, ["a", "b"], targets).share_cut() == 0
+    assert LikelihoodEvaluator(model, processor, ["a", "b"], targets).truncated_share() == 0
 
 
 RECIPES = [EXAMPLES / "recipes" / f"{name}.yaml" for name in ("cvae_embedded", "sohn_captions")]

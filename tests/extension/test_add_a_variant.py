@@ -16,7 +16,6 @@ from hf_vae import (
     Paper,
     register_variant,
 )
-from hf_vae.hub import model_card
 
 from .contract import SENTENCES, check_evaluates, check_generates, check_saves_and_loads, check_trains, processor, vae
 

@@ -57,7 +57,7 @@ def test_every_variant_cites_its_paper(variant, key):
 
 
 def test_a_card_without_figures_is_refused():
-    with pytest.raises(ValueError, match="holds none of the known figures"):
+    with pytest.raises(ValueError, match="holds none of the known metrics"):
         make_model_card(make_model("vae"), RunRecord("n", "c", "d", {"mystery": 1.0}, "m", {}))
 
 
