@@ -127,7 +127,7 @@ def test_it_trains_saves_generates_and_is_evaluated(options, tmp_path):
 
 def test_its_style_reaches_the_decoder_and_its_source_can_be_repeated():
     model, styled = vae(StyledModel, StyledConfig).eval(), processor(StyledProcessor)
-    source = model.read_source(**{name: tensor for name, tensor in styled(STYLED[:3]).items()})
+    source = model.read_source(**styled(STYLED[:3]))
     assert source.repeat(2).style.shape == (6, 4)
     nn.init.normal_(model.style_embedding.weight)
     batch = [styled([{**STYLED[0], "style": style}], SENTENCES[:1]) for style in range(2)]
