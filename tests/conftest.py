@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from helpers import VARIANTS, make_batch, make_model
 from hf_vae import ParaphraseVAEProcessor, VAEProcessor
-from hf_vae.training.from_scratch import train_tokenizers
+from hf_vae.cli.from_scratch import train_tokenizers
 
 torch.set_num_threads(1)
 

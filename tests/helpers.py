@@ -1,10 +1,9 @@
 """What the tests share: tiny models, batches, trainers and scripts."""
 
-import importlib.util
+import importlib
 import json
 import math
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -41,15 +40,18 @@ from hf_vae import (
     VAEModel,
     VAEProcessor,
 )
+from hf_vae.cli.arguments import ModelArguments
+from hf_vae.cli.build import build_model
+from hf_vae.cli.from_scratch import train_tokenizers
 from hf_vae.data import grammar
 from hf_vae.evaluation import LikelihoodEvaluator
-from hf_vae.training.arguments import ModelArguments
-from hf_vae.training.building import build_model
-from hf_vae.training.from_scratch import train_tokenizers
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 EXAMPLES = ROOT / "examples"
+# Of all recipes, those that need no data are the package's.
+_FOLDERS = (EXAMPLES / "recipes", ROOT / "hf_vae" / "cli" / "recipes")
+RECIPES = {path.stem: path for folder in _FOLDERS for path in folder.glob("*.yaml")}
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
 TARGETS = ["a cat", "the dog ran", "the mat sat", "a dog", "the park"]
@@ -293,12 +295,9 @@ class StoppedError(Exception):
 
 
 def load_script(name: str) -> ModuleType:
-    """`examples/{name}.py` as a module of its own, under a name that no library has."""
-    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    """The module of the command that `examples/{name}.py` calls."""
+    task = name.removeprefix("train_")
+    return importlib.import_module(f"hf_vae.cli.{task}" if task == name else f"hf_vae.cli.tasks.{task}")
 
 
 def built(*argv):

@@ -6,7 +6,7 @@ neither on batches nor on the number of processes.
 from .callbacks import CollapseReportCallback
 from .collapse_report import CollapseReport, collapse_report
 from .compute_metrics import elbo_metrics
-from .dialog_acts import ActClassifier, predict_acts
+from .dialog_acts import ActClassifier
 from .dialog_metrics import (
     act_match,
     bow_similarities,
@@ -18,14 +18,13 @@ from .dialog_metrics import (
 from .evaluate_vae import evaluate_vae
 from .evaluator import LikelihoodEvaluator
 from .generation import generate_texts
-from .held_out import HeldOutPairs
 from .importance_sampling import importance_weighted_nll
 from .information import active_units, aggregate_log_prob, information_metrics
 from .language_model import language_model_nll
 from .likelihood import conditional_log_likelihoods, likelihood_metrics
 from .metrics import METRICS, Metric, known_metrics, metrics_table
 from .perplexity import count_tokens_and_words, perplexities
-from .rate_distortion import RateDistortionPoint, plot_rate_distortion, rate_distortion_points, rate_distortion_table
+from .rate_distortion import RateDistortionPoint, rate_distortion_points, rate_distortion_table
 from .reconstruction import Reconstruction, reconstruction_at_mean
 from .refinement import Refinement, refine
 from .text_metrics import bleu, chrf, distinct, paraphrase_metrics, reference_metrics, self_bleu
@@ -36,7 +35,6 @@ __all__ = [
     "ActClassifier",
     "CollapseReport",
     "CollapseReportCallback",
-    "HeldOutPairs",
     "LikelihoodEvaluator",
     "Metric",
     "RateDistortionPoint",
@@ -67,8 +65,6 @@ __all__ = [
     "multi_reference_bleu",
     "paraphrase_metrics",
     "perplexities",
-    "plot_rate_distortion",
-    "predict_acts",
     "rate_distortion_points",
     "rate_distortion_table",
     "reconstruction_at_mean",

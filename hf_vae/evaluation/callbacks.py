@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 from transformers import TrainerCallback
-from transformers.trainer_callback import CallbackHandler
 
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
+from ..training.calling_handler import calling_handler
+from ..training.sharding import refuse_sharding
 from .collapse_report import CollapseReport, collapse_report
 from .distributed import example_noise
 from .evaluator import LikelihoodEvaluator, check_several
@@ -68,9 +68,6 @@ class CollapseReportCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         if not _find_vae(model).config.has_posterior:
             raise ValueError("`objective='gsnn'` has no q that could be ignored: leave CollapseReportCallback out.")
-        # Here, because what trains imports what measures.
-        from ..training.sharding import refuse_sharding
-
         refuse_sharding("CollapseReportCallback (`--collapse_report_samples`)")
 
     def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
@@ -88,8 +85,8 @@ class CollapseReportCallback(TrainerCallback):
             state.log_history[-1].update(logs)
         # The Trainer has written its log already, so the reporters get these figures as one of their own. A callback is not told
         # who they are; it asks its caller.
-        handler = inspect.currentframe().f_back.f_locals.get("self")
-        if isinstance(handler, CallbackHandler):
+        handler = calling_handler()
+        if handler is not None:
             handler.on_log(args, state, control, logs)
         if self.report.ignored and state.is_world_process_zero:
             logger.warning("Step %d: %s", state.global_step, self.report)

@@ -1,32 +1,8 @@
-"""Acts of replies: which one a model means to perform, and which one a text performs."""
+"""Acts of replies: which one a text performs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
-
-import torch
-
-from ..modeling_dialog_cvae import DialogCVAEModel
-from ..processing_dialog import DialogCVAEProcessor
-from .example_batch import ExampleBatch
-from .generation import draw_latents
-from .held_out import HeldOutPairs
-
-
-@torch.no_grad()
-def predict_acts(held_out: HeldOutPairs, model: DialogCVAEModel) -> list[list[str]]:
-    """The likeliest act under p(a|x,z) for each of the z with which [`HeldOutPairs.measure`] generates, by name."""
-    names = cast(DialogCVAEProcessor, held_out.processor).acts or []
-
-    def predict(batch: ExampleBatch) -> list[list[str]]:
-        drawn = (held_out.num_outputs, held_out.latent_temperature, held_out.seed)
-        latents = draw_latents(model, batch.source, batch.indices, *drawn)
-        context = cast(torch.Tensor, batch.source.vector).repeat_interleave(held_out.num_outputs, 0)
-        likeliest = model.predict_acts(latents.flatten(0, 1), context).argmax(-1).view(len(batch.indices), -1)
-        return [[names[act] for act in row] for row in likeliest.tolist()]
-
-    return held_out.evaluator(model).map(predict, "predicting acts")
 
 
 class ActClassifier:

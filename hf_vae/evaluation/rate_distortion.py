@@ -85,27 +85,3 @@ def rate_distortion_table(points: Sequence[RateDistortionPoint]) -> str:
         nats = f"{point.rate:.2f} | {point.distortion:.2f} | {point.rate + point.distortion:.2f}"
         rows.append(f"| {point.name} | {nats} | {'*' if point.pareto else ''} |")
     return "\n".join(rows)
-
-
-def plot_rate_distortion(points: Sequence[RateDistortionPoint], path: str | Path) -> None:
-    """
-    A picture of the points: those on the Pareto front are filled and joined; a dotted line through the best model joins all points
-    of its ELBO.
-    """
-    # Only the picture needs matplotlib, which comes with the examples' requirements.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.subplots()
-    front = [point for point in points if point.pareto]
-    axes.plot([point.rate for point in front], [point.distortion for point in front], color="tab:blue", linewidth=1)
-    for point in points:
-        face = "tab:blue" if point.pareto else "none"
-        axes.scatter(point.rate, point.distortion, facecolor=face, edgecolor="tab:blue")
-        axes.annotate(point.name, (point.rate, point.distortion), xytext=(5, 5), textcoords="offset points", fontsize=8)
-    best = min(points, key=lambda point: point.rate + point.distortion)
-    axes.axline((best.rate, best.distortion), slope=-1, color="grey", linestyle=":", linewidth=1)
-    axes.set_xlabel("rate, KL(q ‖ p) (nats per sentence)")
-    axes.set_ylabel("distortion, -log p(y|x,z) (nats per sentence)")
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)

@@ -12,8 +12,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
 from ..evaluation.metrics import known_metrics
+from ..training.files import write_whole
 from ..variants import paper_of
-from .files import write_whole
 from .markdown import LONGEST, as_text, code_block
 from .run_record import RunRecord
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from transformers import TrainingArguments
 
-from .files import write_whole
+from ..training.files import write_whole
 from .privacy import is_hub_id, public_command, public_value
 
 # Arguments that say what the parts are and how big; a card tells these of the model itself.

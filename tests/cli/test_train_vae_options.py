@@ -12,6 +12,8 @@ from transformers import (
 
 from helpers import SENTENCES, built
 from hf_vae import KLAnnealingCallback, VAEDataCollator
+from hf_vae.cli.arguments import ModelArguments
+from hf_vae.cli.checks import run_steps
 from hf_vae.posterior import FixedScaleBatchNorm
 from hf_vae.training import (
     AggressiveEncoderCallback,
@@ -20,10 +22,8 @@ from hf_vae.training import (
     MinimumDesiredRateCallback,
     TokenNoise,
 )
-from hf_vae.training.arguments import ModelArguments, run_steps
-from hf_vae.training.building import latent_callbacks
-from hf_vae.training.latent_free import train_without_latent
-from hf_vae.training.pretraining import pretrain_encoder
+from hf_vae.training.stages import pretrain_encoder, train_without_latent
+from hf_vae.training.techniques import technique_callbacks
 
 
 def training_arguments(tmp_path, **options):
@@ -110,10 +110,10 @@ TECHNIQUES = [
 @pytest.mark.parametrize("argv, shows", [row[1:] for row in TECHNIQUES], ids=[" ".join(row[1])[:40] for row in TECHNIQUES])
 def test_every_technique_reaches_the_model_or_a_callback(argv, shows):
     model_args, model, processor = built(*argv)
-    assert shows(model, latent_callbacks(model_args, processor))
+    assert shows(model, technique_callbacks(model_args, processor))
     # It shows only where it was asked for.
     model_args, model, processor = built("--kl_schedule_options", '{"weight": 0.75}')
-    plain = latent_callbacks(model_args, processor)
+    plain = technique_callbacks(model_args, processor)
     assert not shows(model, plain)
     assert len(plain) == 1 and weight_at(plain, 3) == 0.75
 

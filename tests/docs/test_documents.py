@@ -14,8 +14,8 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 import hf_vae
 from helpers import ROOT
+from hf_vae.cli.from_scratch import small_configs, train_tokenizers
 from hf_vae.data import dialogues, grammar
-from hf_vae.training.from_scratch import small_configs, train_tokenizers
 
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES, *sorted(ROOT.glob("model_cards/**/*.md"))]

@@ -22,6 +22,7 @@ from helpers import (
     tiny_llama_config,
 )
 from hf_vae import CVAEModel, CVAEProcessor, DiagonalGaussian, DialogCVAEProcessor
+from hf_vae.cli.plots import plot_rate_distortion
 from hf_vae.evaluation import (
     LikelihoodEvaluator,
     count_tokens_and_words,
@@ -31,7 +32,6 @@ from hf_vae.evaluation import (
     language_model_nll,
     likelihood_metrics,
     perplexities,
-    plot_rate_distortion,
     rate_distortion_points,
     rate_distortion_table,
     reconstruction_at_mean,

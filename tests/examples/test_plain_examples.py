@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
 from helpers import EXAMPLES, tiny_encoder_config, tiny_gpt2_config
-from hf_vae.training.from_scratch import train_tokenizers
+from hf_vae.cli.from_scratch import train_tokenizers
 
 PLAIN = EXAMPLES / "plain"
 ENCODERS, DECODER = ("google-bert/bert-base-cased", "google-bert/bert-base-uncased"), "openai-community/gpt2"

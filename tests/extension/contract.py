@@ -4,10 +4,10 @@ import functools
 
 import torch
 from datasets import Dataset
-from hf_vae.cli.from_scratch import small_configs, train_tokenizers
 from transformers import AutoModel, Trainer, TrainingArguments
 
 from hf_vae import KLAnnealingCallback, VAEConfig, VAEDataCollator, VAEModel, VAEProcessor
+from hf_vae.cli.from_scratch import small_configs, train_tokenizers
 from hf_vae.data import grammar
 from hf_vae.evaluation import LikelihoodEvaluator, evaluate_vae
 

@@ -16,11 +16,12 @@ from huggingface_hub import ModelCard, RepoUrl
 from transformers import TrainingArguments
 
 from helpers import EXAMPLES, make_model
-from hf_vae.hub import Repository, RunRecord, make_model_card, run_record, upload_model, write_report
+from hf_vae.cli.arguments import ModelArguments, ReportArguments, parse_arguments
+from hf_vae.cli.report import write_report
+from hf_vae.cli.train import start_run
+from hf_vae.hub import Repository, RunRecord, make_model_card, run_record, upload_model
 from hf_vae.hub.markdown import LONGEST, as_text, code_block
 from hf_vae.hub.privacy import HIDDEN, check_upload, files_to_upload, public_command, public_value
-from hf_vae.training.arguments import ModelArguments, ReportArguments, parse_arguments
-from hf_vae.training.run import start_run
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyz01234567"
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from hf_vae import DiagonalGaussian, EncodedSource, LatentOutput, VAEConfig, VAEModel, VAEProcessor
+from hf_vae.cli.from_scratch import small_configs, train_tokenizers
 from hf_vae.data import grammar
 from hf_vae.latent_space.grammar_probe import CHANGES, grammar_metrics, with_factor
-from hf_vae.training.from_scratch import small_configs, train_tokenizers
 
 TEXTS = grammar.draw_sentences(40, seed=0)
 FACTORS = {

@@ -11,8 +11,8 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, BertMod
 
 from helpers import make_model, tiny_encoder_config, tiny_gpt2_config
 from hf_vae import VAEModel, VAEProcessor
+from hf_vae.cli.from_scratch import train_tokenizers
 from hf_vae.saved_files import weights_digest
-from hf_vae.training.from_scratch import train_tokenizers
 
 
 def save_decoder(seed, where, **options):

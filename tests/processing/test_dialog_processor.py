@@ -7,7 +7,7 @@ import torch
 
 from helpers import GREEDY, TALK, make_model
 from hf_vae import DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor, DialogSession
-from hf_vae.training.from_scratch import small_configs
+from hf_vae.cli.from_scratch import small_configs
 
 
 @pytest.mark.parametrize("context_encoding", ["flat", "hierarchical"])

@@ -9,12 +9,12 @@ import torch
 from transformers import AutoModel, Trainer, TrainingArguments
 
 from helpers import RESUMABLE, StoppedError, load_script
-from hf_vae.hub import draw_pictures
+from hf_vae.cli.processes import check_processes
+from hf_vae.cli.report import draw_pictures
+from hf_vae.cli.saving import finish_saving, replaced_model
 from hf_vae.training import StopOnDivergenceCallback
 from hf_vae.training.checkpoints import remove_stages
-from hf_vae.training.saving import finish_saving, replaced_model
-from hf_vae.training.sharding import check_processes
-from hf_vae.training.stages import full_disk_named
+from hf_vae.training.resuming import full_disk_named
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,25 @@
-"""What the training scripts measure of a conditional model on held-out pairs, with z and without."""
+"""What the commands measure of a conditional model on held-out pairs, with z and without."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
 from transformers import set_seed
 
+from ..evaluation.evaluator import LikelihoodEvaluator
+from ..evaluation.example_batch import ExampleBatch
+from ..evaluation.generation import draw_latents, generate_from_prior, generate_texts
+from ..evaluation.likelihood import likelihood_metrics
+from ..evaluation.perplexity import count_tokens_and_words, perplexities
 from ..latent_distribution import LatentDistribution
+from ..modeling_dialog_cvae import DialogCVAEModel
 from ..modeling_vae import VAEModel
+from ..processing_dialog import DialogCVAEProcessor
 from ..processing_vae import VAEProcessor
-from .evaluator import LikelihoodEvaluator
-from .generation import generate_from_prior, generate_texts
-from .likelihood import likelihood_metrics
-from .perplexity import count_tokens_and_words, perplexities
 
 
 @dataclass
@@ -120,3 +123,18 @@ class HeldOutPairs:
             max_new_tokens=self.max_new_tokens,
             **options,
         )
+
+
+@torch.no_grad()
+def predict_acts(held_out: HeldOutPairs, model: DialogCVAEModel) -> list[list[str]]:
+    """The likeliest act under p(a|x,z) for each of the z with which [`HeldOutPairs.measure`] generates, by name."""
+    names = cast(DialogCVAEProcessor, held_out.processor).acts or []
+
+    def predict(batch: ExampleBatch) -> list[list[str]]:
+        drawn = (held_out.num_outputs, held_out.latent_temperature, held_out.seed)
+        latents = draw_latents(model, batch.source, batch.indices, *drawn)
+        context = cast(torch.Tensor, batch.source.vector).repeat_interleave(held_out.num_outputs, 0)
+        likeliest = model.predict_acts(latents.flatten(0, 1), context).argmax(-1).view(len(batch.indices), -1)
+        return [[names[act] for act in row] for row in likeliest.tolist()]
+
+    return held_out.evaluator(model).map(predict, "predicting acts")

@@ -1,18 +1,66 @@
-"""Pictures of the latent space."""
+"""Pictures: of a training, of the latent space, and of models side by side."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import torch
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..evaluation import RateDistortionPoint
 from ..gaussian import DiagonalGaussian
 from ..latent_distribution import LatentDistribution
-from .interpolation import Interpolation, smoothness, word_edit_distance
+from ..latent_space import Interpolation, smoothness, word_edit_distance
+
+
+def picture_kinds() -> list[str]:
+    """The endings of the files that a picture may be written to."""
+    return list(Figure().canvas.get_supported_filetypes())
+
+
+def plot_training(log_history: list[dict], path: str | Path) -> None:
+    """
+    Reconstruction, KL and KL weight against the optimiser's step, as [`KLAnnealingCallback`] logged them.
+
+    Args:
+        log_history (`list[dict]`): `trainer.state.log_history`.
+        path (`str` or `Path`): the picture to write.
+
+    Raises:
+        ValueError: the log holds no `kl`, so the callback was not there.
+    """
+    logs = [entry for entry in log_history if "kl" in entry]
+    if not logs:
+        raise ValueError("The log has no entry with `kl`: train with KLAnnealingCallback, and past the first logging step.")
+    steps = [entry["step"] for entry in logs]
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True)
+    for panel, (key, label, colour) in zip(
+        panels,
+        (
+            ("reconstruction", "reconstruction\n(nats per sentence)", "tab:blue"),
+            ("kl", "KL(q ‖ p)\n(nats per sentence)", "tab:orange"),
+            ("kl_weight", "KL weight", "tab:green"),
+        ),
+    ):
+        panel.plot(steps, [entry[key] for entry in logs], color=colour, marker=".", markersize=4)
+        panel.set_ylabel(label)
+        panel.grid(alpha=0.3)
+    # The first steps start from a uniform guess and would flatten everything that follows.
+    panels[0].set_yscale("log")
+    panels[0].yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    panels[0].yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    panels[0].yaxis.set_minor_formatter(ticker.NullFormatter())
+    for panel in panels[1:]:
+        panel.set_ylim(bottom=0)
+    panels[-1].set_xlabel("optimiser step")
+    figure.align_ylabels(panels)
+    figure.savefig(path, dpi=120)
 
 
 def plot_interpolation(interpolation: Interpolation, path: str | Path, width: int = 90) -> None:
@@ -99,3 +147,24 @@ def _plot_plane(axes: Axes, points: torch.Tensor) -> None:
     axes.set_aspect("equal")
     axes.set_xlabel("first direction")
     axes.set_ylabel("second direction")
+
+
+def plot_rate_distortion(points: Sequence[RateDistortionPoint], path: str | Path) -> None:
+    """
+    A picture of the points: those on the Pareto front are filled and joined; a dotted line through the best model joins all points
+    of its ELBO.
+    """
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    front = [point for point in points if point.pareto]
+    axes.plot([point.rate for point in front], [point.distortion for point in front], color="tab:blue", linewidth=1)
+    for point in points:
+        face = "tab:blue" if point.pareto else "none"
+        axes.scatter(point.rate, point.distortion, facecolor=face, edgecolor="tab:blue")
+        axes.annotate(point.name, (point.rate, point.distortion), xytext=(5, 5), textcoords="offset points", fontsize=8)
+    best = min(points, key=lambda point: point.rate + point.distortion)
+    axes.axline((best.rate, best.distortion), slope=-1, color="grey", linestyle=":", linewidth=1)
+    axes.set_xlabel("rate, KL(q ‖ p) (nats per sentence)")
+    axes.set_ylabel("distortion, -log p(y|x,z) (nats per sentence)")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
