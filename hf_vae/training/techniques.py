@@ -51,7 +51,8 @@ def register_technique(
     check: Callable[[Any, TrainingArguments], None] = _refuse_nothing,
 ) -> None:
     """
-    Makes a technique known to the commands: its arguments are read, its refusals are asked, its callbacks are used.
+    Makes a technique known to the commands: its arguments are read, its refusals are asked, its callbacks are used. It takes the
+    place of one whose arguments have the same name and module.
 
     Args:
         arguments, callbacks, check: as in [`Technique`].
@@ -59,12 +60,18 @@ def register_technique(
     Raises:
         ValueError: another technique has an argument of the same name.
     """
+    # A cell of a notebook may run again.
+    TECHNIQUES[:] = [known for known in TECHNIQUES if _name_of(known.arguments) != _name_of(arguments)]
     new = {each.name for each in fields(arguments)}
     for known in TECHNIQUES:
         taken = sorted(new & {each.name for each in fields(known.arguments)})
         if taken:
             raise ValueError(f"The arguments {', '.join(taken)} are those of {known.arguments.__name__}: name yours differently.")
     TECHNIQUES.append(Technique(arguments, callbacks, check))
+
+
+def _name_of(arguments: type) -> tuple[str, str]:
+    return arguments.__module__, arguments.__qualname__
 
 
 def check_techniques(args: Any, training_args: TrainingArguments) -> None:

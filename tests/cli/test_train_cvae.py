@@ -177,7 +177,8 @@ def test_every_choice_reaches_the_model(script):
     assert model.config.prior_type == "conditional" and hasattr(model, "source_encoder")
     assert processor.source_conditioning == "cross_attention"
     model_args, data_args, _, _ = parse(script, ["--prior_type", "standard", "--hidden_size", "16", "--tie_encoders", "true"])
-    assert not hasattr(build(model_args, data_args, 8, expand_targets(script.load_replies(8, 0)))[0], "prior_network")
+    model, _ = build(model_args, data_args, 8, expand_targets(script.load_replies(8, 0)))
+    assert not list(model.prior_network.parameters())
 
 
 def test_what_is_measured_is_generated_from_the_prior_of_its_context(script):

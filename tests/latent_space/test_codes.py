@@ -5,7 +5,6 @@ import warnings
 
 import pytest
 import torch
-from hf_vae.fitted_prior import GaussianMixturePrior
 from torch import nn
 
 from helpers import TEXTS, make_model, posterior_means, resized

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from hf_vae.fitted_prior import GaussianMixturePrior
 from safetensors.torch import save_file
 from sklearn.mixture import GaussianMixture
 from torch import nn
