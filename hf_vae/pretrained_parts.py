@@ -15,6 +15,7 @@ from .configuration_vae import FORMAT_VERSION, PARTS, VAEConfig
 from .encoders import check_encoder
 from .frozen_parts import (
     LEFT_OUT,
+    PREFIXES,
     check_left_out,
     describe_part,
     find_part_folders,
