@@ -141,7 +141,7 @@ class FileArguments:
     )
 
     @property
-    def file_options(self) -> dict[str, str | None]:
+    def file_options(self) -> dict[str, Any]:
         """Arguments of the functions that read files."""
         return {"encoding": self.encoding, "quoting": self.quoting}
 

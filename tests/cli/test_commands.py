@@ -8,7 +8,7 @@ import sys
 import pytest
 from transformers import AutoModel, AutoModelForCausalLM
 
-from helpers import EXAMPLES, RECIPES, ROOT, child_environment, resized, tiny_encoder_config, tiny_gpt2_config
+from helpers import EXAMPLES, RECIPES, ROOT, child_environment, tiny_encoder_config, tiny_gpt2_config
 from hf_vae.cli import __main__ as console
 from hf_vae.cli.recipe import find_recipe
 
@@ -87,9 +87,12 @@ def test_what_is_missing_is_named_with_the_extra(tmp_path):
 @pytest.mark.slow
 def test_the_package_alone_imports_and_trains(tmp_path, vae_processor):
     """As `pip install` of the wheel leaves it, by the plain Trainer's words."""
-    vocabulary = len(vae_processor.tokenizer)
-    AutoModel.from_config(resized(tiny_encoder_config(), vocabulary)).save_pretrained(tmp_path / "encoder")
-    AutoModelForCausalLM.from_config(resized(tiny_gpt2_config(), vocabulary)).save_pretrained(tmp_path / "decoder")
+    for name, auto, config in (
+        ("encoder", AutoModel, tiny_encoder_config()),
+        ("decoder", AutoModelForCausalLM, tiny_gpt2_config()),
+    ):
+        config.vocab_size = len(vae_processor.tokenizer)
+        auto.from_config(config).save_pretrained(tmp_path / name)
     vae_processor.save_pretrained(tmp_path / "processor")
     done = run(WITHOUT + PLAIN, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -77,7 +77,7 @@ def load_replies(num_dialogues: int, seed: int, skip: int = 0) -> Dataset:
 
 def stream_train(data_args: DataArguments) -> IterableDataset:
     """The training pairs, read as they are asked for."""
-    file, given = data_args.train_file, data_args.given
+    file, given = str(data_args.train_file), data_args.given
 
     def read(rows, first: int):
         if given is None:
@@ -113,7 +113,7 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
         raise ValueError(f"{names['test'][0]} has {len(test)} source; figures need at least two.")
     if data_args.streaming:
         return first_pairs(stream_train(data_args), data_args.first_rows), validation, test
-    train = load(data_args.train_file, "train", max_rows=data_args.max_train_samples)
+    train = load(str(data_args.train_file), "train", max_rows=data_args.max_train_samples)
     return expand_targets(train), validation, test
 
 

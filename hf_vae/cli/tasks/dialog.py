@@ -79,10 +79,10 @@ def stream_train(data_args: DataArguments, knowledge_guided: bool) -> IterableDa
     """The training contexts with their replies, read as they are asked for."""
 
     def read(rows, first: int):
-        examples = list(dialogs_of(rows, data_args.train_file, data_args.max_turns, data_args.meta_columns, first))
+        examples = list(dialogs_of(rows, str(data_args.train_file), data_args.max_turns, data_args.meta_columns, first))
         return expand_targets(examples if knowledge_guided else [{**each, **without_act(each)} for each in examples])
 
-    return stream_pairs(data_args.train_file, read, **data_args.file_options)
+    return stream_pairs(str(data_args.train_file), read, **data_args.file_options)
 
 
 def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Dataset, Dataset, Dataset]:
@@ -93,14 +93,18 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
         counts["train"] = (data_args.num_dialogues, max_test + num_validation)
         splits = {name: dialogues.load_examples(count, seed, skip) for name, (count, skip) in counts.items()}
     else:
-        options = {"max_turns": data_args.max_turns, "meta_columns": data_args.meta_columns, **data_args.file_options}
+        options: dict[str, Any] = {
+            "max_turns": data_args.max_turns,
+            "meta_columns": data_args.meta_columns,
+            **data_args.file_options,
+        }
         names = held_out_files(data_args.validation_file, data_args.test_file)
         splits = {
             "validation": load_dialogs(*names["validation"], **options),
             "test": load_dialogs(*names["test"], max_rows=max_test, **options),
         }
         if not data_args.streaming:
-            splits["train"] = load_dialogs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **options)
+            splits["train"] = load_dialogs(str(data_args.train_file), "train", max_rows=data_args.max_train_samples, **options)
         if len(splits["test"]) < 2:
             raise ValueError(f"{names['test'][0]} has {len(splits['test'])} context; figures need at least two.")
     if data_args.streaming:

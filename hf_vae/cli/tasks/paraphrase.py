@@ -44,9 +44,9 @@ def stream_train(data_args: DataArguments) -> IterableDataset:
 
     def read(rows, first: int):
         columns = (data_args.source_column, data_args.target_column)
-        return PAIRINGS[data_args.pairing](pairs_of(rows, data_args.train_file, *columns, first))
+        return PAIRINGS[data_args.pairing](pairs_of(rows, str(data_args.train_file), *columns, first))
 
-    return stream_pairs(data_args.train_file, read, **data_args.file_options)
+    return stream_pairs(str(data_args.train_file), read, **data_args.file_options)
 
 
 def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Dataset, Dataset, Dataset]:
@@ -58,7 +58,7 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
         train = grammar.load_paraphrases(data_args.grammar_pairs, seed, skip=max_test + num_validation)
         return expand_targets(train), validation, test
     columns = {"source_column": data_args.source_column, "target_column": data_args.target_column}
-    options = {**columns, **data_args.file_options}
+    options: dict[str, Any] = {**columns, **data_args.file_options}
     names = held_out_files(data_args.validation_file, data_args.test_file)
     validation = load_pairs(*names["validation"], **options)
     test = load_pairs(*names["test"], max_rows=max_test, **options)
@@ -66,7 +66,7 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
         raise ValueError(f"{names['test'][0]} has {len(test)} source; figures need at least two.")
     if data_args.streaming:
         return first_pairs(stream_train(data_args), data_args.first_rows), validation, test
-    train = load_pairs(data_args.train_file, "train", max_rows=data_args.max_train_samples, **options)
+    train = load_pairs(str(data_args.train_file), "train", max_rows=data_args.max_train_samples, **options)
     return PAIRINGS[data_args.pairing](train), validation, test
 
 

@@ -60,9 +60,11 @@ def stream_train(data_args: DataArguments) -> IterableDataset:
     """The training sentences, each to itself, read as they are asked for."""
 
     def read(rows, first: int):
-        return ({"source": text, "target": text} for text in texts_of(rows, data_args.train_file, data_args.text_column, first))
+        return (
+            {"source": text, "target": text} for text in texts_of(rows, str(data_args.train_file), data_args.text_column, first)
+        )
 
-    return stream_pairs(data_args.train_file, read, **data_args.file_options)
+    return stream_pairs(str(data_args.train_file), read, **data_args.file_options)
 
 
 def load_data(data_args: DataArguments, max_test: int | None, seed: int) -> dict[str, list[str]]:
@@ -76,12 +78,12 @@ def load_data(data_args: DataArguments, max_test: int | None, seed: int) -> dict
         }
     names = held_out_files(data_args.validation_file, data_args.test_file)
     if not data_args.streaming:
-        names["train"] = (data_args.train_file, "train")
+        names["train"] = (str(data_args.train_file), "train")
     most = {"test": max_test, "train": data_args.max_train_samples}
-    options = {"text_column": data_args.text_column, **data_args.file_options}
+    options: dict[str, Any] = {"text_column": data_args.text_column, **data_args.file_options}
     texts = {split: load_texts(*name, max_rows=most.get(split), **options) for split, name in names.items()}
     if data_args.streaming:
-        names["train"] = (data_args.train_file, "train")
+        names["train"] = (str(data_args.train_file), "train")
         texts["train"] = first_pairs(stream_train(data_args), data_args.first_rows)["source"]
     # A row may hold several sentences.
     texts["test"] = texts["test"][:max_test]
