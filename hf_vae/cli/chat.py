@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from transformers import AutoModel, AutoProcessor, HfArgumentParser
@@ -29,7 +30,7 @@ class ChatArguments:
 def main(argv: Sequence[str]) -> None:
     if argv and not argv[0].startswith("-"):
         argv = ["--model", *argv]
-    (arguments,) = HfArgumentParser((ChatArguments,)).parse_args_into_dataclasses(list(argv))
+    (arguments,) = HfArgumentParser(cast(Any, ChatArguments)).parse_args_into_dataclasses(list(argv))
     check_least(vars(arguments), {"num_replies": 1, "max_new_tokens": 1, "max_length": 1})
     model, processor = AutoModel.from_pretrained(arguments.model), AutoProcessor.from_pretrained(arguments.model)
     if not isinstance(model, DialogCVAEModel):
@@ -49,7 +50,8 @@ def main(argv: Sequence[str]) -> None:
 def talk(session: DialogSession, arguments: ChatArguments) -> None:
     """Answers every line of the standard input until it ends."""
     processor = session.processor
-    act, replies = None, []
+    act: str | None = None
+    replies: list = []
     for line in sys.stdin:
         line = line.strip()
         if line == "/quit":

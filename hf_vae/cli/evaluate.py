@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -96,7 +97,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
     """Dataclasses from a command line that may begin with the model."""
     if argv and not argv[0].startswith("-"):
         argv = ["--model_name_or_path", *argv]
-    return HfArgumentParser((ModelArguments, DataArguments, EvaluationArguments)).parse_args_into_dataclasses(args=list(argv))
+    classes: Any = (ModelArguments, DataArguments, EvaluationArguments)
+    parsed: Any = HfArgumentParser(classes).parse_args_into_dataclasses(args=list(argv))
+    return parsed
 
 
 def check_arguments(

@@ -73,7 +73,7 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
         tokenized["train"] = tokenize_stream(processor, stream, data_args.shuffle_buffer, training_args.seed, **task.lengths)
 
     # 4. Train with the plain Trainer; a callback sets the KL's weight and logs the loss's parts.
-    watched = (list(task.validation["source"]), [targets[0] for targets in task.validation["targets"]])
+    watched: Any = (list(task.validation["source"]), [targets[0] for targets in task.validation["targets"]])
     callbacks = report_callbacks(model_args, evaluation_args, training_args, processor, *watched, **task.lengths)
     model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks)
 

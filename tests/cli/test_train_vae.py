@@ -262,7 +262,7 @@ NO_STAGE = ["--latent_free_steps", "0"]
             r"up to there the KL has its full weight: .*'{\"period\": 4, \"cycles\": 1}'",
         ),
         (["--batch_norm_gamma", "1", "--dataloader_drop_last", "--per_device_train_batch_size", "1"], "of at least 2"),
-        (["--recurrent_dropout", "0.5"], "no half is an LSTM that starts from nothing"),
+        (["--recurrent_dropout", "0.5"], "neither the encoder nor the decoder is an LSTM from scratch"),
         (["--prefix_length", "0"], "`prefix_length` is 0"),
         (["--token_noise", '{"drop": 2}'], "`drop` is 2"),
         (["--token_noise", '{"dorp": 0.1}'], "`--token_noise` has no option dorp; its options are drop"),
