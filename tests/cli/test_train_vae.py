@@ -306,7 +306,7 @@ NO_STAGE = ["--latent_free_steps", "0"]
         (["--collapse_report_samples", "1", "--eval_strategy", "steps"], "`--collapse_report_samples` is 1"),
         (["--resume_from_checkpoint", "last"], "holds no checkpoint"),
         (["--lora", '{"task_type": "CAUSAL_LM"}'], "names a `task_type`"),
-        (["--save_trained_only"], "needs a pretrained half that is frozen"),
+        (["--save_trained_only"], "needs a pretrained part that is frozen"),
         (["--train_file", "good.txt"], "needs a `--validation_file`"),
         (["--train_file", "none.txt", "--validation_file", "good.txt"], "There is no file none.txt"),
         (["--train_file", "good.txt", "--validation_file", "single.txt"], r"single.txt has 1 sentence"),

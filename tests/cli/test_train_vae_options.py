@@ -67,7 +67,7 @@ TECHNIQUES = [
     (
         "bow_loss_weight",
         ["--bow_loss_weight", "0.5"],
-        lambda model, callbacks: hasattr(model, "bow") and model.config.bow_loss_weight == 0.5,
+        lambda model, callbacks: hasattr(model, "bow_head") and model.config.bow_loss_weight == 0.5,
     ),
     ("word_dropout", ["--word_dropout", "0.4"], has(word_dropout=0.4, word_dropout_token_id=1)),
     ("word_dropout", ["--word_dropout", "1.0"], has(word_dropout=1.0, word_dropout_token_id=1)),
@@ -177,7 +177,7 @@ def test_each_half_can_be_trained_by_itself(tmp_path):
     assert all(name.startswith("encoder.") for name in moved)
     assert "encoder.embeddings.word_embeddings.weight" in moved and any(".layer.0." in name for name in moved)
     moved = changed(lambda: train_without_latent(model, processor, settings, "latent_free", 2, train))
-    assert moved and all(name.startswith(("decoder.", "bow.")) for name in moved)
+    assert moved and all(name.startswith(("decoder.", "bow_head.")) for name in moved)
     # Nothing came through z = 0 to how z enters.
     assert "decoder.lm.model.embed_tokens.weight" in moved and "decoder.latent_injection.embedding.projection.weight" not in moved
     batch = VAEDataCollator(processor)([train[row] for row in range(4)])
