@@ -1,4 +1,4 @@
-"""Models on the Hub, with pages written from what happened."""
+"""Models on the Hub, and model cards that are written from a run's own record."""
 
 from .model_card import make_model_card, write_model_card
 from .publishing import Repository, create_repository, upload_model

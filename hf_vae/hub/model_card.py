@@ -1,4 +1,4 @@
-"""Model cards from a run's own record."""
+"""Model cards that are written from a run's own record."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from ..variants import paper_of
 from .markdown import LONGEST, as_text, code_block
 from .run_record import RunRecord
 
-# Pictures that a card shows where they lie beside it.
-FIGURES = {
+# The captions of the pictures that a card shows if they lie beside it.
+PICTURES = {
     "training.png": "Reconstruction, KL and KL weight in training",
     "latent.png": "The KL of each dimension of z, and the posterior means of held-out texts against the prior",
     "interpolation.png": "From one held-out text to another in z",
 }
 
 
-def make_model_card(model: PreTrainedModel, record: RunRecord, figures: Collection[str] = ()) -> ModelCard:
+def make_model_card(model: PreTrainedModel, record: RunRecord, pictures: Collection[str] = ()) -> ModelCard:
     """
-    The card of a trained model.
+    Makes the card of a trained model.
 
     Args:
-        model ([`VAEModel`]): it.
-        record ([`RunRecord`]): what happened.
-        figures (`list[str]`): which of the pictures in `FIGURES` there are.
+        model ([`VAEModel`]): the model.
+        record ([`RunRecord`]): the record of its training.
+        pictures (`list[str]`): files beside the card. Those of `PICTURES` are shown.
 
     Raises:
         ValueError: the record has no metric that the card could show.
@@ -60,7 +60,7 @@ def make_model_card(model: PreTrainedModel, record: RunRecord, figures: Collecti
                 metric_value=round(float(record.metrics[metric.name]), 4),
             )
             for metric in shown
-            # The Hub's metadata is JSON, which knows no other numbers.
+            # The Hub's metadata is JSON, which has neither infinity nor NaN.
             if math.isfinite(record.metrics[metric.name])
         ],
     )
@@ -79,7 +79,7 @@ def make_model_card(model: PreTrainedModel, record: RunRecord, figures: Collecti
         rows=[
             (metric.title, *(_shown(values.get(metric.name)) for values in (record.metrics, record.baseline))) for metric in shown
         ],
-        figures=[(caption, name) for name, caption in FIGURES.items() if name in figures],
+        pictures=[(caption, name) for name, caption in PICTURES.items() if name in pictures],
         paper=paper_of(model.config.model_type),
     )
 
@@ -89,7 +89,7 @@ def _shown(value: float | None) -> str:
 
 
 def write_model_card(model: PreTrainedModel, record: RunRecord, directory: str | Path) -> Path:
-    """Writes [`make_model_card`] as `README.md` into the model's directory."""
+    """Writes the card of [`make_model_card`] to `README.md` in the model's directory, with the pictures that lie there."""
     path = Path(directory) / "README.md"
     write_whole(path, str(make_model_card(model, record, {each.name for each in Path(directory).iterdir()})))
     return path

@@ -210,7 +210,7 @@ def test_a_session_keeps_its_turns(tokenizers):
     )
     with pytest.raises(ValueError, match="has no turns"):
         session.replies()
-    with pytest.raises(ValueError, match="a turn says something"):
+    with pytest.raises(ValueError, match="give a text that is not empty"):
         session.say(" ")
     session.say("the cat sat")
     replies = session.replies(4, max_new_tokens=5, do_sample=False)
