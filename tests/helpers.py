@@ -330,12 +330,13 @@ PUBLISHED = {
 
 
 def make_published(name: str):
+    """A tiny model of this kind, with random weights, its processor, and what it is given."""
     variant, processor_class, text, options = PUBLISHED[name]
     tokenizers = train_tokenizers([TEXTS[0], "a dog ran in the park", "the mat"] * 5, vocab_size=300)
     config = make_model(variant).config
     for part, tokenizer in zip((config.decoder, config.encoder, config), (*tokenizers, tokenizers[0])):
-        part.vocab_size, part.bos_token_id = len(tokenizer), tokenizer.bos_token_id
-        part.eos_token_id, part.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+        part.vocab_size = len(tokenizer)
+        take_special_tokens(part, tokenizer)
     config.decoder_start_token_id = config.bos_token_id
     torch.manual_seed(0)
     model = type(make_model(variant))(config).eval()

@@ -350,7 +350,7 @@ def test_a_minimum_rate_begins_as_an_autoencoder(script, tmp_path):
     check_arguments(model_args, training_args, False, "text-vae")
 
 
-def test_the_baseline_has_as_many_steps_where_the_run_counts_epochs_and_no_bag_of_words(script, tmp_path, monkeypatch):
+def test_the_baseline_has_as_many_steps_and_no_bag_of_words(script, tmp_path, monkeypatch):
     steps = {}
     train = Trainer.train
 

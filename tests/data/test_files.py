@@ -202,7 +202,7 @@ def test_quotation_marks_are_text_in_a_tsv_and_enclose_cells_in_a_csv(tmp_path, 
 
 
 @pytest.mark.parametrize("content", ['source,targets\na,b\n"I" am,c\n', 'source,targets\na,b\n"I am,c\nd,e\n'])
-def test_stray_quotation_marks_are_refused_with_the_row_and_the_option_that_reads_them(tmp_path, content):
+def test_stray_quotation_marks_are_refused_with_row_and_option(tmp_path, content):
     path = tmp_path / "stray.csv"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=r"Line 3 of .*stray\.csv cannot .*`quoting='none'`"):

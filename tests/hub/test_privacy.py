@@ -124,7 +124,7 @@ def folder(tmp_path):
     return folder
 
 
-def test_a_folder_without_secrets_is_uploaded_without_what_is_no_part_of_the_model(folder):
+def test_only_what_belongs_to_the_model_is_uploaded(folder):
     check_upload(folder, TOKEN)
     assert set(files_to_upload(folder)) == {
         "config.json", "README.md", "model.safetensors", "encoder_tokenizer/tokenizer.json", "modeling_vae.py", "latent.png"

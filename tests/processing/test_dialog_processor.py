@@ -142,13 +142,10 @@ def test_bad_processors_are_named(dialog_tokenizers):
         DialogCVAEProcessor(*dialog_tokenizers, context_encoding="tree")
 
 
-def test_the_columns_of_a_corpus_do_not_hang_on_which_turns_are_annotated(dialog_tokenizers):
+def test_a_corpus_has_the_same_columns_whichever_turns_are_annotated(dialog_tokenizers):
     processor = DialogCVAEProcessor(*dialog_tokenizers, acts=["x", "y"])
     assert processor([TALK, TALK[:1]], ["yes", "no"])["act_labels"].tolist() == [-100, -100]
     assert "act_labels" not in processor([TALK, TALK[:1]])
-
-
-# As ChatML, Mistral's and Gemma's have them, in words that the tests' vocabulary knows.
 
 
 def test_a_processor_may_know_how_much_of_a_context_it_reads(dialog_tokenizers, tmp_path):

@@ -182,7 +182,7 @@ def test_a_part_s_own_tokenizer_is_loaded(tokenizers, tmp_path):
     assert load_tokenizer(str(tmp_path))("a text").input_ids == tokenizers[0]("a text").input_ids
 
 
-def test_a_tokenizer_without_padding_pads_with_eos_and_one_without_eos_is_refused(tokenizers):
+def test_a_tokenizer_without_padding_pads_with_eos(tokenizers):
     bare = PreTrainedTokenizerFast(tokenizer_object=tokenizers[0]._tokenizer, eos_token="[EOS]")
     assert VAEProcessor(bare, tokenizers[1]).tokenizer.pad_token == "[EOS]"
     with pytest.raises(ValueError, match="has no EOS token"):
