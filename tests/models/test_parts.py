@@ -130,7 +130,7 @@ def given_parts(kind: str):
         ("the decoder's transformer", "are one weight"),
         ("the decoder itself", "are one weight"),
         ("its embeddings", "encoder's `wte.weight` and the decoder's `lm_head.weight|`transformer.wte.weight` are one weight"),
-        ("its configuration", "have one configuration object between them"),
+        ("its configuration", "share one configuration object"),
     ],
 )
 def test_parts_that_share_are_refused_when_the_model_is_made(kind, message):
