@@ -112,11 +112,12 @@ def plot_latents(posterior: LatentDistribution, prior: LatentDistribution, path:
     if len(modes) < 2:
         raise ValueError(f"`posterior` is of {len(modes)} text(s); a plane needs at least two.")
     kl = posterior.kl(prior)
-    has_bars = kl is not None and kl.shape[-1] == modes.shape[-1]
-    figure = Figure(figsize=(10 if has_bars else 5.5, 4.5), layout="constrained")
-    axes = figure.subplots(1, 2 if has_bars else 1, squeeze=False)[0]
-    if has_bars:
-        _plot_kl(axes[0], kl.mean(0))
+    kl = None if kl is None or kl.shape[-1] != modes.shape[-1] else kl.mean(0)
+    panels = 1 if kl is None else 2
+    figure = Figure(figsize=(5 * panels, 4.5), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    if kl is not None:
+        _plot_kl(axes[0], kl)
     if isinstance(posterior, DiagonalGaussian) and isinstance(prior, DiagonalGaussian):
         angles = torch.linspace(0, 2 * torch.pi, 200)
         for radius in (1, 2, 3):

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from ..modeling_vae import VAEModel
+from ..objective import kl_divergence
 from ..processing_vae import VAEProcessor
 from ..training.calling_handler import calling_handler
 from ..training.sharding import refuse_sharding
@@ -29,8 +30,8 @@ class CollapseReportCallback(TrainerCallback):
     `prior_depends_on_source` stands in the place of `kl_minus_mutual_information` and `marginal_kl`.) What the evaluation itself
     has measured, of all its examples, stays as it is. Where z is ignored it warns, with what was found and what to try.
 
-    It draws its noise from its own seed, so training is the same with it and without. A call costs one pass of the encoder, two
-    with a prior network, and three of the decoder over its texts.
+    It draws its noise from its own seed, so training is the same with it and without. A call costs one pass of q's encoder over
+    its texts, one of the encoder that reads x, if there is one, and three of the decoder.
 
     Args:
         processor ([`VAEProcessor`]): the model's.
@@ -93,15 +94,16 @@ class CollapseReportCallback(TrainerCallback):
 
     def _measure(self, model: VAEModel) -> dict[str, float]:
         evaluator = LikelihoodEvaluator(model, self.processor, self.texts, self.targets, **self.options)
-        posterior, prior = evaluator.posterior(), evaluator.prior()
-        size = (len(evaluator), 1, posterior.mean.shape[-1])
-        latents = posterior.from_noise(example_noise(*size, self.seed))[:, 0]
-        # As in `likelihood_metrics`: another stream than the posterior's.
-        from_prior = prior.from_noise(example_noise(*size, self.seed + 1))[:, 0]
-        exchanged = torch.stack([latents, latents[evaluator.shuffled_partners()], from_prior], dim=1)
-        names = ("nll_posterior", "nll_shuffled", "nll_prior")
-        nlls = dict(zip(names, evaluator.nll(exchanged).mean(0).tolist()))
-        kl = posterior.kl(prior).sum(-1).mean().item()
+        with evaluator.reading_once():
+            posterior, prior = evaluator.posterior(), evaluator.prior()
+            count = len(evaluator)
+            latents = posterior.from_noise(example_noise(count, 1, posterior.noise_size, self.seed))[:, 0]
+            # As in `likelihood_metrics`: another stream than the posterior's.
+            from_prior = prior.from_noise(example_noise(count, 1, prior.noise_size, self.seed + 1))[:, 0]
+            exchanged = torch.stack([latents, latents[evaluator.shuffled_partners()], from_prior], dim=1)
+            names = ("nll_posterior", "nll_shuffled", "nll_prior")
+            nlls = dict(zip(names, evaluator.nll(exchanged).mean(0).tolist()))
+        kl = kl_divergence(posterior, prior, latents).sum(-1).mean().item()
         return {"kl": kl, **information_metrics(posterior, prior, seed=self.seed, examples=evaluator.examples()), **nlls}
 
 

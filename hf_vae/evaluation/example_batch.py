@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,7 +44,7 @@ class ExampleBatch:
     @property
     def num_bytes(self) -> int:
         """Memory that the batch takes: its tokens, and what has been made of x."""
-        held = [self.inputs]
+        held: list[Mapping[str, torch.Tensor]] = [self.inputs]
         if "source" in vars(self):
             held.append(self.source.tensors())
         if "conditioning" in vars(self):
