@@ -6,12 +6,11 @@ from datasets import Dataset
 
 from helpers import TARGETS, TEXTS, make_model, resized
 from hf_vae import CVAEProcessor, DialogCVAEProcessor, ParaphraseVAEProcessor
+from hf_vae.cli.held_out import HeldOutPairs, predict_acts
 from hf_vae.evaluation import (
-    HeldOutPairs,
     LikelihoodEvaluator,
     evaluate_vae,
     likelihood_metrics,
-    predict_acts,
     reconstruction_at_mean,
     refine,
 )

@@ -7,6 +7,7 @@ import torch
 
 from helpers import TARGETS, TEXTS, make_model, on_a_line, resized
 from hf_vae import DiagonalGaussian, LatentDistribution, ParaphraseVAEModel
+from hf_vae.cli.plots import plot_latents
 from hf_vae.evaluation import (
     LikelihoodEvaluator,
     aggregate_log_prob,
@@ -16,7 +17,6 @@ from hf_vae.evaluation import (
     refine,
 )
 from hf_vae.latent_space import GaussianMixturePrior, fit_prior
-from hf_vae.latent_space.plots import plot_latents
 
 
 def mixture(dimensions):
