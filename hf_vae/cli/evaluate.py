@@ -30,8 +30,9 @@ from ..evaluation.rate_distortion import load_metrics
 from ..evaluation.words import check_tokenizer
 from ..hub import write_metrics
 from ..modeling_vae import VAEModel
+from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_dialog import DialogCVAEProcessor
-from ..processing_vae import ConditionalVAEProcessor, VAEProcessor, check_text_length, load_tokenizer
+from ..processing_vae import VAEProcessor, check_text_length, load_tokenizer
 from .arguments import FileArguments
 from .checks import check_least
 from .plots import picture_kinds, plot_rate_distortion

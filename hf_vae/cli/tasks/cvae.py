@@ -24,7 +24,7 @@ from ...data import (
 )
 from ...evaluation import conditional_log_likelihoods, reference_metrics
 from ...modeling_cvae import CVAEModel
-from ...processing_vae import CVAEProcessor
+from ...processing_conditional_vae import CVAEProcessor
 from .. import train
 from ..arguments import ConditionalArguments, PairArguments, ReportArguments
 from ..build import config_options

@@ -12,7 +12,8 @@ from accelerate import PartialState
 
 from ...hub import write_metrics
 from ...modeling_conditional_vae import ConditionalVAEModel
-from ...processing_vae import ConditionalVAEProcessor, VAEProcessor
+from ...processing_conditional_vae import ConditionalVAEProcessor
+from ...processing_vae import VAEProcessor
 from ..build import build_conditional_model
 from ..held_out import HeldOutPairs
 from ..plots import plot_latents

@@ -12,7 +12,7 @@ from ...checks import check_choice
 from ...data import PAIRINGS, expand_targets, first_pairs, grammar, held_out_files, load_pairs, pairs_of, stream_pairs
 from ...evaluation import paraphrase_metrics
 from ...modeling_paraphrase_vae import ParaphraseVAEModel
-from ...processing_vae import ParaphraseVAEProcessor
+from ...processing_conditional_vae import ParaphraseVAEProcessor
 from .. import train
 from ..arguments import ConditionalArguments, PairArguments, ReportArguments
 from ..checks import check_held_out, check_least, check_report
