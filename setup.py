@@ -8,9 +8,9 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "hf_vae" / "__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
-EXAMPLES = ["matplotlib>=3.9.0", "PyYAML>=6.0.1", "tensorboard>=2.18.0"]
+CLI = ["matplotlib>=3.9.0", "PyYAML>=6.0.1", "tensorboard>=2.18.0"]
 DEVELOPMENT = [
-    *EXAMPLES,
+    *CLI,
     "mypy>=2.4",
     "parameterized>=0.9",
     "pytest>=9.2",
@@ -28,7 +28,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["hf_vae", "hf_vae.*"]),
-    package_data={"hf_vae": ["py.typed"], "hf_vae.hub": ["model_card_template.md"]},
+    package_data={"hf_vae": ["py.typed"], "hf_vae.cli": ["recipes/*.yaml"], "hf_vae.hub": ["model_card_template.md"]},
+    entry_points={"console_scripts": ["hf-vae = hf_vae.cli.__main__:main"]},
     python_requires=">=3.11",
     # The oldest versions that the tests pass with: `.ci/oldest` runs them.
     install_requires=[
@@ -45,7 +46,7 @@ setup(
         "torch>=2.11.0",
         "transformers>=5.16.0,<5.25",
     ],
-    extras_require={"examples": EXAMPLES, "quantization": ["torchao>=0.18.0"], "docs": DOCS, "dev": DEVELOPMENT},
+    extras_require={"cli": CLI, "examples": CLI, "quantization": ["torchao>=0.18.0"], "docs": DOCS, "dev": DEVELOPMENT},
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

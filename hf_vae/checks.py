@@ -1,4 +1,4 @@
-"""What an argument may be: each check names the argument, what was found, and what may stand there."""
+"""Checks of arguments. Each error names the argument, what was found, and what is allowed."""
 
 import math
 import operator
@@ -15,7 +15,7 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:
-    """Raises a `ValueError` unless `value` is a whole number, and `least` or more. A truth value is no number."""
+    """Raises a `ValueError` unless `value` is a whole number that is at least `least`. A truth value is not a number."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ValueError(f"`{name}` is {value!r}; it must be a whole number, at least {least}.")
     if value < least:
@@ -30,7 +30,7 @@ def check_number(
     most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Raises a `ValueError` unless `value` is a finite number within the bounds that are given. A truth value is no number."""
+    """Raises a `ValueError` unless `value` is a finite number within the given bounds. A truth value is not a number."""
     bounds = [
         (word, bound, holds)
         for word, bound, holds in (
@@ -48,7 +48,7 @@ def check_number(
 
 
 def check_rows(rows: int, **given: torch.Tensor | None) -> None:
-    """Raises a `ValueError` unless each tensor that is given has `rows` rows: one row is never read as all of them."""
+    """Raises a `ValueError` unless each given tensor has `rows` rows: a single row is never broadcast."""
     for name, tensor in given.items():
         if tensor is not None and tensor.shape[:1] != (rows,):
             raise ValueError(f"`{name}` has shape {tuple(tensor.shape)}, and the batch has {rows} row(s): give one row for each.")
@@ -56,10 +56,10 @@ def check_rows(rows: int, **given: torch.Tensor | None) -> None:
 
 def rows_of(**given: torch.Tensor | None) -> int | None:
     """
-    How many rows each tensor that is given has; `None` if nothing is given.
+    The number of rows that all given tensors have; `None` if none is given.
 
     Raises:
-        ValueError: no tensor, no rows, or not the same number in all.
+        ValueError: an argument is not a tensor or has no rows, or the tensors differ in their number of rows.
     """
     tensors = {name: tensor for name, tensor in given.items() if tensor is not None}
     for name, tensor in tensors.items():
@@ -74,10 +74,10 @@ def rows_of(**given: torch.Tensor | None) -> int | None:
 
 def float_latents(latents: object, name: str = "latents") -> torch.Tensor:
     """
-    `latents` in float32 or what is more precise, so that whatever is put beside them keeps its own precision.
+    `latents` in float32, or in their own dtype if it is more precise, so that other vectors beside them keep their precision.
 
     Raises:
-        ValueError: they are no dense tensor of real numbers.
+        ValueError: `latents` is not a dense tensor of real numbers.
     """
     if not isinstance(latents, torch.Tensor):
         raise ValueError(f"`{name}` is a {type(latents).__name__}; give a tensor of shape (rows, latent_size).")
@@ -89,7 +89,7 @@ def float_latents(latents: object, name: str = "latents") -> torch.Tensor:
 
 
 def check_finite(name: str, rows: torch.Tensor, remedy: str) -> None:
-    """Raises a `ValueError` that names the rows of `(rows, …)` which hold something that is not finite, and the `remedy`."""
+    """Raises a `ValueError` that names the rows of a tensor `(rows, …)` that are not finite, and the `remedy`."""
     if torch.compiler.is_compiling():
         return
     if rows.is_meta:

@@ -1,6 +1,6 @@
 """
-Every difference between the versions of transformers that the package supports, each with the versions that it is for. The rest of
-the package uses the names of 5.24 and never asks for a version.
+All differences between the supported versions of transformers, each with its versions. The rest of the package uses the names of
+5.24 and never asks for a version.
 """
 
 import functools
@@ -20,13 +20,13 @@ CACHE_NAMES = ("cache", "past_key_values")
 
 
 def cache_parameter(model: PreTrainedModel) -> str | None:
-    """What `model.forward` calls its cache; `None` if it takes none. A model that is not transformers' own may use the old name."""
+    """The name of the cache in `model.forward`; `None` if it takes none. A model from elsewhere may use the old name."""
     parameters = inspect.signature(type(model).forward).parameters
     return next((name for name in CACHE_NAMES if name in parameters), None)
 
 
 def takes_cache(method: Callable) -> Callable:
-    """Lets `method`, whose parameter is called `cache`, be inspected by transformers' name for it, and called by either name."""
+    """Gives the parameter `cache` of `method` the name that transformers looks for, and lets callers use either name."""
 
     @functools.wraps(method)
     def renamed(self, *args, **kwargs):
@@ -45,7 +45,7 @@ if hasattr(configuration_utils, "SubConfigSpec"):
 
     CompositeConfig = PreTrainedConfig
 else:
-    # Up to 5.19 a configuration lists the classes of its parts and makes configurations of their dictionaries by itself.
+    # Up to 5.19 a configuration names the classes of its parts and converts their dictionaries itself.
     class SubConfigSpec:  # type: ignore[no-redef]
         def __init__(self, config_class: type, model_type: str):
             self.config_class, self.model_type = config_class, model_type
@@ -64,33 +64,33 @@ else:
 
 
 def head_shapes(config: Any) -> tuple[int | list[int], int | list[int]]:
-    """Number of key-value heads and their size, of all layers or of each. transformers counts them by itself from 5.19 on."""
+    """The number of key-value heads and their size, for all layers or for each. transformers has this from 5.19 on."""
     if hasattr(configuration_utils, "get_head_shapes"):
         return configuration_utils.get_head_shapes(config)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     return heads, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-# A model's methods and `TrainingArguments`: `gradient_checkpointing` up to 5.22.
+# The word in names of methods and fields of `TrainingArguments`: `gradient_checkpointing` up to 5.22.
 ACTIVATION_CHECKPOINTING = (
     "activation_checkpointing" if hasattr(PreTrainedModel, "is_activation_checkpointing") else "gradient_checkpointing"
 )
 
 
 def is_activation_checkpointing(model: PreTrainedModel) -> bool:
-    """Whether `model` computes its activations anew in the backward pass."""
+    """Whether `model` computes its activations again in the backward pass."""
     return getattr(model, f"is_{ACTIVATION_CHECKPOINTING}")
 
 
 class AdapterLoading:
-    """Mixin of a model, before `PreTrainedModel`. Up to 5.17 `load_adapter` silently leaves out what `modules_to_save` names."""
+    """Mixin that stands before `PreTrainedModel`. Up to 5.17 `load_adapter` silently leaves out what `modules_to_save` names."""
 
     if Version(transformers.__version__) < Version("5.18"):
 
         def load_adapter(self, peft_model_id=None, adapter_name=None, *args, adapter_kwargs=None, **kwargs):
             info = super().load_adapter(peft_model_id, adapter_name, *args, adapter_kwargs=adapter_kwargs, **kwargs)  # type: ignore[misc]
             if peft_model_id is not None:
-                # Not by an import statement: a model that brings its code along would refuse to load where there is no peft.
+                # No import statement, because code that a model brings along is refused if it imports what is not installed.
                 peft = importlib.import_module("peft")
                 weights = peft.load_peft_weights(peft_model_id, device=str(self.device), **(adapter_kwargs or {}))  # type: ignore[attr-defined]
                 weights = {name.removeprefix("base_model.model."): weight for name, weight in weights.items()}

@@ -19,9 +19,9 @@ from .source import EncodedSource
 class Reply:
     """
     Args:
-        text (`str`): what is said.
+        text (`str`): the reply.
         latents (`torch.Tensor` of shape `(latent_size,)`): the z that it was decoded from.
-        act (`str`, *optional*): the act that was asked for, or the likeliest one under p(a|x,z); of models with acts.
+        act (`str`, *optional*): the act that was asked for, or else the likeliest act under p(a|x,z), if the model has acts.
     """
 
     text: str
@@ -31,17 +31,17 @@ class Reply:
 
 class DialogSession:
     """
-    Keeps a conversation's turns and gives several replies to them.
+    A conversation: it keeps the turns and gives several replies to them.
 
     Args:
-        model ([`DialogCVAEModel`]): put into evaluation mode.
-        processor ([`DialogCVAEProcessor`]): its processor.
-        role (`str`, defaults to `"assistant"`): who the model is.
-        meta (`dict`, *optional*): what else is known, if the model reads it.
-        generator (`torch.Generator`, *optional*): source of the noise in z.
+        model ([`DialogCVAEModel`]): the model; it is put into evaluation mode.
+        processor ([`DialogCVAEProcessor`]): the model's processor.
+        role (`str`, defaults to `"assistant"`): the role that the model replies in.
+        meta (`dict`, *optional*): further features of the dialogue, if the model reads them.
+        generator (`torch.Generator`, *optional*): the source of the noise in z.
 
     Raises:
-        ValueError: a model or a processor of another kind, or the role of the system, who never replies.
+        ValueError: the model or the processor is of another kind, or `role` is the system's, which never replies.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class DialogSession:
             if not isinstance(given, expected):
                 raise ValueError(f"`{name}` is a {type(given).__name__}; a conversation needs a {expected.__name__}.")
         if role == SYSTEM:
-            raise ValueError(f"`role` is {SYSTEM!r}, who never replies; name another.")
+            raise ValueError(f"`role` is {SYSTEM!r}, which never replies: name another.")
         self.model, self.processor = model.eval(), processor
         self.role, self.meta, self.generator = role, meta, generator
         self.messages: list[Message] = []
@@ -66,10 +66,10 @@ class DialogSession:
         Adds a turn.
 
         Raises:
-            ValueError: it says nothing.
+            ValueError: `content` is empty or not a text.
         """
         if not is_text(content):
-            raise ValueError(f"`content` is {content!r}; a turn says something.")
+            raise ValueError(f"`content` is {content!r}; give a text that is not empty.")
         self.messages.append({"role": role, "content": content.strip()})
 
     @torch.no_grad()
@@ -82,20 +82,20 @@ class DialogSession:
         **generation_options,
     ) -> list[Reply]:
         """
-        What could be said next, each from its own z; the conversation stays as it is until one of them is said.
+        Possible next turns, each decoded from its own z. The conversation does not change until [`~DialogSession.say`] adds one.
 
         Args:
-            num_return_sequences (`int`, defaults to 1): how many.
-            act (`str`, *optional*): the act that all are to perform.
-            latent_temperature (`float`, *optional*): factor on the spread of z, by default the model's own; 0 gives the likeliest
-                z.
-            max_length (`int`, *optional*): tokens of the conversation that are read, from the latest turns; by default as many as
-                the model holds beside the reply, and not more than the processor's `max_context_length`. All turns are kept.
-            generation_options: passed to `generate`.
+            num_return_sequences (`int`, defaults to 1): the number of replies.
+            act (`str`, *optional*): the act that all replies should perform.
+            latent_temperature (`float`, *optional*): the factor on the spread of z, by default the model's own; 0 gives the
+                likeliest z.
+            max_length (`int`, *optional*): the number of tokens, of the latest turns, that are read; by default as many as the
+                model holds beside the reply, and at most the processor's `max_context_length`. All turns are kept.
+            generation_options: further options of `generate`.
 
         Raises:
-            ValueError: nothing has been said yet, an act that the model does not know, a number of replies below 1, a negative
-                temperature, or a reply that may be as long as all that the model holds.
+            ValueError: nothing has been said yet, the model does not know the act, the number of replies is below 1, the
+                temperature is negative, or the longest reply would leave no room for the conversation.
         """
         check_count("num_return_sequences", num_return_sequences)
         if latent_temperature is not None:

@@ -57,6 +57,7 @@ class LatentGenerationMixin(GenerationMixin):
         num_samples: int | None = None,
         average_latents: int | None = None,
         generator: torch.Generator | None = None,
+        source: EncodedSource | None = None,
         generation_config: GenerationConfig | None = None,
         labels: torch.LongTensor | None = None,
         **kwargs,
@@ -79,6 +80,7 @@ class LatentGenerationMixin(GenerationMixin):
             average_latents (`int`, *optional*): write one text for each input, greedily, under the mean of p(y|x,z) over so many z
                 (Sohn et al. 2015, section 3), in place of one text for each z.
             generator (`torch.Generator`, *optional*): source of the noise in z.
+            source ([`EncodedSource`], *optional*): what `read_source` has made of x, so that it need not be read again.
             generation_config (`GenerationConfig`, *optional*): defaults to the model's, where the latent options may stand too.
             labels: ignored; `Seq2SeqTrainer(predict_with_generate=True)` passes them.
             kwargs: what else `read_source`, `encode` and `condition` of this model take, such as `prompt_input_ids`, or of a
@@ -110,10 +112,11 @@ class LatentGenerationMixin(GenerationMixin):
             kwargs,
             average_latents,
         )
-        batch = self._batch_size(inputs, latents, num_samples)
+        batch = self._batch_size(inputs, source, latents, num_samples)
         reads_y = not self.config.is_conditional and input_ids is not None
         origin = options.latent_source or ("posterior" if reads_y else "prior")
-        source = call_with(self.read_source, inputs, with_prior=latents is None and origin == "prior")
+        if source is None:
+            source = call_with(self.read_source, inputs, with_prior=latents is None and origin == "prior")
         conditioning = call_with(self.condition, inputs, source=source)
         if latents is None:
             latents = options.sample(self._latent_distribution(origin, source, batch, inputs))
@@ -138,9 +141,13 @@ class LatentGenerationMixin(GenerationMixin):
             )
         return self.fitted_prior(source, batch, self.device)
 
-    def _batch_size(self, inputs: dict[str, Any], latents: torch.Tensor | None, num_samples: int | None) -> int:
+    def _batch_size(
+        self, inputs: dict[str, Any], source: EncodedSource | None, latents: torch.Tensor | None, num_samples: int | None
+    ) -> int:
         """How many inputs there are; for a model without x, how many rows are asked for."""
         rows = rows_of(**{name: tensor for name, tensor in inputs.items() if name.endswith("input_ids")})
+        if rows is None and source:
+            rows = len(source)
         if num_samples is not None:
             if rows is not None or latents is not None or self.config.is_conditional:
                 raise ValueError("`num_samples` is for drawing from the prior without input; use `num_return_sequences`.")

@@ -30,33 +30,33 @@ def load_part(part: str, name_or_path: str, config: VAEConfig, **options) -> tup
 
 def own_configuration(config: VAEConfig, encoder: PreTrainedModel | None, decoder: PreTrainedModel | None) -> VAEConfig:
     """
-    A copy of `config` for one model: its parts are those of the models that are given, else copies, so that what is asked of one
-    part's is asked of no other, and the caller's stay as they are.
+    A copy of `config` for one model. The configurations of its parts are those of the models that are given, or else copies, so
+    that a change to one changes no other and leaves the caller's alone.
 
     Raises:
-        ValueError: the models that are given have weights or a configuration in common.
+        ValueError: the models that are given share weights or a configuration.
     """
     if encoder is not None and decoder is not None:
         refuse_shared_weights({"encoder": encoder, "decoder": decoder})
         if encoder.config is decoder.config:
             raise ValueError(
-                "`encoder` and `decoder` have one configuration object between them, which cannot make the one read both ways and "
-                "the other one way: build each from a `copy.deepcopy` of it."
+                "`encoder` and `decoder` share one configuration object, which cannot make the encoder read both ways and the "
+                "decoder one way: build each from a `copy.deepcopy` of it."
             )
     own = copy.deepcopy(config)
-    # One by one: what was one object in the caller's would be one in the copy.
+    # One by one, because one copy of the whole would keep an object shared that the caller's configuration shares.
     own.encoder = copy.deepcopy(config.encoder) if encoder is None else encoder.config
     own.decoder = copy.deepcopy(config.decoder) if decoder is None else decoder.config
     return own
 
 
 def has_adapter(model: nn.Module) -> bool:
-    """Whether layers of `model` are peft's. Told without peft, which need not be there."""
+    """Whether layers of `model` are peft's. It does not import peft, which may not be installed."""
     return any(type(module).__module__.startswith("peft.") for module in model.modules())
 
 
 def refuse_other_kinds(encoder: PreTrainedModel | None, decoder: PreTrainedModel | None) -> None:
-    """Raises a `ValueError` unless what is given are an encoder and a causal language model."""
+    """Raises a `ValueError` unless the models that are given are an encoder and a causal language model."""
     for name, part in (("encoder", encoder), ("decoder", decoder)):
         if part is not None and not (isinstance(part, nn.Module) and hasattr(part, "config")):
             raise ValueError(f"`{name}` is a {type(part).__name__}; give a model, such as `from_pretrained` returns.")
@@ -74,7 +74,7 @@ def refuse_other_kinds(encoder: PreTrainedModel | None, decoder: PreTrainedModel
 
 
 def refuse_shared_weights(parts: Mapping[str, nn.Module]) -> None:
-    """Raises a `ValueError` that names a weight which two of `parts` have in common: it could not be saved as either's."""
+    """Raises a `ValueError` if two of `parts` share a weight, which could not be saved as part of both. It names the weight."""
     owners: dict[int, tuple[str, str]] = {}
     for part, module in parts.items():
         for name, weight in module.named_parameters(remove_duplicate=False):
@@ -88,12 +88,12 @@ def refuse_shared_weights(parts: Mapping[str, nn.Module]) -> None:
 
 @torch.no_grad()
 def refuse_looking_ahead(lm: PreTrainedModel) -> None:
-    """Raises a `ValueError` where the scores of a word of `lm` depend on the word behind it."""
+    """Raises a `ValueError` if the scores of a word of `lm` depend on the word after it."""
     training = lm.training
     logits = lm.eval()(input_ids=torch.tensor([[0, 1], [0, 2]], device=lm.device), use_cache=False).logits[:, 0]
     lm.train(training)
     if not logits.is_meta and not torch.allclose(*logits):
         raise ValueError(
-            f"`decoder` is a {type(lm).__name__} that was built to read both ways, and would see the words that it is to predict: "
+            f"`decoder` is a {type(lm).__name__} that was built to read both ways, and would see the words that it should predict: "
             "build it from a configuration with `is_decoder=True`."
         )

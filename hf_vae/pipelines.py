@@ -1,4 +1,4 @@
-"""Pipelines: texts or dialogues in, several texts for each out, with the z of each on request."""
+"""Pipelines: each takes texts or dialogues and gives several texts for each, with their z on request."""
 
 from types import GeneratorType
 from typing import Any
@@ -23,17 +23,17 @@ class LatentTextGenerationPipeline(Pipeline):
 
     A call takes an input, or several in a list, a tuple, a column of a dataset, a generator or a PyTorch dataset, and:
 
-    - `return_latents` (`bool`, defaults to `False`): give the z of each text beside it.
-    - `max_source_length` (`int`, *optional*): inputs are cut to so many tokens.
-    - `batch_size` (`int`, *optional*): inputs at once.
-    - whatever the model's `generate` takes: `num_return_sequences`, `latent_temperature`, `latents`, `generator`, beams, sampling.
+    - `return_latents` (`bool`, defaults to `False`): whether to return the z of each text beside it.
+    - `max_source_length` (`int`, *optional*): the number of tokens that an input is truncated to.
+    - `batch_size` (`int`, *optional*): the number of inputs at once.
+    - all options of the model's `generate`: `num_return_sequences`, `latent_temperature`, `latents`, `generator`, beams, sampling.
 
     Returns:
         For each input a list of `num_return_sequences` records `{"generated_text": str}`, with `"latents"`, a list of `latent_size`
         numbers (of several such lists with `average_latents`), if they were asked for.
 
     Raises:
-        ValueError: an empty input, a model that this pipeline is not for, or what `generate` refuses.
+        ValueError: an input is empty, this pipeline is not for the model, or `generate` refuses an option.
     """
 
     default_task = "latent-text-generation"
@@ -48,7 +48,7 @@ class LatentTextGenerationPipeline(Pipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        # By name: a model that brought its own code along has its own copy of the class.
+        # By their tasks, because a model that brings its own code along has its own copies of the classes.
         tasks = [getattr(each, "default_task", None) for each in self.model.pipeline_class.__mro__]
         if self.default_task not in tasks:
             raise ValueError(
@@ -56,20 +56,20 @@ class LatentTextGenerationPipeline(Pipeline):
                 f"{tasks[0]!r}."
             )
         if self.processor is None:
-            raise ValueError(f"The pipeline {self.default_task!r} needs the model's `processor`; pass it beside the model.")
+            raise ValueError(f"The pipeline {self.default_task!r} needs the model's `processor`: pass it beside the model.")
         ends, end = end_tokens(self.model.generation_config.eos_token_id), self.processor.tokenizer.eos_token_id
         if end not in ends:
             raise ValueError(
-                f"The processor's texts end with token {end}, and the model waits for {ends or 'none'}: pass the processor that it "
-                f"was trained with, or set `model.generation_config.eos_token_id` to {end}."
+                f"The processor's texts end with token {end}, and the model waits for {ends or 'none'}: pass the processor that "
+                f"the model was trained with, or set `model.generation_config.eos_token_id` to {end}."
             )
 
     def __call__(self, inputs: Any, *args, **kwargs):
-        # What is read as it is asked for is checked then.
+        # Inputs that are read one at a time are checked one at a time.
         if inputs is not None and not isinstance(inputs, (Chat, GeneratorType, Dataset)):
             if not isinstance(inputs, (str, dict)):
                 inputs = as_items("text", inputs, "an input or a list of inputs")
-            # All of them before the first is answered, and each by its position.
+            # All inputs are checked before the first is answered, so that an error gives the position.
             self.processor.batch(inputs)
         return super().__call__(inputs, *args, **kwargs)
 
@@ -79,7 +79,7 @@ class LatentTextGenerationPipeline(Pipeline):
         return preprocess, generate_kwargs, postprocess
 
     def preprocess(self, inputs: Any, **lengths) -> dict[str, Any]:
-        """One input's features. They stay lists: the processor pads, for it knows which side of what."""
+        """The features of one input. They stay lists, because the processor pads each feature on its own side."""
         if inputs is None:
             return {"features": {}}
         dialog = inputs.messages if isinstance(inputs, Chat) else inputs
@@ -103,7 +103,7 @@ class LatentTextGenerationPipeline(Pipeline):
         return records
 
     def save_pretrained(self, save_directory, **kwargs):
-        """Saves model and processor, and where the pipeline's code is to be found."""
+        """Saves the model, the processor, and the place of the pipeline's code."""
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
@@ -131,7 +131,7 @@ class DialogPipeline(LatentTextGenerationPipeline):
     reply([{"role": "user", "content": "the farmer bought a lamp ."}], num_return_sequences=5)
     ```
 
-    Without `max_source_length` as much of a dialogue is read, from the latest turns, as the model holds beside the reply.
+    Without `max_source_length`, as many of the latest turns are read as the model holds beside the reply.
     """
 
     default_task = "dialog"
@@ -142,7 +142,7 @@ class DialogPipeline(LatentTextGenerationPipeline):
         return {**preprocess, **reply}, generate, postprocess
 
     def preprocess(self, inputs: Any, max_length: int | None = None, **reply) -> dict[str, Any]:
-        """One dialogue's features, of which the latest turns are read that the model holds beside the reply."""
+        """The features of one dialogue: of the latest turns that the model holds beside the reply."""
         if max_length is None:
             limits = (self.model.longest_context(**reply), self.processor.max_context_length)
             max_length = min((limit for limit in limits if limit), default=None)

@@ -1,6 +1,6 @@
 """Models that are made of a pretrained encoder and a pretrained decoder. Parts that were frozen from the start are not saved."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from .configuration_vae import FORMAT_VERSION, PARTS, VAEConfig
 from .encoders import check_encoder
 from .frozen_parts import (
     LEFT_OUT,
+    PREFIXES,
     check_left_out,
     describe_part,
     find_part_folders,
@@ -43,6 +44,8 @@ class PretrainedParts(AdapterLoading):
     part_folders: Mapping[str, str] = {}
     # Whether weights had other names where this model was loaded from. transformers would save it under those.
     was_renamed = False
+    # Weights of the parts that the pretrained ones did not have, such as cross-attention, when the model was put together.
+    missing_in_parts: Collection[str] = ()
 
     @classmethod
     def from_encoder_decoder_pretrained(
@@ -87,6 +90,9 @@ class PretrainedParts(AdapterLoading):
         check_encoder(loaded["encoder"][0], config.pooling)
         config.frozen_parts = {part: describe_part(names[part]) for part in freeze} or None
         model = assemble(cls, config, loaded)
+        model.missing_in_parts = {
+            f"{prefix}{name}" for part, (_, missing) in loaded.items() for prefix in PREFIXES[part] for name in missing
+        }
         model.part_folders = {part: str(Path(names[part]).resolve()) for part in freeze if Path(names[part]).is_dir()}
         return model
 

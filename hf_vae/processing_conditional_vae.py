@@ -16,7 +16,7 @@ class ConditionalVAEProcessor(VAEProcessor):
     The two tokenizers of a conditional model: source x as `text`, y as `text_target`.
 
     `processor(text)` gives what `generate` needs: `input_ids` for the encoder and, with `source_conditioning="prompt"`, the
-    prompt in the decoder's vocabulary. With `text_target` come `labels` and the pair that q(z|x,y) reads.
+    prompt in the decoder's vocabulary. `text_target` adds `labels` and the pair that q(z|x,y) reads.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): the decoder's.
@@ -50,7 +50,7 @@ class ConditionalVAEProcessor(VAEProcessor):
         return features
 
     def _pair(self, texts: list[str], targets: list[str], cut: dict[str, Any]) -> BatchEncoding:
-        """x and y as q(z|x,y) reads them, told apart also if the encoder's tokenizer has no template for pairs."""
+        """x and y as q(z|x,y) reads them, with a separator if the encoder's tokenizer has no template for pairs."""
         tokenizer = self.encoder_tokenizer
         if tokenizer.num_special_tokens_to_add(pair=True):
             return tokenizer(texts, targets, **cut)
@@ -58,13 +58,13 @@ class ConditionalVAEProcessor(VAEProcessor):
         return tokenizer([f"{x}{separator}{y}" for x, y in zip(texts, targets)], **cut)
 
     def _open(self, prompt: list[int]) -> list[int]:
-        """A prompt goes on with the start token, so a tokenizer's closing EOS is no part of it."""
+        """`prompt` without the EOS that some tokenizers close it with: the start token follows it."""
         closed = len(prompt) > 1 and prompt[-1] == self.tokenizer.eos_token_id
         return prompt[:-1] if closed else prompt
 
 
 class CVAEProcessor(ConditionalVAEProcessor):
-    """Processor of a [`CVAEModel`]: `text` is what is given, `text_target` what is generated."""
+    """Processor of a [`CVAEModel`]: `text` is the source, `text_target` the target."""
 
 
 class ParaphraseVAEProcessor(ConditionalVAEProcessor):

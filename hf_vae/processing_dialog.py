@@ -1,4 +1,4 @@
-"""Dialogues to tensors: messages as chat templates take them, with who spoke, acts, and what else is known."""
+"""Dialogues to tensors: messages as chat templates take them, their speakers, acts, and other features."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .processing_vae import as_items, check_rows, check_text_length, is_text
 logger = logging.get_logger(__name__)
 
 Message = dict[str, str]
-# Whoever has this role sets the scene, and is never asked to reply.
+# The role of messages that set the scene. It never replies.
 SYSTEM = "system"
 
 
 def replying_role(messages: Sequence[Message]) -> str | None:
     """
-    Who is expected to reply: the one who spoke last before somebody else did, or `None`, somebody who has not spoken yet. The
-    system never replies.
+    The role that is expected to reply: that of the last speaker before the present one. `None` means somebody who has not spoken
+    yet. The system never replies.
     """
     speakers = [message["role"] for message in messages if message["role"] != SYSTEM]
     return next((speaker for speaker in reversed(speakers) if speaker != speakers[-1]), None)
@@ -35,43 +35,43 @@ def replying_role(messages: Sequence[Message]) -> str | None:
 
 class DialogCVAEProcessor(ConditionalVAEProcessor):
     r"""
-    The two tokenizers of a [`DialogCVAEModel`]. What it takes as `text` is a dialogue or a list of them. A dialogue is a list of
-    messages `{"role": …, "content": …}`, as chat templates take them, or a dictionary with the messages and what else is known:
+    The two tokenizers of a [`DialogCVAEModel`]. Its `text` is a dialogue or a list of dialogues. A dialogue is a list of messages
+    `{"role": …, "content": …}`, as chat templates take them, or a dictionary with these keys:
 
     - `messages`: the turns so far;
-    - `role` (*optional*): who replies; if it is not given, the one who spoke last before the last speaker did. Only who replies
-      and who does not is told apart, so any name will do, but `"system"`, who never replies;
-    - `act` (*optional*): the act of the reply, one of `acts`; in training that of the target, in generation the one that is wanted;
+    - `role` (*optional*): who replies; by default the last speaker before the present one. The model only knows turns of the one
+      who replies and turns of others, so any name will do, except `"system"`, which never replies;
+    - `act` (*optional*): the act of the reply, one of `acts`: in training the target's act, in generation the act that you want;
     - `meta` (*optional*): a dictionary with a value for each of `meta_categories` and `meta_values`.
 
-    As one text every turn stands on a line that opens with one of `speaker_marks`, and the prompt ends with the mark of the one who
-    replies; a decoder's tokenizer with a chat template writes the prompt with that, turns of one side in succession as one message.
-    Some templates want the user to begin, or know no system. For them a system message becomes part of the user's turn that
-    follows, and a dialogue that the replying side begins gets an empty turn of the user in front. If the template refuses that too,
-    the prompt is plain text as for other decoders, and a warning says so. In a chat template a special token that is written in a
-    message is text; elsewhere it is that token, as in [`VAEProcessor`].
+    In a text, each turn is a line that begins with one of `speaker_marks`, and the prompt ends with the mark of the one who
+    replies. If the decoder's tokenizer has a chat template, the template writes the prompt, and successive turns of one side become
+    one message. Some templates want the user to begin, or refuse system messages. For them a system message becomes part of the
+    user's next turn, and an empty turn of the user precedes a dialogue that the replying side begins. If the template refuses that
+    too, the prompt is plain text, as for other decoders, and a warning says so. A special token that is written in a message is
+    text in a chat template; elsewhere it is that token, as in [`VAEProcessor`].
 
-    Of a dialogue with more than `max_turns` turns the last ones are read. As one text, turns are left out from the oldest on until
-    the rest has no more than `max_length` tokens; of a last turn that has more by itself, the end is read.
+    Only the last `max_turns` turns of a dialogue are read. In a text, the oldest turns are left out until the rest has at most
+    `max_length` tokens; if the last turn alone has more, its end is read.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): the decoder's.
-        encoder_tokenizer (`PreTrainedTokenizerBase`): the encoder's. Of one that truncates on the right a copy is used, which
-            truncates on the left.
+        encoder_tokenizer (`PreTrainedTokenizerBase`): the encoder's. If it truncates on the right, a copy is used that truncates on
+            the left.
         source_conditioning (`str`, defaults to `"prompt"`): the model's.
         context_encoding (`str`, defaults to `"flat"`): the model's.
-        acts (`list[str]`, *optional*): names of the acts, by their numbers.
+        acts (`list[str]`, *optional*): the names of the acts, in the order of their numbers.
         meta_categories (`dict[str, list[str]]`, *optional*): the categorical features and the values of each.
         meta_values (`list[str]`, *optional*): the features that are numbers.
-        speaker_marks (`list[str]`, defaults to `["user:", "assistant:"]`): what opens a turn of somebody else, and of the one who
-            replies.
-        max_turns (`int`, defaults to 10): turns that are read.
-        max_turn_length (`int`, *optional*): tokens of each turn that are read with `context_encoding="hierarchical"`; by default
-            as many as a call's `max_length`.
-        max_context_length (`int`, *optional*): the `max_length` of a call that gives none.
+        speaker_marks (`list[str]`, defaults to `["user:", "assistant:"]`): how a turn of somebody else begins, and how a turn of
+            the one who replies begins.
+        max_turns (`int`, defaults to 10): the number of turns that are read.
+        max_turn_length (`int`, *optional*): the number of tokens of each turn that are read with
+            `context_encoding="hierarchical"`; by default a call's `max_length`.
+        max_context_length (`int`, *optional*): the `max_length` of calls that give none.
 
     Raises:
-        ValueError: a choice that does not exist, or a number out of range.
+        ValueError: a choice does not exist, or a number is out of range.
     """
 
     marks_of_speakers = ("user:", "assistant:")
@@ -97,7 +97,9 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
             check_text_length(name, length, encoder_tokenizer)
         _check_names("speaker_marks", speaker_marks)
         if len(speaker_marks) != 2:
-            raise ValueError(f"`speaker_marks` is {list(speaker_marks)}; there are two, of others and of the one who replies.")
+            raise ValueError(
+                f"`speaker_marks` is {list(speaker_marks)}; give two marks, one for others and one for the one who replies."
+            )
         _check_names("acts", acts)
         _check_names("meta_values", meta_values)
         for name, values in (meta_categories or {}).items():
@@ -120,26 +122,26 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         longest = self.max_context_length if max_length is None else max_length
         return super().__call__(text, text_target, longest, *more, **options)
 
-    # A dialogue -----------------------------------------------------------------------------------------------------------
-
     def batch(self, text: Any) -> tuple[list[dict], bool]:
         if isinstance(text, Mapping) and "messages" in text:
             return [self._checked(0, text)], True
         expected = "a dialogue, which is a list of messages or a dictionary with `messages`, or a list of dialogues"
         items = as_items("text", text, expected)
-        # A message has no messages.
+        # A dialogue in a dictionary has `messages`, and a message does not.
         single = isinstance(items[0], Mapping) and "messages" not in items[0]
         return [self._checked(number, dialogue) for number, dialogue in enumerate([items] if single else items)], single
 
     def _checked(self, number: int, dialogue: Any) -> dict:
-        """The last turns of a dialogue as `{"messages", "own", "act", "meta"}`; `own` says which are of the one who replies."""
+        """The last turns of a dialogue as `{"messages", "own", "act", "meta"}`; `own` marks the turns of the one who replies."""
         given = dialogue if isinstance(dialogue, Mapping) else {"messages": dialogue}
         unknown = sorted(set(given) - {"messages", "role", "act", "meta"})
         if unknown:
-            raise ValueError(f"Dialogue {number} has {', '.join(unknown)}; it may have messages, role, act and meta.")
+            raise ValueError(
+                f"Dialogue {number} has {', '.join(unknown)}; it may have messages, role, act and meta: leave the rest out."
+            )
         messages = given.get("messages")
         if messages is None or (isinstance(messages, Sequence) and not messages):
-            raise ValueError(f"Dialogue {number} has no turns: there is nothing to reply to.")
+            raise ValueError(f"Dialogue {number} has no turns, so there is nothing to reply to: give it at least one.")
         messages = as_items(f"dialogue {number}", messages, "a list of messages, each with a `role` and a `content`")
         for turn, message in enumerate(messages):
             content = message.get("content") if isinstance(message, Mapping) else None
@@ -149,7 +151,7 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
                 )
         role = given.get("role")
         if role == SYSTEM:
-            raise ValueError(f"The `role` of dialogue {number} is {SYSTEM!r}, who never replies; name another, or leave it out.")
+            raise ValueError(f"The `role` of dialogue {number} is {SYSTEM!r}, which never replies: name another, or leave it out.")
         role = replying_role(messages) if role is None else role
         messages = messages[-self.max_turns :]
         own = [message["role"] == role for message in messages]
@@ -159,9 +161,9 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         if act is None:
             return -100
         if self.acts is None:
-            raise ValueError(f"The act {act!r} is given, but the processor has no `acts`.")
+            raise ValueError(f"The act {act!r} is given, but the processor has no `acts`: leave the act out.")
         if act not in self.acts:
-            raise ValueError(f"The act {act!r} is not known; the acts are {', '.join(self.acts)}.")
+            raise ValueError(f"The act {act!r} is not known; choose one of {', '.join(self.acts)}.")
         return self.acts.index(act)
 
     def _meta(self, number: int, meta: Mapping | None) -> dict[str, list]:
@@ -169,13 +171,15 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         meta = {} if meta is None else meta
         if not isinstance(meta, Mapping) or set(meta) != set(names):
             found = sorted(meta) if isinstance(meta, Mapping) else repr(meta)
-            raise ValueError(f"`meta` of dialogue {number} has {found}; the processor reads {sorted(names)}.")
+            raise ValueError(
+                f"`meta` of dialogue {number} has {found}; the processor reads {sorted(names)}: give each of these a value."
+            )
         features: dict[str, list] = {}
         if self.meta_categories:
             for name, values in self.meta_categories.items():
                 if meta[name] not in values:
                     known = ", ".join(map(str, values))
-                    raise ValueError(f"`meta[{name!r}]` of dialogue {number} is {meta[name]!r}; it may be {known}.")
+                    raise ValueError(f"`meta[{name!r}]` of dialogue {number} is {meta[name]!r}; choose one of {known}.")
             features["meta_categories"] = [values.index(meta[name]) for name, values in self.meta_categories.items()]
         if self.meta_values:
             numbers = {name: _as_number(meta[name]) for name in self.meta_values}
@@ -185,10 +189,8 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
             features["meta_values"] = list(numbers.values())
         return features
 
-    # As one text ----------------------------------------------------------------------------------------------------------
-
     def as_text(self, dialogue: dict) -> str:
-        """The turns as one text, a line each."""
+        """The turns as one text, each on a line."""
         return "\n".join(
             f"{self.speaker_marks[own]} {message['content'].strip()}"
             for message, own in zip(dialogue["messages"], dialogue["own"], strict=True)
@@ -196,8 +198,8 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
 
     def _chat_messages(self, dialogue: dict, strict: bool) -> list[Message]:
         """
-        The turns as a chat template's messages, those of one side in succession as one. `strict` is for templates that know user
-        and assistant alone, by turns, the user first.
+        The turns as messages of a chat template; successive turns of one side become one message. `strict` is for templates that
+        only know a user and an assistant, who take turns, and the user begins.
         """
         sides: list[Message] = [{"role": "user", "content": ""}] if strict and dialogue["own"][0] else []
         for message, own in zip(dialogue["messages"], dialogue["own"], strict=True):
@@ -209,11 +211,11 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         return sides
 
     def _chat_prompt(self, dialogue: dict) -> list[int] | None:
-        """The prompt as the tokenizer's chat template writes it, or `None` if that refuses the dialogue or leaves turns out."""
+        """The prompt as the chat template writes it; `None` if the template refuses the dialogue or leaves turns out."""
         for strict in (False, True):
             try:
                 return self._chat_ids(self._chat_messages(dialogue, strict))
-            # A template that needs tools or contents of another type fails like Python does.
+            # A template that needs tools, or contents of another type, fails with Python's own errors.
             except (TemplateError, TypeError, ValueError) as error:
                 refusal = error
         logger.warning_once(
@@ -223,9 +225,9 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         return None
 
     def _chat_ids(self, messages: list[Message]) -> list[int]:
-        """Messages in the chat template. A special token that is written in one is text there, so that no turn can be forged."""
+        """Messages in the chat template. A special token that is written in a message is text, so that nobody can forge a turn."""
         options: dict[str, Any] = {"add_generation_prompt": True, "return_dict": False}
-        # Characters that stand for nothing hold the messages' places.
+        # Characters for private use hold the places of the messages.
         contents = {f"\ue000{number}\ue000": message["content"] for number, message in enumerate(messages)}
         marked = [{**message, "content": mark} for message, mark in zip(messages, contents)]
         text = cast(str, self.tokenizer.apply_chat_template(marked, tokenize=False, **options))
@@ -255,8 +257,8 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
     @staticmethod
     def _within(dialogues: list[dict], longest: int | None, tokenize) -> tuple[list[dict], list[list[int]]]:
         """
-        The last turns of each dialogue that make no more than `longest` tokens, but at least one, and what `tokenize` makes of
-        them.
+        Of each dialogue as many of the last turns as have at most `longest` tokens, but at least one turn, and the tokens that
+        `tokenize` makes of them.
         """
         dialogues, rows = list(dialogues), tokenize(dialogues)
         while longest is not None:
@@ -269,10 +271,8 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
                 rows[i] = row
         return dialogues, rows
 
-    # To tensors -----------------------------------------------------------------------------------------------------------
-
     def features(self, texts: list, targets: list[str] | None, cuts: dict[str, dict[str, Any]]) -> dict[str, list]:
-        """Unpadded features by the names of the model's arguments; `cuts` has tokenizers' options for text, target and pair."""
+        """Unpadded features by the names of the model's arguments; `cuts` has the tokenizers' options for text, target and pair."""
         features: dict[str, list] = {}
         longest = cuts["text"]["max_length"] if cuts["text"]["truncation"] else None
         if self.context_encoding == "flat":
@@ -292,7 +292,7 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
             features["prompt_attention_mask"] = [[1] * len(prompt) for prompt in features["prompt_input_ids"]]
         for name in texts[0]["meta"]:
             features[name] = [text["meta"][name] for text in texts]
-        # With targets always, so that all parts of a corpus have the same columns, whichever turns are annotated.
+        # Always with targets, so that all parts of a corpus have the same columns even if some turns have no act.
         if self.acts is not None and (targets is not None or any(text["act"] != -100 for text in texts)):
             features["act_labels"] = [text["act"] for text in texts]
         if targets is not None:
@@ -306,7 +306,7 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         return features
 
     def _first_tokens(self, texts: list[str], cut: dict[str, Any]) -> Iterator[list[int]]:
-        """Each text as the encoder reads it by itself; of one that is too long the beginning."""
+        """Each text as the encoder reads it alone. If a text is too long, its beginning is kept."""
         side, self.encoder_tokenizer.truncation_side = self.encoder_tokenizer.truncation_side, "right"
         rows = self.encoder_tokenizer(texts, **cut)["input_ids"]
         self.encoder_tokenizer.truncation_side = side
@@ -322,14 +322,14 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         max_target_length: int | None = None,
     ) -> BatchEncoding:
         """
-        As [`ConditionalVAEProcessor.pad`]. With `context_encoding="hierarchical"` turns are padded behind the last one;
-        `padding="max_length"` is for `"flat"`.
+        As [`ConditionalVAEProcessor.pad`]. With `context_encoding="hierarchical"`, empty turns follow the last one, and
+        `padding="max_length"` is refused.
         """
         turn_by_turn = self.context_encoding == "hierarchical" and "input_ids" in features[0]
         if self.context_encoding == "hierarchical" and padding in ("max_length", False):
             raise ValueError(
-                f"`padding` is {padding!r}; with `context_encoding='hierarchical'` turns are padded to the longest one. Leave "
-                "it out, or give `pad_to_multiple_of`."
+                f"`padding` is {padding!r}; with `context_encoding='hierarchical'` turns are padded to the longest one: leave "
+                "`padding` out, or give `pad_to_multiple_of`."
             )
         own = [name for name in ("meta_categories", "meta_values", "act_labels") if name in features[0]]
         apart = {*own, *(("input_ids", "same_speaker") if turn_by_turn else ())}
@@ -343,12 +343,12 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
             batch.update(self._padded_turns(features, pad_to_multiple_of or 1))
         batch.convert_to_tensors(return_tensors)
         if "meta_values" in own and return_tensors == "np":
-            # PyTorch makes numbers float32 by itself.
+            # PyTorch makes these float32, and NumPy float64.
             batch["meta_values"] = batch["meta_values"].astype("float32")
         return batch
 
     def _padded_turns(self, features: list[dict[str, Any]], multiple_of: int) -> dict[str, list]:
-        """Turns of token ids with their mask, `(dialogues, turns, tokens)`, and whose each is, `(dialogues, turns)`."""
+        """Token ids of turns and their mask, `(dialogues, turns, tokens)`, and whose turn each is, `(dialogues, turns)`."""
         check_rows("input_ids", [row["input_ids"] for row in features], len)
         turns = max(len(row["input_ids"]) for row in features)
         words = max(len(turn) for row in features for turn in row["input_ids"])
@@ -363,13 +363,13 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
 
 
 def _check_names(name: str, given: Sequence | None) -> None:
-    """Raises a `ValueError` unless they can be told apart: each stands for another number."""
+    """Raises a `ValueError` unless `given` is a list of different names."""
     if given is not None and (isinstance(given, str) or any(list(given).count(each) > 1 for each in given)):
         raise ValueError(f"`{name}` is {given!r}; give a list in which no two are equal.")
 
 
 def _as_number(value: Any) -> float:
-    """NaN for what is no number."""
+    """`value` as a float; NaN if it is not a number."""
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -18,7 +18,7 @@ from .saved_files import HUB_OPTIONS, read_json
 logger = logging.get_logger(__name__)
 
 Texts = str | list[str]
-# A fast tokenizer keeps in itself where it cuts. A thread that asks for another length while the first one reads would change its.
+# A fast tokenizer stores the length that it truncates to, and a thread with another length would change it while one reads.
 ONE_THREAD_READS = threading.RLock()
 PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -26,27 +26,27 @@ _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 def as_items(name: str, given: Any, expected: str) -> list:
     """
-    What is in a list, a tuple, a column of a dataset, an array of one dimension or anything else that has items.
+    The items of a list, a tuple, a column of a dataset, a one-dimensional array or another collection, as a list.
 
     Raises:
-        ValueError: it has none, or keys or columns in place of them.
+        ValueError: `given` has no items, or it has keys or columns instead.
     """
-    # Iterating over these would give names and numbers (keys, columns, bytes, rows), or texts in any order.
+    # Iterating over these would give keys, columns, bytes or rows, or texts in no fixed order.
     is_other = isinstance(given, (Mapping, str, bytes, bytearray, set, frozenset)) or getattr(given, "ndim", 1) != 1
     if is_other or not hasattr(given, "__iter__"):
         raise ValueError(
-            f"`{name}` is {_shown(given)}, of type {type(given).__name__}; it should be {expected}. Of a row or a table give the "
-            "column that you mean, for instance `row['text']`."
+            f"`{name}` is {_shown(given)}, of type {type(given).__name__}; it should be {expected}. If it is a row or a table, "
+            "give one of its columns, for instance `row['text']`."
         )
-    # The items of an Arrow array are Arrow's own.
+    # The items of an Arrow array are Arrow's, not Python's.
     items = given.to_pylist() if hasattr(given, "to_pylist") else list(given)
     if not items:
-        raise ValueError(f"`{name}` is an empty list.")
+        raise ValueError(f"`{name}` is an empty list: give at least one item.")
     return items
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is a string with something in it that UTF-8 can write: half of a surrogate pair is no character."""
+    """Whether `value` is a string that is not blank and that UTF-8 can encode: half of a surrogate pair is not a character."""
     return isinstance(value, str) and bool(value.strip()) and not _HALF_CHARACTER.search(value)
 
 
@@ -55,46 +55,49 @@ def as_list(name: str, texts: Texts) -> list[str]:
     `texts` as a list of strings.
 
     Raises:
-        ValueError: it is neither a text nor has texts in it, there is nothing in it, or an item that is no text or is empty.
+        ValueError: `texts` is neither a text nor a collection of texts, it is empty, or an item is empty or not a text.
     """
     texts = [texts] if isinstance(texts, str) else as_items(name, texts, "a text or a list of texts")
     bad = [row for row, text in enumerate(texts) if not is_text(text)]
     if bad:
-        raise ValueError(f"`{name}` holds no text at position(s) {bad[:10]} (found {_shown(texts[bad[0]])}).")
+        raise ValueError(
+            f"`{name}` holds no text at position(s) {bad[:10]} (found {_shown(texts[bad[0]])}): remove the item(s), or give them a "
+            "text."
+        )
     return texts
 
 
 def _shown(value: Any) -> str:
-    """As an error message shows it."""
+    """`value` as an error message shows it: at most 200 characters."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     """
-    `AutoTokenizer.from_pretrained`, for parts that may have been saved without their tokenizer.
+    `AutoTokenizer.from_pretrained`, for a part that may have been saved without its tokenizer.
 
     Raises:
-        OSError, ValueError: there is no tokenizer. For several families transformers makes one up that knows special tokens alone
-            and reads every text as nothing.
+        OSError, ValueError: there is no tokenizer. For several families transformers then makes one up, which knows only special
+            tokens and reads every text as empty.
     """
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     if not knows_words(tokenizer):
-        raise ValueError(f"{name_or_path} holds no tokenizer; save the part's own there, with `tokenizer.save_pretrained`.")
+        raise ValueError(f"{name_or_path} holds no tokenizer: save the part's own there, with `tokenizer.save_pretrained`.")
     return tokenizer
 
 
 def knows_words(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether there is more in its vocabulary than special tokens."""
+    """Whether the vocabulary holds more than special tokens."""
     return not set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids)
 
 
 def load_saved_tokenizer(name_or_path: Any, subfolder: str, **kwargs) -> PreTrainedTokenizerBase:
     """
-    A tokenizer that a processor has saved.
+    Loads a tokenizer that a processor has saved.
 
     Raises:
-        OSError: a file of it is missing or damaged.
+        OSError: one of its files is missing or damaged.
         ValueError: its code lies in another repository.
     """
     where = {**{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}, "subfolder": subfolder}
@@ -102,18 +105,18 @@ def load_saved_tokenizer(name_or_path: Any, subfolder: str, **kwargs) -> PreTrai
     auto_map = read_json(name_or_path, "tokenizer_config.json", **where).get("auto_map")
     if kwargs.get("trust_remote_code") and "--" in str(auto_map):
         raise ValueError(
-            f"The tokenizer in {place} names code of another repository ({auto_map}), which "
-            "`trust_remote_code` does not reach: read that code, load the tokenizer from there, and make the processor of it, as "
-            "`VAEProcessor(tokenizer, encoder_tokenizer)`."
+            f"The tokenizer in {place} names code of another repository ({auto_map}), which `trust_remote_code` does not reach: "
+            "read that code, load the tokenizer from there, and make a processor of it, such as `VAEProcessor(tokenizer, "
+            "encoder_tokenizer)`."
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, subfolder=subfolder, **kwargs)
-    # Each library says something else of a damaged file, and hardly any names it.
+    # Each library raises another error for a damaged file, and few of them name the file.
     except Exception as error:
         read_json(name_or_path, "tokenizer.json", **where)
-        raise OSError(f"The tokenizer in {place} cannot be loaded: {error}") from error
+        raise OSError(f"The tokenizer in {place} cannot be loaded ({error}): fetch or copy it again.") from error
     if not knows_words(tokenizer):
-        raise OSError(f"The tokenizer in {place} has no words: its tokenizer.json is missing.")
+        raise OSError(f"The tokenizer in {place} has no words, because its tokenizer.json is missing: fetch or copy it again.")
     return tokenizer
 
 
@@ -121,17 +124,17 @@ class VAEProcessor(ProcessorMixin):
     r"""
     The two tokenizers of a [`VAEModel`].
 
-    A special token that is written out in a text, such as "[EOS]", is read as that token, as transformers' tokenizers do; give
-    them `split_special_tokens=True` if texts come from strangers.
+    A special token that is written out in a text, such as "[EOS]", is read as that token, as by all tokenizers of transformers.
+    Load them with `split_special_tokens=True` if texts come from strangers.
 
     Args:
-        tokenizer (`PreTrainedTokenizerBase`): the decoder's; decodes what `generate` returns. Of one without a padding token a
-            copy is used, which pads with its EOS.
+        tokenizer (`PreTrainedTokenizerBase`): the decoder's; it decodes what `generate` returns. If it has no padding token, a copy
+            is used that pads with the EOS.
         encoder_tokenizer (`PreTrainedTokenizerBase`): the encoder's. If it is the same object as `tokenizer`, a copy is used.
 
     Raises:
-        ValueError: the decoder's tokenizer has no EOS, so generation would not know where to stop; or the encoder's has neither a
-            padding token nor an EOS; or one of them is no tokenizer.
+        ValueError: an argument is not a tokenizer, the decoder's tokenizer has no EOS, with which generation would stop, or the
+            encoder's has neither a padding token nor an EOS.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -140,24 +143,24 @@ class VAEProcessor(ProcessorMixin):
     def __init__(self, tokenizer: PreTrainedTokenizerBase, encoder_tokenizer: PreTrainedTokenizerBase, **kwargs):
         for name, given in (("tokenizer", tokenizer), ("encoder_tokenizer", encoder_tokenizer)):
             if not isinstance(given, PreTrainedTokenizerBase):
-                raise ValueError(f"`{name}` is {given!r}; load one, with `AutoTokenizer.from_pretrained`.")
+                raise ValueError(f"`{name}` is {given!r}; load a tokenizer with `AutoTokenizer.from_pretrained`.")
         if tokenizer.eos_token_id is None:
-            raise ValueError("`tokenizer` has no EOS token; set one, generation ends with it.")
+            raise ValueError("`tokenizer` has no EOS token, with which generation ends: set its `eos_token`.")
         if encoder_tokenizer.pad_token is None and encoder_tokenizer.eos_token is None:
-            raise ValueError("`encoder_tokenizer` has no padding token, and no EOS token to pad with; set its `pad_token`.")
+            raise ValueError("`encoder_tokenizer` has no padding token, and no EOS token to pad with: set its `pad_token`.")
         if encoder_tokenizer is tokenizer:
-            # Each is saved, and may be changed, by itself.
+            # Each of them is saved on its own and may be changed on its own.
             encoder_tokenizer = copy.deepcopy(tokenizer)
-        super().__init__(_that_pads(tokenizer), _that_pads(encoder_tokenizer), **kwargs)
+        super().__init__(_with_padding(tokenizer), _with_padding(encoder_tokenizer), **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, part_folders: Mapping[str, Any] | None = None, **kwargs):
         """
-        As `ProcessorMixin.from_pretrained`, which would take the decoder's tokenizer for an encoder's that is damaged. Of
-        `part_folders`, an option of the model's, nothing is read: `pipeline` gives both the same options.
+        As `ProcessorMixin.from_pretrained`, which would use the decoder's tokenizer for both if the encoder's is damaged.
+        `part_folders` is an option of the model and is ignored here, because `pipeline` gives both the same options.
 
         Raises:
-            OSError: a file is missing or damaged. It names the file.
+            OSError: a file is missing or damaged. The error names the file.
             ValueError: a tokenizer's code lies in another repository.
         """
         where = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
@@ -181,31 +184,31 @@ class VAEProcessor(ProcessorMixin):
         return_tensors: str | None = "pt",
     ) -> BatchEncoding:
         """
-        What the model needs for `text`, and for `text_target` if it is given.
+        Makes the model's inputs of `text`, and of `text_target` if it is given.
 
         Args:
-            text (`str` or `list[str]`): what the encoder reads; for the VAE the text to reconstruct. Dialogues, for a processor of
-                those.
+            text (`str` or `list[str]`): what the encoder reads; for the VAE the text to reconstruct. A processor of dialogues takes
+                dialogues.
             text_target (`str` or `list[str]`, *optional*): y, one for each text; adds `labels`.
-            max_length (`int`, *optional*): truncates `text` to as many tokens in each vocabulary. The pair that q(z|x,y) reads is
-                truncated, to both lengths together, if both are given.
-            max_target_length (`int`, *optional*): truncates y to as many tokens, its EOS included.
-            truncation (`bool`, *optional*): whether to truncate; by default if a length is given. `True` without a length
-                truncates to what the tokenizer says that its model holds.
+            max_length (`int`, *optional*): the number of tokens, in each vocabulary, that `text` is truncated to. If both lengths
+                are given, the pair that q(z|x,y) reads is truncated to their sum.
+            max_target_length (`int`, *optional*): the number of tokens that y is truncated to, its EOS included.
+            truncation (`bool`, *optional*): whether to truncate; by default only if a length is given. `True` without a length
+                truncates to the tokenizer's `model_max_length`.
             padding (`bool` or `str`, defaults to `True`): `True` or `"longest"` pads to the longest row, `"max_length"` to
-                `max_length` and `max_target_length` (a pair to both together), `False` not at all.
-            return_tensors (`str`, *optional*, defaults to `"pt"`): or `"np"`; `None` gives lists, unpadded.
+                `max_length` and `max_target_length` (a pair to their sum), `False` does not pad.
+            return_tensors (`str`, *optional*, defaults to `"pt"`): `"pt"` or `"np"`; `None` gives unpadded lists.
 
         Returns:
             `BatchEncoding` with `input_ids` and `attention_mask`, and `labels` (-100 on padding) if there is a target.
 
         Raises:
-            ValueError: an empty text, texts and targets that differ in number, a length that leaves no token of the text, or a
-                padding without the length that it needs.
+            ValueError: a text is empty, texts and targets differ in number, a length leaves no token of the text, or the padding
+                needs a length that is not given.
         """
         if return_tensors is None and padding == "max_length":
             raise ValueError(
-                "`padding='max_length'` pads tensors, and `return_tensors=None` gives lists, unpadded: give one of both."
+                "`padding='max_length'` pads tensors, and `return_tensors=None` gives unpadded lists: leave one of them out."
             )
         check_text_length("max_length", max_length, self.encoder_tokenizer)
         if max_target_length is not None:
@@ -213,7 +216,7 @@ class VAEProcessor(ProcessorMixin):
         texts, single = self.batch(text)
         targets = None if text_target is None else as_list("text_target", text_target)
         if targets is not None and len(targets) != len(texts):
-            raise ValueError(f"`text` has {len(texts)} and `text_target` {len(targets)} texts; each text needs one target.")
+            raise ValueError(f"`text` has {len(texts)} and `text_target` {len(targets)} texts: give one target for each text.")
         lengths = {"text": max_length, "target": max_target_length, "pair": None}
         if max_length is not None and max_target_length is not None:
             lengths["pair"] = max_length + max_target_length
@@ -233,10 +236,10 @@ class VAEProcessor(ProcessorMixin):
 
     def batch(self, text: Any) -> tuple[list, bool]:
         """
-        What was given as `text`, as a list, and whether it was a single one.
+        `text` as a list, and whether it was a single text.
 
         Raises:
-            ValueError: there is nothing in it, or an item that cannot be read.
+            ValueError: it is empty, or an item of it is not a text.
         """
         return as_list("text", text), isinstance(text, str)
 
@@ -248,13 +251,13 @@ class VAEProcessor(ProcessorMixin):
         return features
 
     def label_ids(self, targets: list[str], cut: dict[str, Any]) -> list[list[int]]:
-        """y and EOS in the decoder's vocabulary, nothing else; of a longer y the beginning."""
-        # Not cut by the tokenizer, which may cut on the left.
+        """y and EOS in the decoder's vocabulary, nothing else. If y is too long, its beginning is kept."""
+        # The tokenizer does not truncate here, because it may do so on the left.
         rows = self.tokenizer(targets, add_special_tokens=False)["input_ids"]
         if any(self.tokenizer.eos_token_id in row for row in rows):
             logger.warning_once(
-                f"A target has {self.tokenizer.eos_token!r} written in it, which is read as the end of a text: a model learns to "
-                "stop there. Take it out of the texts, or load the tokenizer with `split_special_tokens=True`."
+                f"A target holds {self.tokenizer.eos_token!r}, which is read as the end of a text, so that a model learns to stop "
+                "there: remove it from the texts, or load the tokenizer with `split_special_tokens=True`."
             )
         if cut["truncation"]:
             longest = cut.get("max_length") or self.tokenizer.model_max_length
@@ -271,12 +274,13 @@ class VAEProcessor(ProcessorMixin):
         max_target_length: int | None = None,
     ) -> BatchEncoding:
         """
-        Rows of unpadded features as one batch: the prompt is padded on the left, so that what is generated follows it directly,
-        everything else on the right; labels with -100. With `padding="max_length"` to the two lengths, a pair to both together.
+        Pads rows of features to one batch. The prompt is padded on the left, so that generated tokens follow it directly, and
+        everything else on the right; labels are padded with -100. `padding="max_length"` pads to the two lengths, and a pair to
+        their sum.
 
         Raises:
-            ValueError: a feature that no argument of a model is named after, a row that is empty or all padding, an unknown
-                `padding`, or `padding="max_length"` without the length.
+            ValueError: no model has an argument of a feature's name, a row is empty or all padding, `padding` is unknown, or
+                `padding="max_length"` is given without the length.
         """
         check_choice("padding", padding, PADDINGS)
         batch: dict[str, list] = {}
@@ -306,12 +310,12 @@ class VAEProcessor(ProcessorMixin):
             ]
         unknown = sorted(set(features[0]) - known)
         if unknown:
-            raise ValueError(f"Features hold {', '.join(unknown)}, which no model of this kind reads; remove the column(s).")
+            raise ValueError(f"Features hold {', '.join(unknown)}, which no model of this kind reads: remove the column(s).")
         return BatchEncoding(batch, tensor_type=return_tensors)
 
 
-def _that_pads(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """`tokenizer`, or if it has no padding token a copy that pads with its EOS: what was given stays as it is."""
+def _with_padding(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """`tokenizer`, or a copy that pads with the EOS if it has no padding token."""
     if tokenizer.pad_token is None:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.pad_token = tokenizer.eos_token
@@ -319,15 +323,15 @@ def _that_pads(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 
 
 def check_text_length(name: str, length: int | None, encoder_tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises a `ValueError` for a length that the encoder's special tokens fill: nothing of a text would be read."""
+    """Raises a `ValueError` if the encoder's special tokens fill `length`, so that nothing of a text would be read."""
     if length is None:
         return
     check_count(name, length)
     special = encoder_tokenizer.num_special_tokens_to_add()
     if length <= special:
         raise ValueError(
-            f"`{name}` is {length}; the encoder's tokenizer adds {special} tokens of its own to a text, so that it must be at "
-            f"least {special + 1}."
+            f"`{name}` is {length}, and the encoder's tokenizer adds {special} special tokens to a text: it must be at least "
+            f"{special + 1}."
         )
 
 
@@ -339,10 +343,10 @@ def _padded(
     multiple_of: int | None,
     length: int | None,
 ) -> dict[str, list]:
-    """Rows of one tokenizer's features, padded as lists, with their mask."""
+    """Rows of one tokenizer's features, padded, as lists with their mask."""
     if padding == "max_length" and length is None:
         raise ValueError(
-            "`padding='max_length'` pads to `max_length`, and with targets to `max_target_length`; give the length(s)."
+            "`padding='max_length'` pads to `max_length`, and with targets to `max_target_length`: give the length(s)."
         )
     padded = tokenizer.pad(
         rows,
@@ -355,9 +359,9 @@ def _padded(
     return dict(padded)
 
 
-def check_rows(name: str, rows: list, holds) -> None:
-    """Raises a `ValueError` that names the rows which hold nothing."""
-    empty = [index for index, row in enumerate(rows) if not holds(row)]
+def check_rows(name: str, rows: list, has_tokens) -> None:
+    """Raises a `ValueError` that names the rows for which `has_tokens` is false."""
+    empty = [index for index, row in enumerate(rows) if not has_tokens(row)]
     if empty:
         raise ValueError(f"`{name}` holds no token in row(s) {empty[:10]} of the batch: every row needs at least one.")
 

@@ -1,4 +1,4 @@
-"""Whether what was saved is still whole, and still what it was."""
+"""Checks of saved files: are they complete, and are they still what they were?"""
 
 import hashlib
 import json
@@ -11,32 +11,32 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME, cached_file
 
-# Options of `from_pretrained` that say where a file is to be found.
+# The options of `from_pretrained` that say where to find a file.
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
 
 def has_file(name_or_path: Any, file: str, **where) -> bool:
-    """Whether a directory or repository has a file; `where` is of the [`HUB_OPTIONS`]."""
+    """Whether a directory or repository has a file; `where` takes [`HUB_OPTIONS`]."""
     return cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False, **where) is not None
 
 
 def read_json(name_or_path: Any, file: str, **where) -> dict[str, Any]:
     """
-    A JSON file of a directory or repository; `where` is of the [`HUB_OPTIONS`].
+    Reads a JSON file of a directory or repository; `where` takes [`HUB_OPTIONS`].
 
     Raises:
-        OSError: it is not there, or not whole. It names the file.
+        OSError: the file is missing or damaged. The error names it.
     """
     path = cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False, **where)
     if path is None:
         place = PurePosixPath(where.get("subfolder", ""), file)
         raise OSError(
-            f"{name_or_path} has no {place}, without which it would be another one than was saved: fetch or copy it again."
+            f"{name_or_path} has no {place}, without which it would not be loaded as it was saved: fetch or copy it again."
         )
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        # `pipeline` prints whole tracebacks.
+        # Not `from error`, because `pipeline` prints the whole traceback of each error.
         raise OSError(f"{path} is cut off or damaged ({error}): fetch or copy it again.") from None
     if not isinstance(content, dict):
         raise OSError(f"{path} holds no JSON object but {str(content)[:50]!r}: fetch or copy it again.")
@@ -45,8 +45,8 @@ def read_json(name_or_path: Any, file: str, **where) -> dict[str, Any]:
 
 def weights_digest(folder: str | Path) -> str:
     """
-    SHA-256, in hexadecimal digits, of the weights in a folder that `save_pretrained` wrote: of every tensor's name, dtype, shape
-    and bytes. In how many files they lie does not matter. One tensor at a time is read.
+    The SHA-256 digest, in hexadecimal digits, of the weights in a folder that `save_pretrained` wrote: of the name, dtype, shape
+    and bytes of each tensor. The number of files does not matter. One tensor at a time is read.
 
     Raises:
         OSError: there are no weights, or they cannot be read.
@@ -62,11 +62,11 @@ def weights_digest(folder: str | Path) -> str:
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors by the order of their names, from the files that transformers would load."""
+    """The tensors in the order of their names, from the files that transformers would load."""
     names = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
     found = next((name for name in names if (folder / name).is_file()), None)
     if found is None:
-        raise OSError(f"{folder} holds no weights: none of {', '.join(names)} is there.")
+        raise OSError(f"{folder} holds no weights: it has none of {', '.join(names)}.")
     files = sorted(set(read_json(folder, found)["weight_map"].values())) if found.endswith(".json") else [found]
     with ExitStack() as opened:
         owners: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Words that a vocabulary does not have."""
+"""Words that are not in a vocabulary."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
-# Above it, what is measured or written is noticeably about UNK.
+# Above this share, unknown tokens change metrics and texts noticeably.
 WARN_ABOVE = 0.01
 
 
 def unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> float:
     """
-    Share of the texts' tokens, without special ones, that are the unknown token; 0 for a vocabulary that knows everything. Of one
-    that has no unknown token and passes over what it does not know, each word without a token counts as one.
+    The share of the texts' tokens, without special ones, that are the unknown token; 0 if the vocabulary covers everything. If the
+    tokenizer has no unknown token and skips what it does not know, each word without a token counts as an unknown token.
     """
     texts = list(texts)
     if not texts:
         return 0.0
     unknown = _unknown_token_id(tokenizer)
-    passes_over = unknown is None and tokenizer.is_fast
-    read = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=passes_over)
-    if passes_over:
+    skips_unknown = unknown is None and tokenizer.is_fast
+    read = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=skips_unknown)
+    if skips_unknown:
         count = missed = sum(map(_words_without_token, texts, read["offset_mapping"]))
     else:
         count, missed = sum(row.count(unknown) for row in read["input_ids"]), 0
@@ -34,23 +34,23 @@ def unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> f
 
 
 def _unknown_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that stands for what is not in the vocabulary, also if the tokenizer does not call it so."""
+    """The token for words that are not in the vocabulary, even if only the backend of the tokenizer names it."""
     unknown = tokenizer.unk_token_id
     if unknown is None and tokenizer.is_fast:
         token = getattr(tokenizer.backend_tokenizer.model, "unk_token", None)
         unknown = None if token is None else tokenizer.backend_tokenizer.token_to_id(token)
-    # Vocabularies of bytes name one of these as unknown and never use it so.
+    # Byte-level vocabularies name one of these as the unknown token and never use it as that.
     return None if unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) else unknown
 
 
 def _words_without_token(text: str, offsets: list[tuple[int, int]]) -> int:
-    """How many words between white space no token comes from; `offsets` are where each token begins and ends."""
+    """The number of words, separated by white space, that no token comes from; `offsets` has each token's beginning and end."""
     covered = {place for start, end in offsets for place in range(start, end)}
     return sum(covered.isdisjoint(range(*word.span())) for word in re.finditer(r"\S+", text))
 
 
 def warn_of_unknown_words(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> float:
-    """[`unknown_share`], with a warning above 1 %."""
+    """[`unknown_share`], with a warning if it is above 1 %."""
     share = unknown_share(tokenizer, texts)
     if share > WARN_ABOVE:
         logger.warning(

@@ -1,7 +1,7 @@
 """One call makes a variant known: to the Auto classes, to `pipeline`, to what is saved with a model, and to its model card."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -65,16 +65,17 @@ def register_variant(
         ValueError: an argument is not a class of its kind, the model has another configuration, or another class is registered for
             the model type or the task.
     """
-    pipeline = getattr(model, "pipeline_class", None) if pipeline is None else pipeline
     _check_class("config", config, VAEConfig)
     _check_class("model", model, VAEModel)
     _check_class("processor", processor, VAEProcessor)
+    pipeline = model.pipeline_class if pipeline is None else pipeline
     _check_class("pipeline", pipeline, LatentTextGenerationPipeline)
     if paper is not None and not isinstance(paper, Paper):
         raise ValueError(f"`paper` is {paper!r}; give a `Paper(key, title, authors, booktitle, year)`.")
-    if model.config_class is not config:
+    own = cast(type[VAEConfig], model.config_class)
+    if own is not config:
         raise ValueError(
-            f"`model` is {model.__name__}, whose configuration is {model.config_class.__name__}, and `config` is "
+            f"`model` is {model.__name__}, whose configuration is {own.__name__}, and `config` is "
             f"{config.__name__}: write `config: {config.__name__}` in the body of the model's class."
         )
     model_type, task = config.model_type, pipeline.default_task

@@ -2,12 +2,16 @@
 
 import logging
 import os
+import shutil
+import tempfile
 
 # Before torch and transformers are imported, and for every process that a test starts: nothing is looked up on the Hub, and a
-# process takes one core, so that as many as there are cores can run beside each other.
+# process takes one core, so that as many as there are cores can run beside each other. Code that comes along with a model is
+# copied to a folder of this process alone.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules")
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from helpers import VARIANTS, make_batch, make_model
 from hf_vae import ParaphraseVAEProcessor, VAEProcessor
-from hf_vae.training.from_scratch import train_tokenizers
+from hf_vae.cli.from_scratch import train_tokenizers
 
 torch.set_num_threads(1)
 
@@ -25,6 +29,10 @@ def pytest_configure(config):
     kinds = ("torch_export", "onnx_export", "executorch_export", "torch_compile", "flash_attn", "flash_attn_3", "flash_attn_4")
     for mark in (*(f"{kind}_test" for kind in kinds), "accelerate_tests", "generate", "timeout"):
         config.addinivalue_line("markers", f"{mark}: of transformers' testers")
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(params=VARIANTS)

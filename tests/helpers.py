@@ -1,10 +1,9 @@
 """What the tests share: tiny models, batches, trainers and scripts."""
 
-import importlib.util
+import importlib
 import json
 import math
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -41,15 +40,18 @@ from hf_vae import (
     VAEModel,
     VAEProcessor,
 )
+from hf_vae.cli.arguments import ModelArguments
+from hf_vae.cli.build import build_model
+from hf_vae.cli.from_scratch import train_tokenizers
 from hf_vae.data import grammar
 from hf_vae.evaluation import LikelihoodEvaluator
-from hf_vae.training.arguments import ModelArguments
-from hf_vae.training.building import build_model
-from hf_vae.training.from_scratch import train_tokenizers
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 EXAMPLES = ROOT / "examples"
+# Of all recipes, those that need no data are the package's.
+_FOLDERS = (EXAMPLES / "recipes", ROOT / "hf_vae" / "cli" / "recipes")
+RECIPES = {path.stem: path for folder in _FOLDERS for path in folder.glob("*.yaml")}
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
 TARGETS = ["a cat", "the dog ran", "the mat sat", "a dog", "the park"]
@@ -293,12 +295,9 @@ class StoppedError(Exception):
 
 
 def load_script(name: str) -> ModuleType:
-    """`examples/{name}.py` as a module of its own, under a name that no library has."""
-    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    """The module of the command that `examples/{name}.py` calls."""
+    task = name.removeprefix("train_")
+    return importlib.import_module(f"hf_vae.cli.{task}" if task == name else f"hf_vae.cli.tasks.{task}")
 
 
 def built(*argv):
@@ -331,12 +330,13 @@ PUBLISHED = {
 
 
 def make_published(name: str):
+    """A tiny model of this kind, with random weights, its processor, and what it is given."""
     variant, processor_class, text, options = PUBLISHED[name]
     tokenizers = train_tokenizers([TEXTS[0], "a dog ran in the park", "the mat"] * 5, vocab_size=300)
     config = make_model(variant).config
     for part, tokenizer in zip((config.decoder, config.encoder, config), (*tokenizers, tokenizers[0])):
-        part.vocab_size, part.bos_token_id = len(tokenizer), tokenizer.bos_token_id
-        part.eos_token_id, part.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+        part.vocab_size = len(tokenizer)
+        take_special_tokens(part, tokenizer)
     config.decoder_start_token_id = config.bos_token_id
     torch.manual_seed(0)
     model = type(make_model(variant))(config).eval()
@@ -351,7 +351,7 @@ def on_a_line(model_class, processor, seed):
     model = model_class(model_class.config_class(encoder=encoder, decoder=decoder, latent_size=1)).eval()
     with torch.no_grad():
         model.decoder.latent_injection.embedding.projection.weight *= 3
-    return LikelihoodEvaluator(model, processor, TEXTS, TARGETS, batch_size=3, chunk=100)
+    return LikelihoodEvaluator(model, processor, TEXTS, TARGETS, batch_size=3, samples_per_pass=100)
 
 
 GRID = torch.linspace(-8, 8, 801)

@@ -9,9 +9,9 @@ from functools import partial
 import torch
 
 from hf_vae import VAEProcessor
+from hf_vae.cli.from_scratch import train_tokenizers
 from hf_vae.data import grammar
 from hf_vae.evaluation import LikelihoodEvaluator
-from hf_vae.training.from_scratch import train_tokenizers
 
 from ..comparison import Row, compare, interleave, seconds, summarise
 from ..isolated import peak_memory

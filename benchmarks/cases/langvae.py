@@ -14,7 +14,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from hf_vae import DiagonalGaussian, LatentOutput, VAEDataCollator, VAEModel, VAEProcessor
-from hf_vae.training.from_scratch import train_tokenizers
+from hf_vae.cli.from_scratch import train_tokenizers
 
 from ..comparison import Row, interleave, seconds, skipped, summarise
 from ..isolated import ROOT, environment

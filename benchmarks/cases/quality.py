@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 
 from hf_vae import VAEConfig, VAEDataCollator, VAEModel, VAEProcessor
+from hf_vae.cli.from_scratch import small_configs, train_tokenizers
 from hf_vae.data import grammar
 from hf_vae.evaluation import LikelihoodEvaluator
-from hf_vae.training.from_scratch import small_configs, train_tokenizers
 
 from ..comparison import Row
 from ..options import Options

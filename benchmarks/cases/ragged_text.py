@@ -10,8 +10,8 @@ import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from hf_vae import VAEDataCollator, VAEProcessor
+from hf_vae.cli.from_scratch import train_tokenizers
 from hf_vae.data import grammar, load_texts
-from hf_vae.training.from_scratch import train_tokenizers
 
 from ..comparison import Row, interleave, seconds, summarise
 from ..models import make_vae

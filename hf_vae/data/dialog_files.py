@@ -183,7 +183,7 @@ def _response(row: dict, dialogue: str) -> tuple[str | None, str | None, str]:
         raise ValueError(f"{dialogue} has no text in `response` (found {response!r}): correct or remove it.")
     act = _act(row, dialogue)
     if speaker == SYSTEM:
-        raise ValueError(f"{dialogue} has the `response_speaker` {SYSTEM!r}, who never replies: name another speaker.")
+        raise ValueError(f"{dialogue} has the `response_speaker` {SYSTEM!r}, which never replies: name another speaker.")
     return speaker, act, response
 
 

@@ -1,12 +1,12 @@
 """
-Likelihood bounds, what z says and whether the decoder listens, and text metrics. Figures in nats are per sentence, and depend
+Likelihood bounds, what z says and whether the decoder listens, and text metrics. Metrics in nats are per sentence, and depend
 neither on batches nor on the number of processes.
 """
 
 from .callbacks import CollapseReportCallback
 from .collapse_report import CollapseReport, collapse_report
 from .compute_metrics import elbo_metrics
-from .dialog_acts import ActClassifier, predict_acts
+from .dialog_acts import ActClassifier
 from .dialog_metrics import (
     act_match,
     bow_similarities,
@@ -16,29 +16,27 @@ from .dialog_metrics import (
     reply_distinct,
 )
 from .evaluate_vae import evaluate_vae
+from .evaluator import LikelihoodEvaluator
 from .generation import generate_texts
-from .held_out import HeldOutPairs
+from .importance_sampling import importance_weighted_nll
 from .information import active_units, aggregate_log_prob, information_metrics
 from .language_model import language_model_nll
-from .likelihood import (
-    LikelihoodEvaluator,
-    conditional_log_likelihoods,
-    importance_weighted_nll,
-    likelihood_metrics,
-)
+from .likelihood import conditional_log_likelihoods, likelihood_metrics
+from .metrics import METRICS, Metric, known_metrics, metrics_table
 from .perplexity import count_tokens_and_words, perplexities
-from .rate_distortion import RateDistortionPoint, plot_rate_distortion, rate_distortion_points, rate_distortion_table
+from .rate_distortion import RateDistortionPoint, rate_distortion_points, rate_distortion_table
 from .reconstruction import Reconstruction, reconstruction_at_mean
 from .refinement import Refinement, refine
 from .text_metrics import bleu, chrf, distinct, paraphrase_metrics, reference_metrics, self_bleu
 from .word_vectors import load_word_vectors
 
 __all__ = [
+    "METRICS",
     "ActClassifier",
     "CollapseReport",
     "CollapseReportCallback",
-    "HeldOutPairs",
     "LikelihoodEvaluator",
+    "Metric",
     "RateDistortionPoint",
     "Reconstruction",
     "Refinement",
@@ -59,14 +57,14 @@ __all__ = [
     "generate_texts",
     "importance_weighted_nll",
     "information_metrics",
+    "known_metrics",
     "language_model_nll",
     "likelihood_metrics",
     "load_word_vectors",
+    "metrics_table",
     "multi_reference_bleu",
     "paraphrase_metrics",
     "perplexities",
-    "plot_rate_distortion",
-    "predict_acts",
     "rate_distortion_points",
     "rate_distortion_table",
     "reconstruction_at_mean",

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 from transformers import TrainerCallback
-from transformers.trainer_callback import CallbackHandler
 
 from ..modeling_vae import VAEModel
+from ..objective import kl_divergence
 from ..processing_vae import VAEProcessor
+from ..training.calling_handler import calling_handler
+from ..training.sharding import refuse_sharding
 from .collapse_report import CollapseReport, collapse_report
-from .examples import example_noise
+from .distributed import example_noise
+from .evaluator import LikelihoodEvaluator, check_several
 from .information import information_metrics
-from .likelihood import LikelihoodEvaluator, check_several
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ class CollapseReportCallback(TrainerCallback):
     `prior_depends_on_source` stands in the place of `kl_minus_mutual_information` and `marginal_kl`.) What the evaluation itself
     has measured, of all its examples, stays as it is. Where z is ignored it warns, with what was found and what to try.
 
-    It draws its noise from its own seed, so training is the same with it and without. A call costs one pass of the encoder, two
-    with a prior network, and three of the decoder over its texts.
+    It draws its noise from its own seed, so training is the same with it and without. A call costs one pass of q's encoder over
+    its texts, one of the encoder that reads x, if there is one, and three of the decoder.
 
     Args:
         processor ([`VAEProcessor`]): the model's.
@@ -68,9 +69,6 @@ class CollapseReportCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         if not _find_vae(model).config.has_posterior:
             raise ValueError("`objective='gsnn'` has no q that could be ignored: leave CollapseReportCallback out.")
-        # Here, because what trains imports what measures.
-        from ..training.sharding import refuse_sharding
-
         refuse_sharding("CollapseReportCallback (`--collapse_report_samples`)")
 
     def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
@@ -88,23 +86,24 @@ class CollapseReportCallback(TrainerCallback):
             state.log_history[-1].update(logs)
         # The Trainer has written its log already, so the reporters get these figures as one of their own. A callback is not told
         # who they are; it asks its caller.
-        handler = inspect.currentframe().f_back.f_locals.get("self")
-        if isinstance(handler, CallbackHandler):
+        handler = calling_handler()
+        if handler is not None:
             handler.on_log(args, state, control, logs)
         if self.report.ignored and state.is_world_process_zero:
             logger.warning("Step %d: %s", state.global_step, self.report)
 
     def _measure(self, model: VAEModel) -> dict[str, float]:
         evaluator = LikelihoodEvaluator(model, self.processor, self.texts, self.targets, **self.options)
-        posterior, prior = evaluator.posterior(), evaluator.prior()
-        size = (len(evaluator), 1, posterior.mean.shape[-1])
-        latents = posterior.from_noise(example_noise(*size, self.seed))[:, 0]
-        # As in `likelihood_metrics`: another stream than the posterior's.
-        from_prior = prior.from_noise(example_noise(*size, self.seed + 1))[:, 0]
-        exchanged = torch.stack([latents, latents[evaluator.others()], from_prior], dim=1)
-        names = ("nll_posterior", "nll_shuffled", "nll_prior")
-        nlls = dict(zip(names, evaluator.nll(exchanged).mean(0).tolist()))
-        kl = posterior.kl(prior).sum(-1).mean().item()
+        with evaluator.reading_once():
+            posterior, prior = evaluator.posterior(), evaluator.prior()
+            count = len(evaluator)
+            latents = posterior.from_noise(example_noise(count, 1, posterior.noise_size, self.seed))[:, 0]
+            # As in `likelihood_metrics`: another stream than the posterior's.
+            from_prior = prior.from_noise(example_noise(count, 1, prior.noise_size, self.seed + 1))[:, 0]
+            exchanged = torch.stack([latents, latents[evaluator.shuffled_partners()], from_prior], dim=1)
+            names = ("nll_posterior", "nll_shuffled", "nll_prior")
+            nlls = dict(zip(names, evaluator.nll(exchanged).mean(0).tolist()))
+        kl = kl_divergence(posterior, prior, latents).sum(-1).mean().item()
         return {"kl": kl, **information_metrics(posterior, prior, seed=self.seed, examples=evaluator.examples()), **nlls}
 
 

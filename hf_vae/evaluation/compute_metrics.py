@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.state import GradientState
@@ -70,7 +70,7 @@ class _Examples:
             metrics["ppl_per_token_elbo"] = perplexity(metrics["loss"])
         if len(self.latent_tables) == 4:
             posterior, prior = DiagonalGaussian(*self.latent_tables[:2]), DiagonalGaussian(*self.latent_tables[2:])
-            _check_kl(kl, posterior.kl(prior).double().sum(-1).mean().item())
+            _check_kl(kl, cast(torch.Tensor, posterior.kl(prior)).double().sum(-1).mean().item())
             if len(posterior.mean) > 1:
                 metrics |= _information(posterior, prior, kl)
         return metrics
@@ -115,9 +115,10 @@ class ElboMetrics:
     Returns:
         Means in nats per sentence: `elbo`, `reconstruction`, `kl`. If labels were collected, `loss`, which is the nats of all
         sentences divided by the number of their target tokens and replaces the Trainer's mean over batches as `eval_loss`; and its
-        exponential `ppl_per_token_elbo`. If posterior and prior were collected and there are two examples, of
-        [`information_metrics`]: `mutual_information` with its ceiling, `kl_minus_mutual_information` (by the KL just named; not if
-        the prior depends on the example), `active_units_0.01` and its fraction. Nothing after a batch that is not the last.
+        exponential `ppl_per_token_elbo`. If posterior and prior were collected, which only diagonal Gaussians are, and there are
+        two examples, of [`information_metrics`]: `mutual_information` with its ceiling, `kl_minus_mutual_information` (by the KL
+        just named; not if the prior depends on the example), `active_units_0.01` and its fraction. Nothing after a batch that is
+        not the last.
 
     Raises:
         ValueError: outputs without `reconstruction_loss` and `kl`, or a KL that is not that of the collected posterior and prior.

@@ -1,36 +1,8 @@
-"""Acts of replies: which one a model means to perform, and which one a text performs."""
+"""Acts of replies: which one a text performs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
-
-import torch
-
-from ..calls import call_with
-from ..modeling_dialog_cvae import DialogCVAEModel
-from ..processing_dialog import DialogCVAEProcessor
-from .examples import gather_in_order, own_batches
-from .generation import draw_latents
-from .held_out import HeldOutPairs
-
-
-@torch.no_grad()
-def predict_acts(held_out: HeldOutPairs, model: DialogCVAEModel) -> list[list[str]]:
-    """The likeliest act under p(a|x,z) for each of the z with which [`HeldOutPairs.measure`] generates, by name."""
-    names = cast(DialogCVAEProcessor, held_out.processor).acts or []
-    requests = list(held_out.pairs["source"]) if held_out.requests is None else held_out.requests
-    numbers: list[int] = []
-    acts: list[list[str]] = []
-    for batch in own_batches([len(str(request)) for request in requests], 64, "predicting acts"):
-        inputs = held_out.processor([requests[i] for i in batch], max_length=held_out.lengths.get("max_length")).to(model.device)
-        latents = draw_latents(model, inputs, batch, held_out.num_outputs, held_out.latent_temperature, held_out.seed)
-        conditioning = model.condition(call_with(model.read_source, inputs))
-        repeated = {name: tensor.repeat_interleave(held_out.num_outputs, 0) for name, tensor in conditioning.items()}
-        likeliest = model.predict_acts(latents.flatten(0, 1), **repeated).argmax(-1).view(len(batch), -1)
-        numbers += batch
-        acts += [[names[act] for act in row] for row in likeliest.tolist()]
-    return gather_in_order(numbers, acts)
 
 
 class ActClassifier:

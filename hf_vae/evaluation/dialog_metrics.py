@@ -108,7 +108,7 @@ def multi_reference_bleu(
     tokens.
 
     `method7` gives up to 4/3 to a reply that equals its reference. It also changed with nltk's releases: 3.2.5 and 3.4.5, of the
-    papers' time, smooth an order n without a match to 1 / (n - 1 + 5 / ln length), the present one to much less. So figures compare
+    papers' time, smooth an order n without a match to 1 / (n - 1 + 5 / ln length), the present one to much less. So metrics compare
     with those of the same release, and not with the papers' tables.
 
     Args:
@@ -123,10 +123,10 @@ def multi_reference_bleu(
             or contexts differ in their number of replies.
     """
     scores = list(_bleu(hypotheses, references, ZHAO_WEIGHTS, tokenize))
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for order in range(len(ZHAO_WEIGHTS)):
-        figures |= _precision_recall(f"bleu_{order + 1}", [matrix[:, :, order] for matrix in scores])
-    return figures
+        metrics |= _precision_recall(f"bleu_{order + 1}", [matrix[:, :, order] for matrix in scores])
+    return metrics
 
 
 def dialogwae_bleu(
@@ -252,11 +252,11 @@ def reply_distinct(hypotheses: Sequence[Sequence[str]], tokenize: str | None = N
     """
     _check(hypotheses=hypotheses)
     words = _tokens("hypotheses", hypotheses, tokenize)
-    figures = {}
+    metrics = {}
     for n in (1, 2):
-        figures[f"distinct_{n}_intra"] = float(np.mean([distinct_share([text], n) for replies in words for text in replies]))
-        figures[f"distinct_{n}_inter"] = float(np.mean([distinct_share(replies, n) for replies in words]))
-    return figures
+        metrics[f"distinct_{n}_intra"] = float(np.mean([distinct_share([text], n) for replies in words for text in replies]))
+        metrics[f"distinct_{n}_inter"] = float(np.mean([distinct_share(replies, n) for replies in words]))
+    return metrics
 
 
 def _check_one_each(name: str, acts: Sequence[Sequence[Hashable]], texts: Sequence[Sequence[str]]) -> None:
@@ -284,12 +284,12 @@ def dialog_metrics(
         missing = "hypothesis_acts" if hypothesis_acts is None else "reference_acts"
         raise ValueError(f"`{missing}` is missing: give the acts of both the replies and the references, or of neither.")
     _check(hypotheses=hypotheses, references=references)
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     if hypothesis_acts is not None and reference_acts is not None:
         _check_one_each("hypothesis_acts", hypothesis_acts, hypotheses)
         _check_one_each("reference_acts", reference_acts, references)
-        figures = act_match(hypothesis_acts, reference_acts)
-    figures |= multi_reference_bleu(hypotheses, references, tokenize)
-    figures |= dialogwae_bleu(hypotheses, references, tokenize)
+        metrics = act_match(hypothesis_acts, reference_acts)
+    metrics |= multi_reference_bleu(hypotheses, references, tokenize)
+    metrics |= dialogwae_bleu(hypotheses, references, tokenize)
     warn_if_spaceless([text for row in references for text in row], tokenize)
-    return figures | reply_distinct(hypotheses, tokenize)
+    return metrics | reply_distinct(hypotheses, tokenize)

@@ -6,8 +6,9 @@ from typing import Any
 
 from ..checks import check_count
 from .collapse_report import collapse_report
+from .evaluator import LikelihoodEvaluator, check_several
 from .information import information_metrics
-from .likelihood import LikelihoodEvaluator, check_several, likelihood_metrics
+from .likelihood import likelihood_metrics
 from .perplexity import count_tokens_and_words, perplexities
 from .reconstruction import reconstruction_at_mean
 from .refinement import refine
@@ -23,7 +24,8 @@ def evaluate_vae(
     tokenize: str | None = None,
 ) -> dict[str, Any]:
     """
-    All figures of a model on a fixed set of examples; the encoder reads each once.
+    All metrics of a model on a fixed set of examples. q reads each example once, and x is encoded once, within the evaluator's
+    `source_memory`.
 
     Args:
         evaluator ([`LikelihoodEvaluator`]): model, processor and examples; for the VAE the texts are their own targets.
@@ -34,7 +36,7 @@ def evaluate_vae(
         tokenize (`str`, *optional*): one of sacrebleu's tokenizers, for words and BLEU of texts without spaces between words.
 
     Returns:
-        The figures of [`likelihood_metrics`], [`perplexities`] with `tokens` and `words`, [`information_metrics`],
+        The metrics of [`likelihood_metrics`], [`perplexities`] with `tokens` and `words`, [`information_metrics`],
         [`reconstruction_at_mean`] and, if asked for, [`refine`] under their own names; `importance_samples`; `unknown_tokens`, the
         share of tokens that are not in the vocabulary; `language_model_nll`, if given; `collapse_report`, of [`collapse_report`] as
         a dictionary, but not with `objective="gsnn"`, which has no q to judge.
@@ -48,16 +50,17 @@ def evaluate_vae(
     check_several(len(evaluator))
     check_tokenizer(tokenize)
     evaluator.check_lengths()
-    posterior, prior = evaluator.posterior(), evaluator.prior()
-    metrics: dict[str, Any] = likelihood_metrics(evaluator, importance_samples, seed, posterior, prior)
-    metrics["importance_samples"] = importance_samples
-    metrics["unknown_tokens"] = evaluator.unknown_tokens()
-    counts = count_tokens_and_words(evaluator, tokenize)
-    metrics.update(counts, **perplexities(metrics, len(evaluator), **counts))
-    metrics.update(information_metrics(posterior, prior, seed=seed, examples=evaluator.examples()))
-    metrics.update(reconstruction_at_mean(evaluator, posterior).metrics(tokenize))
-    if refine_steps:
-        metrics.update(refine(evaluator, refine_steps, seed=seed, posterior=posterior, prior=prior).metrics())
+    with evaluator.reading_once():
+        posterior, prior = evaluator.posterior(), evaluator.prior()
+        metrics: dict[str, Any] = likelihood_metrics(evaluator, importance_samples, seed, posterior, prior)
+        metrics["importance_samples"] = importance_samples
+        metrics["unknown_tokens"] = evaluator.unknown_tokens()
+        counts = count_tokens_and_words(evaluator, tokenize)
+        metrics.update(counts, **perplexities(metrics, len(evaluator), **counts))
+        metrics.update(information_metrics(posterior, prior, seed=seed, examples=evaluator.examples()))
+        metrics.update(reconstruction_at_mean(evaluator, posterior).metrics(tokenize))
+        if refine_steps:
+            metrics.update(refine(evaluator, refine_steps, seed=seed, posterior=posterior, prior=prior).metrics())
     if language_model_nll is not None:
         metrics["language_model_nll"] = language_model_nll
     if evaluator.model.config.has_posterior:

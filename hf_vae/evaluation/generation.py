@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from transformers import BatchEncoding
 
 from ..calls import call_with
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
-from .examples import gather_in_order, own_batches, sample_noise
+from ..source import EncodedSource
+from .distributed import map_examples, sample_noise
+from .evaluator import LikelihoodEvaluator
+from .example_batch import ExampleBatch
 
 
-def spell(processor: VAEProcessor, tokens: torch.Tensor) -> str:
+def decode_tokens(processor: VAEProcessor, tokens: torch.Tensor) -> str:
     """The text of one row of the decoder's tokens; UNK, if it is a token of its own, stands for a word and stays."""
     tokenizer = processor.tokenizer
     # Not all special tokens have a name.
@@ -26,16 +28,24 @@ def spell(processor: VAEProcessor, tokens: torch.Tensor) -> str:
 
 @torch.no_grad()
 def draw_latents(
-    model: VAEModel, inputs: BatchEncoding, numbers: Sequence[int], num_samples: int, latent_temperature: float, seed: int
+    model: VAEModel, source: EncodedSource, indices: Sequence[int], num_samples: int, latent_temperature: float, seed: int
 ) -> torch.Tensor:
     """
-    z from the model's prior, `(examples, num_samples, latent_size)`, by noise that follows from the seed, the examples' `numbers`
+    z from the model's prior, `(examples, num_samples, latent_size)`, by noise that follows from the seed, the examples' `indices`
     and the samples' alone.
     """
-    source = call_with(model.read_source, inputs)
-    prior = model.prior(source, len(numbers)).latent_dist
-    noise = sample_noise(numbers, range(num_samples), prior.noise_size, seed)
+    prior = model.prior(source, len(indices)).latent_dist
+    noise = sample_noise(indices, range(num_samples), prior.noise_size, seed)
     return prior.from_noise(noise, latent_temperature)
+
+
+def write_texts(model: VAEModel, processor: VAEProcessor, latents: torch.Tensor, **options) -> list[list[str]]:
+    """A list of texts for each input, of `latents` of shape `(inputs, 1 or samples, latent_size)`; `options` are `generate`'s."""
+    sequences = model.generate(latents=latents.flatten(0, 1), **options)
+    # The first is the start token.
+    texts = [decode_tokens(processor, row) for row in sequences[:, 1:]]
+    count = len(texts) // len(latents)
+    return [texts[row : row + count] for row in range(0, len(texts), count)]
 
 
 def generate_texts(
@@ -70,23 +80,34 @@ def generate_texts(
         `list[list[str]]`, in the order of `texts`.
     """
     model.eval()
-    numbers: list[int] = []
-    outputs: list[list[str]] = []
-    for batch in own_batches([len(str(text)) for text in texts], batch_size, "generating"):
-        inputs = processor([texts[i] for i in batch], max_length=max_length).to(model.device)
-        drawn = (
-            draw_latents(model, inputs, batch, num_return_sequences, latent_temperature, seed)
-            if latents is None
-            else latents[batch]
-        )
-        sequences = model.generate(
-            **inputs,
-            latents=drawn.flatten(0, 1),
-            num_return_sequences=num_return_sequences,
-            **generation_options,
-        )
-        # The first is the start token.
-        decoded = [spell(processor, row) for row in sequences[:, 1:]]
-        numbers += batch
-        outputs += [decoded[row : row + num_return_sequences] for row in range(0, len(decoded), num_return_sequences)]
-    return gather_in_order(numbers, outputs)
+
+    def write(indices: list[int]) -> list[list[str]]:
+        inputs = processor([texts[i] for i in indices], max_length=max_length).to(model.device)
+        with torch.no_grad():
+            source = call_with(model.read_source, inputs, with_prior=latents is None)
+        if latents is None:
+            drawn = draw_latents(model, source, indices, num_return_sequences, latent_temperature, seed)
+        else:
+            drawn = latents[indices]
+        options = {**generation_options, "num_return_sequences": num_return_sequences}
+        return write_texts(model, processor, drawn, **inputs, source=source, **options)
+
+    return map_examples(write, [len(str(text)) for text in texts], batch_size, "generating")
+
+
+def generate_from_prior(
+    evaluator: LikelihoodEvaluator, num_return_sequences: int, latent_temperature: float, seed: int, **generation_options
+) -> list[list[str]]:
+    """
+    [`generate_texts`] for the evaluator's sources, which need not be encoded again, with z from the prior. What only q knows, such
+    as a reply's act, is not read.
+    """
+    model = evaluator.model
+
+    def write(batch: ExampleBatch) -> list[list[str]]:
+        latents = draw_latents(model, batch.source, batch.indices, num_return_sequences, latent_temperature, seed)
+        options = {**generation_options, "num_return_sequences": num_return_sequences}
+        inputs = {"input_ids": batch.inputs.get("input_ids"), "source": batch.source}
+        return write_texts(model, evaluator.processor, latents, **inputs, **options)
+
+    return evaluator.map(write, "generating")

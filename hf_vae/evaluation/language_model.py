@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..encoders import check_length
 from ..fused_linear_cross_entropy import sequence_nll
-from .examples import gather_in_order, own_batches
+from .distributed import copied_rows, map_examples
 
 
 @torch.no_grad()
@@ -39,17 +39,16 @@ def language_model_nll(
             f"The texts have a token {largest}, but {type(model).__name__} has {vocabulary}: its vocabulary is another one."
         )
     model.eval()
-    numbers: list[int] = []
-    rows: list[torch.Tensor] = []
-    for batch in own_batches([len(row) for row in label_ids], batch_size, "language model"):
-        width = max(len(label_ids[i]) for i in batch)
-        padded = [[*label_ids[i], *[-100] * (width - len(label_ids[i]))] for i in batch]
+
+    def score(indices: list[int]) -> list[torch.Tensor]:
+        width = max(len(label_ids[i]) for i in indices)
+        padded = [[*label_ids[i], *[-100] * (width - len(label_ids[i]))] for i in indices]
         labels = cast(torch.LongTensor, torch.tensor(padded, device=model.device))
         # The last token is predicted and never read.
         words = torch.cat([torch.full_like(labels[:, :1], start_token_id), labels[:, :-1]], dim=1)
         mask = (words != -100).long()
         check_length("A text with its start token", mask, model.config)
         logits = model(input_ids=words.masked_fill(mask == 0, 0), attention_mask=mask, use_cache=False).logits
-        numbers += batch
-        rows += sequence_nll(logits, labels).cpu().unbind()
-    return torch.stack(gather_in_order(numbers, rows))
+        return copied_rows(sequence_nll(logits, labels).cpu())
+
+    return torch.stack(map_examples(score, [len(row) for row in label_ids], batch_size, "language model"))

@@ -1,373 +1,43 @@
-"""
-Bounds on log p(y|x) in nats per sentence, and what becomes of them when z is exchanged.
-
-Noise is drawn from a seed, the example's number and the sample's number, so no figure depends on the batches or on the number
-of processes.
-"""
+"""Bounds on log p(y|x) in nats per sentence, and what becomes of them when z is exchanged."""
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import torch
-from transformers import BatchEncoding
 
-from ..calls import call_with
 from ..checks import check_count
-from ..encoders import longest_text, reserved_positions
-from ..gaussian import DiagonalGaussian
-from ..modeling_outputs import LatentOutput
-from ..modeling_vae import VAEModel
-from ..processing_vae import VAEProcessor
-from ..source import EncodedSource
-from ..unknown_words import unknown_share, warn_of_unknown_words
-from .examples import NOISE_BLOCK, copied_rows, example_noise, gather_in_order, own_batches, sample_noise
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class ExampleBatch:
-    """
-    Some of the examples, ready to be decoded with any z. What else the decoder is given is made once.
-
-    Args:
-        model ([`VAEModel`]): the model, in evaluation mode.
-        numbers (`list[int]`): the examples' numbers.
-        inputs (`BatchEncoding`): what the processor made of them, on the model's device.
-        chunk (`int`): samples of z of each example decoded at once.
-    """
-
-    model: VAEModel
-    numbers: list[int]
-    inputs: BatchEncoding
-    chunk: int
-
-    @cached_property
-    def source(self) -> EncodedSource:
-        with torch.no_grad():
-            return call_with(self.model.read_source, self.inputs)
-
-    @cached_property
-    def conditioning(self) -> dict[str, torch.Tensor]:
-        with torch.no_grad():
-            return self.model.condition(self.source)
-
-    def nll(self, latents: torch.Tensor) -> torch.Tensor:
-        """
-        -log p(y|x,z) in nats per sentence, differentiable in z: `(examples, samples, latent_size)` to `(examples, samples)`.
-        """
-        chunks = []
-        for part in latents.to(self.model.device).split(self.chunk, dim=1):
-            count = part.shape[1]
-            repeated = {name: tensor.repeat_interleave(count, 0) for name, tensor in self.conditioning.items()}
-            labels = self.inputs["labels"].repeat_interleave(count, 0)
-            chunks.append(self.model.nll(part.flatten(0, 1), labels, **repeated).view(-1, count))
-        return torch.cat(chunks, dim=1)
-
-
-class ImportanceWeighted(NamedTuple):
-    """
-    Of each example, `(examples,)`, nats per sentence: `importance_weighted_nll`, its `standard_error`, and -log p(y|x,z) of the
-    first z.
-    """
-
-    nll: torch.Tensor
-    error: torch.Tensor
-    reconstruction: torch.Tensor
-
-
-class LikelihoodEvaluator:
-    """
-    Decodes a fixed set of examples with any latents.
-
-    Args:
-        model ([`VAEModel`]): any model of the family; put into evaluation mode.
-        processor ([`VAEProcessor`]): its processor.
-        texts (`list`): what the processor takes as `text`.
-        targets (`list[str]`): y, one for each.
-        batch_size (`int`, defaults to 64): examples at once.
-        chunk (`int`, *optional*): samples of z of each example decoded at once, more if a batch has fewer examples; memory
-            grows with `batch_size` · `chunk`, not with the number of samples. By default 1 on a CPU, whose caches more rows
-            leave, and 8 elsewhere.
-        processor_options: passed to the processor, such as `max_length`.
-
-    Raises:
-        ValueError: texts and targets differ in number, or there are none; a size below 1.
-    """
-
-    def __init__(
-        self,
-        model: VAEModel,
-        processor: VAEProcessor,
-        texts: Sequence,
-        targets: Sequence[str],
-        batch_size: int = 64,
-        chunk: int | None = None,
-        **processor_options,
-    ):
-        if len(texts) != len(targets) or not texts:
-            raise ValueError(f"{len(texts)} `texts` and {len(targets)} `targets`: they must be as many, and at least one.")
-        if chunk is None:
-            chunk = 1 if model.device.type == "cpu" else 8
-        for name, size in (("batch_size", batch_size), ("chunk", chunk)):
-            check_count(name, size)
-        self.model = model.eval()
-        self.processor = processor
-        self.texts, self.targets = list(texts), list(targets)
-        self.batch_size, self.chunk = batch_size, chunk
-        self.processor_options = processor_options
-
-    @cached_property
-    def _tokens(self) -> dict[str, list[int]]:
-        """Of each example what the encoder and the decoder read at once at most, and its prompt, in tokens."""
-        features = self.processor(self.texts, self.targets, return_tensors=None, **self.processor_options)
-        config = self.model.config
-        reads_pairs = config.has_posterior and "posterior_input_ids" in features
-        # A pair holds the source, if that is not read turn by turn.
-        reads_source = not reads_pairs or getattr(config, "context_encoding", None) == "hierarchical"
-        read = [name for name, is_read in (("posterior_input_ids", reads_pairs), ("input_ids", reads_source)) if is_read]
-        encoded = zip(*(map(_longest, features[name]) for name in read))
-        prompts = list(map(len, features.get("prompt_input_ids", [[]] * len(self))))
-        return {
-            "encoder": list(map(max, encoded)),
-            "decoder": [length + len(labels) for length, labels in zip(prompts, features["labels"])],
-            "prompt": prompts,
-        }
-
-    def check_lengths(self) -> None:
-        """
-        Raises a `ValueError` that names the examples which make more tokens than the model holds. What measures for long asks
-        this first.
-        """
-        encoder, decoder = self.model.encoder, self.model.decoder
-        longest = {"encoder": longest_text(encoder.config, reserved_positions(encoder)), "decoder": decoder.longest_text}
-        for part, most in longest.items():
-            over = [number for number, tokens in enumerate(self._tokens[part]) if most is not None and tokens > most]
-            if over:
-                shown = ", ".join(map(str, over[:10])) + (", …" if len(over) > 10 else "")
-                raise ValueError(
-                    f"{len(over)} of {len(self)} examples make more tokens than the {part} holds ({most}), up to "
-                    f"{max(self._tokens[part])}: example(s) {shown}, counted from 0. Cut them with `max_length` and "
-                    "`max_target_length`, and turns that are encoded one by one with the processor's `max_turn_length`."
-                )
-
-    def rooms(self, most: int) -> list[int]:
-        """The most tokens that can be generated for each example, up to `most`, by the decoder's positions."""
-        positions = self.model.decoder.longest_text
-        return [most if positions is None else min(most, positions - length) for length in self._tokens["prompt"]]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def batches(self, description: str) -> Iterator[ExampleBatch]:
-        """This process's share of the examples; `description` stands before the progress bar."""
-        lengths = [len(str(text)) + len(target) for text, target in zip(self.texts, self.targets)]
-        for numbers in own_batches(lengths, self.batch_size, description):
-            texts, targets = [self.texts[i] for i in numbers], [self.targets[i] for i in numbers]
-            inputs = self.processor(texts, targets, **self.processor_options).to(self.model.device)
-            # A last or only batch of few examples takes more samples of each, so that as many rows are decoded at once.
-            yield ExampleBatch(self.model, numbers, inputs, self.chunk * self.batch_size // len(numbers))
-
-    def examples(self) -> list[tuple[str, str]]:
-        """What tells the examples apart: text and target, a dialogue as it is written out."""
-        return [(str(text), target) for text, target in zip(self.texts, self.targets)]
-
-    def others(self) -> list[int]:
-        """For each example the number of the next one, round in a circle, whose target is another; the next one if none is."""
-        count, targets = len(self), self.targets
-        others = [(i + 1) % count for i in range(count)]
-        if len(set(targets)) == 1:
-            return others
-        # Backwards, so that what follows a run of equal targets is passed on through it; twice, for a run that goes round the end.
-        for i in [*reversed(range(count))] * 2:
-            if targets[others[i]] == targets[i]:
-                others[i] = others[(i + 1) % count]
-        return others
-
-    def label_ids(self) -> list[list[int]]:
-        """Every target's tokens as the model is scored on them: EOS is one, the start token is none."""
-        return self.processor(self.texts, self.targets, return_tensors=None, **self.processor_options)["labels"]
-
-    def share_cut(self) -> float:
-        """Share of the targets that `max_target_length` cuts; a warning counts them, for their likelihood is the cut text's."""
-        whole = self.processor.label_ids(self.targets, {"truncation": False})
-        cut = sum(len(scored) < len(all_of_it) for scored, all_of_it in zip(self.label_ids(), whole))
-        if cut:
-            logger.warning("%d of %d targets are cut to the longest length; their likelihood is the cut text's.", cut, len(self))
-        return cut / len(self)
-
-    def unknown_tokens(self) -> float:
-        """
-        The largest share of unknown tokens among the targets in the decoder's vocabulary, the same in the encoder's, and the texts
-        (dialogues left out) in the encoder's; with a warning above 1 %.
-        """
-        texts = [text for text in self.texts if isinstance(text, str)]
-        decoder, encoder = self.processor.tokenizer, self.processor.encoder_tokenizer
-        read = [(decoder, self.targets), (encoder, self.targets), (encoder, texts)]
-        return warn_of_unknown_words(*max(read, key=lambda each: unknown_share(*each)))
-
-    def posterior(self) -> DiagonalGaussian:
-        """q of every example, in order, on the CPU; each is encoded once. With `objective="gsnn"` q is the prior."""
-        if not self.model.config.has_posterior:
-            return self.prior()
-        return self._of_each("encoding", lambda batch: call_with(self.model.encode, batch.inputs, source=batch.source))
-
-    def prior(self) -> DiagonalGaussian:
-        """p of every example, in order, on the CPU."""
-        if self.model.config.prior_type == "standard":
-            return DiagonalGaussian.standard(len(self), self.model.config.latent_size)
-        return self._of_each("priors", lambda batch: self.model.prior(batch.source, len(batch.numbers)))
-
-    @torch.no_grad()
-    def _of_each(self, description: str, distribution_of: Callable[[ExampleBatch], LatentOutput]) -> DiagonalGaussian:
-        numbers: list[int] = []
-        rows: list[torch.Tensor] = []
-        for batch in self.batches(description):
-            latent_dist = distribution_of(batch).latent_dist
-            numbers += batch.numbers
-            rows += copied_rows(torch.stack([latent_dist.mean, latent_dist.logvar], dim=1).cpu())
-        return DiagonalGaussian(*torch.stack(gather_in_order(numbers, rows)).unbind(1))
-
-    @torch.no_grad()
-    def nll(self, latents: torch.Tensor) -> torch.Tensor:
-        """
-        -log p(y|x,z) in nats per sentence.
-
-        Args:
-            latents (`torch.Tensor` of shape `(examples, samples, latent_size)`).
-
-        Returns:
-            `torch.Tensor` of shape `(examples, samples)`.
-        """
-        numbers: list[int] = []
-        rows: list[torch.Tensor] = []
-        for batch in self.batches("decoding"):
-            numbers += batch.numbers
-            rows += copied_rows(batch.nll(latents[batch.numbers]).cpu())
-        return torch.stack(gather_in_order(numbers, rows))
-
-    @torch.no_grad()
-    def importance_weighted(
-        self, posterior: DiagonalGaussian, prior: DiagonalGaussian, num_samples: int, seed: int = 0
-    ) -> ImportanceWeighted:
-        """
-        The importance-weighted bound with z from q, in memory that does not grow with the number of samples or of examples.
-
-        Args:
-            posterior, prior ([`DiagonalGaussian`]): q and p of every example.
-            num_samples (`int`): K.
-            seed (`int`, defaults to 0): of the noise.
-
-        Returns:
-            [`ImportanceWeighted`].
-
-        Raises:
-            ValueError: `num_samples` below 1.
-        """
-        check_count("num_samples", num_samples)
-        numbers: list[int] = []
-        rows: list[torch.Tensor] = []
-        for batch in self.batches(f"{num_samples} samples of z"):
-            q, p = rows_of(posterior, batch.numbers), rows_of(prior, batch.numbers)
-            nlls, log_weights = [], []
-            for start in range(0, num_samples, NOISE_BLOCK):
-                samples = range(start, min(start + NOISE_BLOCK, num_samples))
-                latents = q.from_noise(sample_noise(batch.numbers, samples, q.mean.shape[-1], seed))
-                nll = batch.nll(latents).cpu()
-                nlls.append(nll)
-                log_weights.append(p.log_prob(latents) - q.log_prob(latents) - nll)
-            weights = torch.cat(log_weights, dim=1)
-            bound, error = importance_weighted_nll(weights), standard_error(weights)
-            numbers += batch.numbers
-            rows += copied_rows(torch.stack([bound, error, nlls[0][:, 0]], dim=1))
-        return ImportanceWeighted(*torch.stack(gather_in_order(numbers, rows)).unbind(1))
-
-
-def _longest(row: Sequence) -> int:
-    """Tokens of a text, or of the longest of its turns."""
-    return max(map(len, row)) if row and isinstance(row[0], list) else len(row)
-
-
-def error_of_mean(errors: torch.Tensor) -> float:
-    """Standard error of the mean of independent estimates with these standard errors."""
-    return (errors.square().sum().sqrt() / len(errors)).item()
-
-
-def rows_of(distribution: DiagonalGaussian, numbers: Sequence[int]) -> DiagonalGaussian:
-    """Some examples' distributions."""
-    index = list(numbers)
-    return distribution.select(index)
-
-
-def check_several(num_examples: int) -> None:
-    """Raises a `ValueError` if there is no other example."""
-    if num_examples < 2:
-        raise ValueError(
-            f"{num_examples} example: it cannot be given another one's z, and its z can tell nothing apart; evaluate at least two."
-        )
-
-
-def importance_weighted_nll(log_weights: torch.Tensor) -> torch.Tensor:
-    """
-    -log 1/K Σ_k w_k, an upper bound on -log p(y|x) that falls with K towards it (Burda et al. 2016, equation 8; with x, Sohn et
-    al. 2015, equation 7).
-
-    Args:
-        log_weights (`torch.Tensor` of shape `(examples, K)`): log p(y|x,z_k) + log p(z_k|x) - log q(z_k|x,y), z_k from q.
-
-    Returns:
-        `torch.Tensor` of shape `(examples,)`, nats per sentence.
-    """
-    return math.log(log_weights.shape[1]) - torch.logsumexp(log_weights, dim=1)
-
-
-def standard_error(log_weights: torch.Tensor) -> torch.Tensor:
-    """
-    Standard error of `importance_weighted_nll` over draws of z, on the very same examples, to first order (delta method): the
-    standard deviation of the weights over their mean and √K. It says nothing of the bound's distance from -log p(y|x), and nothing
-    if a few weights are all there is.
-
-    Args:
-        log_weights (`torch.Tensor` of shape `(examples, K)`).
-
-    Returns:
-        `torch.Tensor` of shape `(examples,)`, nats per sentence; infinite for K = 1, which shows no spread.
-    """
-    if log_weights.shape[1] == 1:
-        return torch.full_like(log_weights[:, 0], math.inf)
-    shares = log_weights.softmax(dim=1)
-    return shares.std(dim=1) * math.sqrt(log_weights.shape[1])
+from ..latent_distribution import LatentDistribution
+from .distributed import example_noise
+from .evaluator import LikelihoodEvaluator, check_several
+from .importance_sampling import error_of_mean
 
 
 def likelihood_metrics(
     evaluator: LikelihoodEvaluator,
     num_samples: int = 100,
     seed: int = 0,
-    posterior: DiagonalGaussian | None = None,
-    prior: DiagonalGaussian | None = None,
+    posterior: LatentDistribution | None = None,
+    prior: LatentDistribution | None = None,
 ) -> dict[str, float]:
     """
-    Bounds on the log-likelihood, and the ablations that show whether z matters.
+    Bounds on the log-likelihood, and the ablations that show whether z matters. x is encoded once, whatever is made of it.
 
     Args:
         evaluator ([`LikelihoodEvaluator`]): the examples.
         num_samples (`int`, defaults to 100): K of the importance-weighted bound.
         seed (`int`, defaults to 0): of all noise.
-        posterior, prior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()` and `.prior()`, if they are there already.
+        posterior ([`LatentDistribution`], *optional*): q of each example; by default `evaluator.posterior()`.
+        prior ([`LatentDistribution`], *optional*): p of each example; by default `evaluator.prior()`. All bounds are then of the
+            model with this prior: `evaluator.prior("fitted_prior")`, say.
 
     Returns:
-        Means over examples, nats per sentence: `reconstruction` (-log p(y|x,z), z from q, one sample), `kl` (closed form, to the
-        prior), `elbo` (minus their sum), `iw_nll`; `nll_posterior` (the same as `reconstruction`), `nll_prior` (z from the prior),
-        `nll_shuffled` (z from the posterior of the next example with another target), `nll_zero` (z = 0). Of conditional models
-        also `mc_nll`, -log 1/K Σ_k p(y|x,z_k) with z_k from the prior (Sohn et al. 2015, equation 6): an upper bound like `iw_nll`,
-        the better one if the decoder is good with any z. `iw_nll_error` and `mc_nll_error` are standard errors over draws of z,
-        on these very examples.
+        Means over examples, nats per sentence: `reconstruction` (-log p(y|x,z), z from q, one sample), `kl` (to the prior; in
+        closed form if there is one, else the mean of log q(z) - log p(z) over the samples of the bound), `elbo` (minus their sum),
+        `iw_nll`; `nll_posterior` (the same as `reconstruction`), `nll_prior` (z from the prior), `nll_shuffled` (z from the
+        posterior of the next example with another target), `nll_zero` (z = 0). Of conditional models also `mc_nll`, -log 1/K Σ_k
+        p(y|x,z_k) with z_k from the prior (Sohn et al. 2015, equation 6): an upper bound like `iw_nll`, the better one if the
+        decoder is good with any z. `iw_nll_error` and `mc_nll_error` are standard errors over draws of z, on these very examples.
 
     Raises:
         ValueError: `num_samples` below 1, a single example, which has no other to take a z from, or examples of more tokens than
@@ -376,17 +46,22 @@ def likelihood_metrics(
     check_count("num_samples", num_samples)
     check_several(len(evaluator))
     evaluator.check_lengths()
-    posterior = evaluator.posterior() if posterior is None else posterior
-    prior = evaluator.prior() if prior is None else prior
-    bound = evaluator.importance_weighted(posterior, prior, num_samples, seed)
-    reconstruction = bound.reconstruction
-    kl = posterior.kl(prior).sum(-1)
-    size = (len(evaluator), 1, posterior.mean.shape[-1])
-    first = posterior.from_noise(example_noise(*size, seed))
-    # Another stream than the posterior's noise: a prior sample must know nothing of y.
-    from_prior = prior.from_noise(example_noise(*size, seed + 1))
-    exchanged = evaluator.nll(torch.cat([from_prior, first[evaluator.others()], torch.zeros_like(first)], dim=1))
-    metrics = {
+    with evaluator.reading_once():
+        posterior = evaluator.posterior() if posterior is None else posterior
+        prior = evaluator.prior() if prior is None else prior
+        bound = evaluator.importance_weighted(posterior, prior, num_samples, seed)
+        first = posterior.from_noise(example_noise(len(evaluator), 1, posterior.noise_size, seed))
+        # Another stream than the posterior's noise: a prior sample must know nothing of y.
+        from_prior = prior.from_noise(example_noise(len(evaluator), 1, prior.noise_size, seed + 1))
+        exchanged = evaluator.nll(torch.cat([from_prior, first[evaluator.shuffled_partners()], torch.zeros_like(first)], dim=1))
+        conditional = {}
+        if evaluator.model.config.is_conditional:
+            # Importance weights are 1 if the proposal is the prior itself.
+            sampled = evaluator.importance_weighted(prior, prior, num_samples, seed + 1)
+            conditional = {"mc_nll": sampled.nll.mean().item(), "mc_nll_error": error_of_mean(sampled.error)}
+    reconstruction, closed_form = bound.reconstruction, posterior.kl(prior)
+    kl = bound.kl if closed_form is None else closed_form.sum(-1)
+    return {
         "elbo": -(reconstruction + kl).mean().item(),
         "kl": kl.mean().item(),
         "iw_nll": bound.nll.mean().item(),
@@ -396,12 +71,8 @@ def likelihood_metrics(
         "nll_prior": exchanged[:, 0].mean().item(),
         "nll_shuffled": exchanged[:, 1].mean().item(),
         "nll_zero": exchanged[:, 2].mean().item(),
+        **conditional,
     }
-    if evaluator.model.config.is_conditional:
-        # Importance weights are 1 if the proposal is the prior itself.
-        sampled = evaluator.importance_weighted(prior, prior, num_samples, seed + 1)
-        metrics.update(mc_nll=sampled.nll.mean().item(), mc_nll_error=error_of_mean(sampled.error))
-    return metrics
 
 
 def conditional_log_likelihoods(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -410,9 +81,9 @@ def conditional_log_likelihoods(metrics: Mapping[str, float]) -> dict[str, float
     the prior (equation 6) and `cll_is` over q (equation 7), lower bounds both, with their standard errors `cll_mc_error` and
     `cll_is_error` if there are any.
     """
-    figures = {}
+    log_likelihoods = {}
     for name, bound in (("cll_mc", "mc_nll"), ("cll_is", "iw_nll")):
-        figures[name] = -metrics[bound]
+        log_likelihoods[name] = -metrics[bound]
         if f"{bound}_error" in metrics:
-            figures[f"{name}_error"] = metrics[f"{bound}_error"]
-    return figures
+            log_likelihoods[f"{name}_error"] = metrics[f"{bound}_error"]
+    return log_likelihoods

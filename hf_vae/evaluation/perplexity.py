@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from .likelihood import LikelihoodEvaluator
+from .evaluator import LikelihoodEvaluator
 from .words import check_tokenizer, split_words, warn_if_spaceless
 
 
@@ -36,7 +36,7 @@ def count_tokens_and_words(evaluator: LikelihoodEvaluator, tokenize: str | None 
 def perplexities(metrics: Mapping[str, float], num_examples: int, tokens: int, words: int) -> dict[str, float]:
     """
     exp(nats of the corpus / number of tokens or words) from `elbo` and `iw_nll`, means in nats per sentence. Both are upper bounds
-    on the model's perplexity. Figures per token compare models of one vocabulary only; those per word compare any.
+    on the model's perplexity. Metrics per token compare models of one vocabulary only; those per word compare any.
 
     Returns:
         `ppl_per_token_elbo`, `ppl_per_token_iw`, `ppl_per_word_elbo`, `ppl_per_word_iw`; infinite if a float cannot hold it.

@@ -28,30 +28,30 @@ class RateDistortionPoint:
     pareto: bool = False
 
 
-def load_figures(path: str | Path) -> dict[str, float]:
+def load_metrics(path: str | Path) -> dict[str, float]:
     """
-    A model's figures, as `examples/evaluate.py --output_file` and the training scripts save them.
+    A model's metrics, as `examples/evaluate.py --output_file` and the training scripts save them.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: no JSON, or no finite `kl` and `reconstruction` in it.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path} of figures to compare with.")
+        raise FileNotFoundError(f"There is no file {path} of metrics to compare with.")
     try:
-        figures = json.loads(Path(path).read_text(encoding="utf-8"))
+        metrics = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); give the figures of a model that was measured.") from error
-    _rate_and_distortion(str(path), figures)
-    return figures
+        raise ValueError(f"{path} is no JSON ({error}); give the metrics of a model that was measured.") from error
+    _rate_and_distortion(str(path), metrics)
+    return metrics
 
 
-def _rate_and_distortion(name: str, figures: Mapping[str, float]) -> tuple[float, float]:
+def _rate_and_distortion(name: str, metrics: Mapping[str, float]) -> tuple[float, float]:
     for key in ("kl", "reconstruction"):
-        value = figures.get(key) if isinstance(figures, Mapping) else None
+        value = metrics.get(key) if isinstance(metrics, Mapping) else None
         if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"The figures of {name!r} hold no finite {key!r} (found {value!r}); measure the model first.")
-    return figures["kl"], figures["reconstruction"]
+            raise ValueError(f"The metrics of {name!r} hold no finite {key!r} (found {value!r}); measure the model first.")
+    return metrics["kl"], metrics["reconstruction"]
 
 
 def rate_distortion_points(models: Mapping[str, Mapping[str, float] | str | Path]) -> list[RateDistortionPoint]:
@@ -59,17 +59,17 @@ def rate_distortion_points(models: Mapping[str, Mapping[str, float] | str | Path
     One point for each model, by rising rate.
 
     Args:
-        models (`dict`): by name, figures with `kl` and `reconstruction`, or the JSON file that holds them.
+        models (`dict`): by name, metrics with `kl` and `reconstruction`, or the JSON file that holds them.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is no JSON, figures without those two or with one that is not finite, or no model.
+        ValueError: a file that is no JSON, metrics without those two or with one that is not finite, or no model.
     """
     if not models:
-        raise ValueError("`models` is empty; a point needs a model's figures.")
+        raise ValueError("`models` is empty; a point needs a model's metrics.")
     pairs = {}
-    for name, figures in models.items():
-        pairs[name] = _rate_and_distortion(name, load_figures(figures) if isinstance(figures, (str, Path)) else figures)
+    for name, metrics in models.items():
+        pairs[name] = _rate_and_distortion(name, load_metrics(metrics) if isinstance(metrics, (str, Path)) else metrics)
 
     def beaten(pair):
         return any(other != pair and other[0] <= pair[0] and other[1] <= pair[1] for other in pairs.values())
@@ -82,30 +82,6 @@ def rate_distortion_table(points: Sequence[RateDistortionPoint]) -> str:
     """The points as a Markdown table; a star marks those that no other beats in both."""
     rows = ["| model | rate (KL) | distortion | -ELBO | Pareto |", "|---|---:|---:|---:|:---:|"]
     for point in points:
-        figures = f"{point.rate:.2f} | {point.distortion:.2f} | {point.rate + point.distortion:.2f}"
-        rows.append(f"| {point.name} | {figures} | {'*' if point.pareto else ''} |")
+        nats = f"{point.rate:.2f} | {point.distortion:.2f} | {point.rate + point.distortion:.2f}"
+        rows.append(f"| {point.name} | {nats} | {'*' if point.pareto else ''} |")
     return "\n".join(rows)
-
-
-def plot_rate_distortion(points: Sequence[RateDistortionPoint], path: str | Path) -> None:
-    """
-    A picture of the points: those on the Pareto front are filled and joined; a dotted line through the best model joins all points
-    of its ELBO.
-    """
-    # Only the picture needs matplotlib, which comes with the examples' requirements.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.subplots()
-    front = [point for point in points if point.pareto]
-    axes.plot([point.rate for point in front], [point.distortion for point in front], color="tab:blue", linewidth=1)
-    for point in points:
-        face = "tab:blue" if point.pareto else "none"
-        axes.scatter(point.rate, point.distortion, facecolor=face, edgecolor="tab:blue")
-        axes.annotate(point.name, (point.rate, point.distortion), xytext=(5, 5), textcoords="offset points", fontsize=8)
-    best = min(points, key=lambda point: point.rate + point.distortion)
-    axes.axline((best.rate, best.distortion), slope=-1, color="grey", linestyle=":", linewidth=1)
-    axes.set_xlabel("rate, KL(q ‖ p) (nats per sentence)")
-    axes.set_ylabel("distortion, -log p(y|x,z) (nats per sentence)")
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)

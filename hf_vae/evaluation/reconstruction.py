@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..gaussian import DiagonalGaussian
-from .examples import gather_in_order
-from .likelihood import LikelihoodEvaluator
+from ..latent_distribution import LatentDistribution
+from .evaluator import LikelihoodEvaluator
+from .example_batch import ExampleBatch
 from .text_metrics import bleu
 
 
@@ -37,42 +37,53 @@ class Reconstruction:
 
 @torch.no_grad()
 def reconstruction_at_mean(
-    evaluator: LikelihoodEvaluator, posterior: DiagonalGaussian | None = None, max_new_tokens: int | None = None
+    evaluator: LikelihoodEvaluator, posterior: LatentDistribution | None = None, max_new_tokens: int | None = None
 ) -> Reconstruction:
     """
     Every target decoded greedily from its posterior's mean; conditional models are given their source too.
 
     Args:
         evaluator ([`LikelihoodEvaluator`]): the examples.
-        posterior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()`, if it is there already.
+        posterior ([`LatentDistribution`], *optional*): `evaluator.posterior()`, if it is there already.
         max_new_tokens (`int`, *optional*): longest decoding; by default the longest target's length, EOS included.
     """
-    posterior = evaluator.posterior() if posterior is None else posterior
     labels = evaluator.label_ids()
-    eos = evaluator.processor.tokenizer.eos_token_id
-    limit = max(map(len, labels)) if max_new_tokens is None else max_new_tokens
-    numbers: list[int] = []
-    texts: list[str] = []
-    rooms = evaluator.rooms(limit)
-    for batch in evaluator.batches("reconstructing"):
+    longest = max(map(len, labels)) if max_new_tokens is None else max_new_tokens
+    limits = evaluator.max_new_tokens_each(longest)
+
+    def write(batch: ExampleBatch) -> list[str]:
+        written: dict[int, str] = {}
         # A long prompt may leave less room than the longest target of all takes, but never less than its own target does.
-        for room in sorted({rooms[number] for number in batch.numbers}):
-            rows = [row for row, number in enumerate(batch.numbers) if rooms[number] == room]
-            some = [batch.numbers[row] for row in rows]
-            sequences = evaluator.model.generate(
-                **{name: tensor[rows] for name, tensor in batch.inputs.items()},
-                latents=posterior.mean[some].to(evaluator.model.device),
-                num_return_sequences=1,
-                num_beams=1,
-                do_sample=False,
-                max_new_tokens=room,
-            )
-            for tokens in sequences[:, 1:].tolist():
-                texts.append(_spell(evaluator, tokens[: tokens.index(eos)] if eos in tokens else tokens))
-            numbers += some
-    return Reconstruction(gather_in_order(numbers, texts), [_spell(evaluator, row[:-1]) for row in labels])
+        for limit in sorted({limits[index] for index in batch.indices}):
+            rows = [row for row, index in enumerate(batch.indices) if limits[index] == limit]
+            latents = codes[[batch.indices[row] for row in rows]].to(evaluator.model.device)
+            written.update(zip(rows, _greedy(evaluator, batch, rows, latents, limit)))
+        return [written[row] for row in range(len(batch.indices))]
+
+    with evaluator.reading_once():
+        codes = (evaluator.posterior() if posterior is None else posterior).mode()
+        texts = evaluator.map(write, "reconstructing")
+    return Reconstruction(texts, [_decode_row(evaluator, row[:-1]) for row in labels])
 
 
-def _spell(evaluator: LikelihoodEvaluator, tokens: list[int]) -> str:
+def _greedy(
+    evaluator: LikelihoodEvaluator, batch: ExampleBatch, rows: list[int], latents: torch.Tensor, max_new_tokens: int
+) -> list[str]:
+    """The greedy text of each z, for some rows of the batch."""
+    sequences = evaluator.model.generate(
+        **{name: tensor[rows] for name, tensor in batch.inputs.items()},
+        source=batch.source.select(rows),
+        latents=latents,
+        num_return_sequences=1,
+        num_beams=1,
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+    )
+    eos = evaluator.processor.tokenizer.eos_token_id
+    tokens = sequences[:, 1:].tolist()
+    return [_decode_row(evaluator, row[: row.index(eos)] if eos in row else row) for row in tokens]
+
+
+def _decode_row(evaluator: LikelihoodEvaluator, tokens: list[int]) -> str:
     # Not without special tokens: some vocabularies count the unknown word among them.
     return evaluator.processor.batch_decode([tokens])[0].strip()

@@ -11,8 +11,10 @@ import torch
 
 from ..checks import check_count, check_number
 from ..gaussian import DiagonalGaussian
-from .examples import copied_rows, gather_in_order, sample_noise
-from .likelihood import ExampleBatch, LikelihoodEvaluator, rows_of
+from ..latent_distribution import LatentDistribution
+from .distributed import copied_rows, sample_noise
+from .evaluator import LikelihoodEvaluator
+from .example_batch import ExampleBatch
 
 
 @dataclass
@@ -47,8 +49,8 @@ def refine(
     num_samples: int = 4,
     num_held_samples: int = 32,
     seed: int = 0,
-    posterior: DiagonalGaussian | None = None,
-    prior: DiagonalGaussian | None = None,
+    posterior: LatentDistribution | None = None,
+    prior: LatentDistribution | None = None,
 ) -> Refinement:
     r"""
     Stochastic variational inference for each example: Adam on its own \((\mu, \log\sigma^2)\), which ascends the ELBO.
@@ -62,38 +64,45 @@ def refine(
             none that a step has seen. An example keeps the better of its two q, so the gap is never negative; that choice
             favours `elbo_after` by less than the measure's own error, which more samples make smaller.
         seed (`int`, defaults to 0): of all noise.
-        posterior, prior ([`DiagonalGaussian`], *optional*): `evaluator.posterior()` and `.prior()`, if they are there already.
+        posterior, prior ([`LatentDistribution`], *optional*): `evaluator.posterior()` and `.prior()`, if they are there already. q
+            must be a diagonal Gaussian, whose mean and log variance the steps move.
 
     Raises:
-        ValueError: a number below 1, or a learning rate that is not positive.
+        ValueError: a number below 1, a learning rate that is not positive, or a q of another family.
     """
     for name, value in (("num_steps", num_steps), ("num_samples", num_samples), ("num_held_samples", num_held_samples)):
         check_count(name, value)
     check_number("learning_rate", learning_rate, above=0)
-    posterior = evaluator.posterior() if posterior is None else posterior
-    prior = evaluator.prior() if prior is None else prior
-    numbers: list[int] = []
-    rows: list[tuple[torch.Tensor, ...]] = []
-    # The steps' noise is another stream than the measure's.
-    for batch in evaluator.batches(f"{num_steps} steps of refinement"):
-        start, p = rows_of(posterior, batch.numbers), rows_of(prior, batch.numbers)
-        end = _ascend(batch, start, p, num_steps, learning_rate, num_samples, seed + 1)
-        with torch.no_grad():
-            before, after = (_elbo(batch, q, p, range(num_held_samples), seed) for q in (start, end))
-            better = (after > before).unsqueeze(-1)
-            mean, logvar = torch.where(better, end.mean, start.mean), torch.where(better, end.logvar, start.logvar)
-            # Not the maximum, which is no number if a step led to none.
-            kept = torch.where(after > before, after, before)
-        numbers += batch.numbers
-        rows += zip(*map(copied_rows, (mean, logvar, before, kept)))
-    mean, logvar, before, after = (torch.stack(column) for column in zip(*gather_in_order(numbers, rows)))
+    with evaluator.reading_once():
+        posterior = evaluator.posterior() if posterior is None else posterior
+        prior = evaluator.prior() if prior is None else prior
+        if not isinstance(posterior, DiagonalGaussian):
+            raise ValueError(
+                f"Refinement moves the mean and the log variance of a diagonal Gaussian, and q is a {type(posterior).__name__}: "
+                "leave it out."
+            )
+
+        def improve(batch: ExampleBatch) -> list[tuple[torch.Tensor, ...]]:
+            start, p = posterior.select(batch.indices), prior.select(batch.indices)
+            # The steps' noise is another stream than the measure's.
+            end = _ascend(batch, start, p, num_steps, learning_rate, num_samples, seed + 1)
+            with torch.no_grad():
+                before, after = (_elbo(batch, q, p, range(num_held_samples), seed) for q in (start, end))
+                better = (after > before).unsqueeze(-1)
+                mean, logvar = torch.where(better, end.mean, start.mean), torch.where(better, end.logvar, start.logvar)
+                # Not the maximum, which is no number if a step led to none.
+                kept = torch.where(after > before, after, before)
+            return list(zip(*map(copied_rows, (mean, logvar, before, kept))))
+
+        rows = evaluator.map(improve, f"{num_steps} steps of refinement")
+    mean, logvar, before, after = (torch.stack(column) for column in zip(*rows))
     return Refinement(DiagonalGaussian(mean, logvar), before, after, num_steps)
 
 
 def _ascend(
     batch: ExampleBatch,
     start: DiagonalGaussian,
-    prior: DiagonalGaussian,
+    prior: LatentDistribution,
     num_steps: int,
     learning_rate: float,
     num_samples: int,
@@ -112,7 +121,9 @@ def _ascend(
     return DiagonalGaussian(mean.detach(), logvar.detach())
 
 
-def _elbo(batch: ExampleBatch, q: DiagonalGaussian, prior: DiagonalGaussian, samples: range, seed: int) -> torch.Tensor:
-    """Of each example, `(examples,)`, differentiable in q; the KL in closed form."""
-    latents = q.from_noise(sample_noise(batch.numbers, samples, q.mean.shape[-1], seed))
-    return -batch.nll(latents).cpu().mean(1) - q.kl(prior).sum(-1)
+def _elbo(batch: ExampleBatch, q: DiagonalGaussian, prior: LatentDistribution, samples: range, seed: int) -> torch.Tensor:
+    """Of each example, `(examples,)`, differentiable in q; the KL in closed form if there is one."""
+    latents = q.from_noise(sample_noise(batch.indices, samples, q.noise_size, seed))
+    closed_form = q.kl(prior)
+    kl = (q.log_prob(latents) - prior.log_prob(latents)).mean(1) if closed_form is None else closed_form.sum(-1)
+    return -batch.nll(latents).cpu().mean(1) - kl

@@ -20,7 +20,7 @@ def check_equally_many(unit: str, name: str, rows: Sequence[Sequence]) -> None:
     if len(counts) > 1:
         raise ValueError(
             f"`{name}` has between {counts[0]} and {counts[-1]} for a {unit}, in lists of different lengths: give equally many, as "
-            "the figures depend on their number."
+            "the metrics depend on their number."
         )
 
 

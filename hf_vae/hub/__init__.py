@@ -1,20 +1,16 @@
-"""Models on the Hub, with pages written from what happened."""
+"""Models on the Hub, and model cards that are written from a run's own record."""
 
 from .model_card import make_model_card, write_model_card
 from .publishing import Repository, create_repository, upload_model
-from .report import draw_pictures, report_run, write_report
 from .run_record import RunRecord, run_record, write_metrics
 
 __all__ = [
     "Repository",
     "RunRecord",
     "create_repository",
-    "draw_pictures",
     "make_model_card",
-    "report_run",
     "run_record",
     "upload_model",
     "write_metrics",
     "write_model_card",
-    "write_report",
 ]

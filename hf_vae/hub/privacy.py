@@ -1,4 +1,4 @@
-"""What of a run may be published: no token, no path of this machine, no pickle."""
+"""Keeps tokens, paths of this machine and pickles out of what is published of a run."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from huggingface_hub import get_token
 from huggingface_hub.utils import filter_repo_objects
 from transformers import TrainingArguments
 
-# As transformers writes a token that it does not tell.
+# transformers writes this in place of a token.
 HIDDEN = "<HIDDEN>"
 _SECRETS = ("token", "password", "secret", "api_key")
-# `push_to_hub_token` is what transformers called `hub_token` before.
+# `push_to_hub_token` was `hub_token`'s name in earlier versions of transformers.
 _ARGUMENTS = {*(each.name for each in fields(TrainingArguments)), "push_to_hub_token"}
-# What a training leaves behind that is not part of the model: checkpoints, logs, the Trainer's own state, caches, hidden files.
+# Files of a training that are not part of the model: checkpoints, logs, the Trainer's state, caches, hidden files.
 KEPT_BACK = [
     "checkpoint-*", "*/checkpoint-*", "runs/*", "stages/*", "wandb/*", "mlruns/*", "*.tfevents.*", "*.log",
     "training_args.bin", "trainer_state.json", "optimizer.*", "scheduler.pt", "rng_state*", "scaler.pt",
     ".*", "*/.*", "*__pycache__/*", "*.pyc", "*.tmp", "*.lock", "*~",
 ]  # fmt: skip
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
-# Numbers, in which words are found by chance only, and which may be large.
+# Files of numbers: they may be large, and words occur in them only by chance.
 _NOT_TEXT = {".safetensors", ".png"}
-# The Hub's tokens, whosever they are.
+# Any token of the Hub.
 _TOKEN = re.compile(r"(?<!\w)hf_[A-Za-z0-9]{30,}(?!\w)")
 
 
 def public_command(script: str, argv: Sequence[str]) -> str:
-    """The command line of a run as it may be published: secrets are hidden, files and folders go by their names."""
+    """The command line of a run for publishing: secrets are hidden, and files and folders are reduced to their names."""
     words = ["accelerate", "launch", script]
     hide_next = False
     for word in argv:
@@ -53,8 +53,8 @@ def public_command(script: str, argv: Sequence[str]) -> str:
 
 def public_value(value: Any) -> Any:
     """
-    The value of an argument as it may be published, at any depth of a list, a mapping or JSON. A file or a folder goes by its name
-    alone; an address too, for it may hold a password.
+    The value of an argument for publishing; lists, mappings and JSON are searched at any depth. A file, a folder and a web address,
+    which may hold a password, are reduced to their names.
     """
     if isinstance(value, Mapping):
         return {name: HIDDEN if _is_secret(str(name)) else public_value(each) for name, each in value.items()}
@@ -81,25 +81,25 @@ def _public_name(value: str) -> str:
         return PureWindowsPath(value).name
     path = Path(value)
     if value.startswith("~") or path.is_absolute():
-        # The name of a home folder is the user's.
+        # The name of a home folder is the name of its user.
         is_home = path in _homes() or (value.startswith("~") and len(path.parts) == 1)
         return "~" if is_home else path.name or value
     return value if "/" not in value or is_hub_id(value) else path.name
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether `name` reads like a repository on the Hub, and is no file or folder here."""
+    """Whether `name` has the form of a repository on the Hub and is not a file or folder here."""
     return re.fullmatch(r"\w[\w.-]*(?:/\w[\w.-]*)?", name) is not None and not Path(name).exists()
 
 
 def _homes() -> set[Path]:
-    """The home folder, as it is named and as it is found; none for a user who has none, as in some containers."""
+    """The home folder, as it is named and with links resolved; empty for a user without one, as in some containers."""
     home = Path(os.path.expanduser("~"))
     return {home, home.resolve()} if home.is_absolute() else set()
 
 
 def _is_secret(option: str) -> bool:
-    """Whether what is written as `option` on a command line, perhaps abbreviated, holds a secret."""
+    """Whether the command-line `option`, which may be abbreviated, holds a secret."""
     name = option.lstrip("-").replace("-", "_").lower()
     meant = [name] if name in _ARGUMENTS else [name, *(each for each in _ARGUMENTS if name and each.startswith(name))]
     return any(each.endswith(_SECRETS) for each in meant)
@@ -107,43 +107,44 @@ def _is_secret(option: str) -> bool:
 
 def check_upload(folder: str | Path, token: str | None) -> None:
     """
-    Looks through what an upload of `folder` would publish.
+    Checks the files that an upload of `folder` would publish.
 
     Args:
-        token (`str`, *optional*): the token that is used; the one of the environment is looked for as well.
+        folder (`str` or `Path`): the folder.
+        token (`str`, *optional*): the token that is used; the token of the environment is looked for as well.
 
     Raises:
-        ValueError: a file holds a token, the path of the home folder or of `folder`, or is a pickle. It names the file.
+        ValueError: a file is a pickle, or it holds a token or the path of the home folder or of `folder`. The error names it.
     """
     folder = Path(folder).resolve()
     patterns = _patterns(folder, token)
     for name in files_to_upload(folder):
         if Path(name).suffix in _PICKLES:
             raise ValueError(
-                f"{name} is a pickle, which runs code on the machine of whoever opens it: move it out of {folder}, or save it as "
-                "safetensors, then upload again."
+                f"{name} is a pickle, which can run code on the machine of anyone who opens it: move it out of {folder}, or "
+                "save it as safetensors, then upload again."
             )
         if Path(name).suffix in _NOT_TEXT:
             continue
         text = (folder / name).read_text(encoding="utf-8", errors="replace")
         found = next((what for what, pattern in patterns.items() if re.search(pattern, text)), None)
         if found is not None:
-            raise ValueError(f"{name} holds {found}, and an upload would publish it: take it out of the file, then upload again.")
+            raise ValueError(f"{name} holds {found}, and an upload would publish it: remove it from the file, then upload again.")
 
 
 def _patterns(folder: Path, token: str | None) -> dict[str, str]:
-    """What a file may not hold, by what it is."""
+    """Regular expressions for what a file must not hold, by a description."""
     places = [("the path of your home folder", f"{home}/") for home in _homes()] + [("the path of the output folder", f"{folder}")]
-    # The root of the file system says nothing of a machine.
+    # The root of the file system is the same on every machine.
     found = [(what, word) for what, word in places if len(Path(word).parts) > 1]
     found += [(what, word) for what, word in (("your token", token), ("the token of this machine", get_token())) if word]
     patterns = {}
     for what, word in found:
-        # JSON and addresses write letters that are not ASCII in their own ways.
+        # JSON and web addresses write letters that are not ASCII in other ways.
         spellings = "|".join(re.escape(each) for each in dict.fromkeys((word, json.dumps(word)[1:-1], quote(word))))
-        # A word that goes on is another: `/home/al` and `/home/alice`.
+        # A longer word is another word: `/home/al` is not in `/home/alice`.
         patterns[what] = rf"(?<!\w)(?:{spellings})" + (r"(?!\w)" if word[-1] != "/" else "")
-    # As peft notes an adapter's base, in its configuration and in its card.
+    # peft writes the base of an adapter like this, in its configuration and in its card.
     path = r"""(?:name_or_path"|base_model(?::adapter)?):\s*(?:- *)?["']?(?:/|~|\.\.?/|[A-Za-z]:\\)"""
     return {**patterns, "a token of the Hub": _TOKEN.pattern, "a path for the name of a model": path}
 

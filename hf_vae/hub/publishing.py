@@ -1,4 +1,4 @@
-"""A trained model's directory on the Hub."""
+"""Publishes a trained model's directory on the Hub."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Repository:
 
     Args:
         name (`str`): its full name, `owner/name`.
-        token (`str`, *optional*): what was given to write with; without it, huggingface_hub finds the machine's own.
+        token (`str`, *optional*): the token to write with; by default huggingface_hub uses the machine's own.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Repository:
 
 
 def create_repository(training_args: TrainingArguments) -> Repository:
-    """The repository that the run's `hub_model_id`, `hub_private_repo` and `hub_token` describe, made if new."""
+    """The repository of the run's `hub_model_id`, `hub_private_repo` and `hub_token`; it is made if it does not exist."""
     api = HfApi(token=training_args.hub_token)
     name = training_args.hub_model_id or Path(cast(str, training_args.output_dir)).resolve().name
     full_name = api.create_repo(name, private=training_args.hub_private_repo, exist_ok=True).repo_id
@@ -36,10 +36,10 @@ def create_repository(training_args: TrainingArguments) -> Repository:
 
 def upload_model(repository: Repository, directory: str | Path) -> None:
     """
-    Uploads a model's directory in one commit, without checkpoints, logs and the Trainer's own state.
+    Uploads a model's directory in one commit, without checkpoints, logs and the Trainer's state.
 
     Raises:
-        ValueError: a file holds a token or a path of this machine, or is a pickle (see [`check_upload`]).
+        ValueError: a file is a pickle, or it holds a token or a path of this machine (see [`check_upload`]).
     """
     check_upload(directory, repository.token)
     api = HfApi(token=repository.token)

@@ -1,4 +1,4 @@
-"""What is told of a training run: its record, and its figures in a file."""
+"""The record of a training run, which its model card is written from, and its metrics in a file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, cast
 
 from transformers import TrainingArguments
 
-from .files import write_whole
+from ..training.files import write_whole
 from .privacy import is_hub_id, public_command, public_value
 
-# Arguments that say what the parts are and how big; a card tells these of the model itself.
+# Arguments that describe the encoder and the decoder. A card reads these from the model itself.
 _ABOUT_PARTS = {
     "encoder_name_or_path", "decoder_name_or_path", "encoder_type", "decoder_type", "hidden_size", "embedding_size",
     "encoder_layers", "decoder_layers", "num_attention_heads", "tokenizer_type", "vocab_size", "latent_size",
@@ -24,22 +24,22 @@ _ABOUT_PARTS = {
 @dataclass
 class RunRecord:
     """
-    What a card tells of a run, nothing of which it can find out by itself.
+    Facts about a training run that a model card cannot infer from the model.
 
     Args:
-        name (`str`): what `from_pretrained` loads it by.
-        command (`str`): the command line that made it.
-        dataset (`str`): what it was trained and measured on, in words.
-        metrics (`dict[str, float]`): measured figures by their names in `METRIC_NAMES`; others are left out.
-        measured_on (`str`): how many examples of which split, and how they were decoded.
-        training (`dict[str, object]`): settings worth knowing, by name.
-        baseline (`dict[str, float]`, *optional*): the same figures of the model without z.
-        samples (`list[tuple[str, list[str]]]`): sources with outputs.
-        example (*optional*): what the card's code gives the processor, as JSON has it; the first sample's source by default.
-        base_models (`list[str]`): Hub ids of the parts; none where they were trained from nothing.
-        dataset_ids (`list[str]`): Hub ids of the data.
-        license (`str`, *optional*): the weights' licence, where it is known.
-        language (`str`, *optional*): of the text.
+        name (`str`): the name that `from_pretrained` loads the model by.
+        command (`str`): the command line of the run.
+        dataset (`str`): the data for training and evaluation, in words.
+        metrics (`dict[str, float]`): by their names in [`~evaluation.metrics.METRICS`]; details and others are left out.
+        measured_on (`str`): the number of examples, their split, and how outputs were decoded, in words.
+        training (`dict[str, object]`): the settings of the training, by name.
+        baseline (`dict[str, float]`, *optional*): the same metrics of the model without z.
+        samples (`list[tuple[str, list[str]]]`): sources with their outputs.
+        example (*optional*): the input in the card's code, a value of JSON; by default the source of the first sample.
+        base_models (`list[str]`): the Hub ids of the encoder and the decoder; empty if they were trained from scratch.
+        dataset_ids (`list[str]`): the Hub ids of the data.
+        license (`str`, *optional*): the licence of the weights, if it is known.
+        language (`str`, *optional*): the language of the texts.
     """
 
     name: str
@@ -67,15 +67,15 @@ def run_record(
     **measured,
 ) -> RunRecord:
     """
-    The record of one run of an example script.
+    Makes the record of a run of a training script.
 
     Args:
-        script (`str`): its path from the repository's root.
-        argv (`Sequence[str]`): its arguments.
-        model_args ([`~training.arguments.ModelArguments`]): what differs from the defaults is told.
-        training_args (`TrainingArguments`): the run's.
-        train_file (`str`, *optional*): a file, a dataset's name, or none for the embedded corpus.
-        embedded_corpus (`str`): what that is, in words.
+        script (`str`): the script's path from the repository's root.
+        argv (`Sequence[str]`): the script's arguments.
+        model_args ([`~training.arguments.ModelArguments`]): the run's arguments; the record has those that are not the default.
+        training_args (`TrainingArguments`): the run's training arguments.
+        train_file (`str`, *optional*): a file or a dataset's name; without it the embedded corpus.
+        embedded_corpus (`str`): a description of the embedded corpus.
         measured: the other fields of [`RunRecord`].
     """
     settings = {
@@ -96,12 +96,12 @@ def run_record(
         command=public_command(script, argv),
         dataset=Path(public_value(train_file)).name if train_file else embedded_corpus,
         training=settings,
-        # A folder of this machine is nobody else's repository, and the Hub refuses a card that names one.
+        # A folder of this machine is no repository, and the Hub refuses a card that names one.
         base_models=[
             name for name in (model_args.encoder_name_or_path, model_args.decoder_name_or_path) if name and is_hub_id(name)
         ],
         dataset_ids=[train_file] if train_file and is_hub_id(train_file) and not Path(train_file).suffix else [],
-        # Of other data and other weights only their owners can say.
+        # The licence and the language of other data and weights are not known here.
         license=None if train_file else "apache-2.0",
         language=None if train_file else "en",
         **measured,
@@ -109,20 +109,21 @@ def run_record(
 
 
 def _finite(value: Any) -> Any:
+    """`value` as JSON can write it: `None` in place of infinity and NaN, at any depth."""
     if isinstance(value, Mapping):
         return {name: _finite(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(each) for each in value]
     if getattr(value, "ndim", None) == 0:
-        # A number of NumPy or PyTorch, which JSON does not know either.
+        # JSON cannot write numbers of NumPy and PyTorch.
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_metrics(metrics: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
     """
-    Writes figures as JSON. JSON knows neither infinity, which a perplexity may be, nor NaN: they become `None` at any depth, in
-    what is returned too.
+    Writes metrics as JSON and returns them as they were written. JSON has neither infinity, which a perplexity may be, nor NaN:
+    both become `None`, at any depth.
     """
     finite = _finite(metrics)
     write_whole(path, json.dumps(finite, indent=2) + "\n")

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from ..checks import check_count, float_latents
-from ..evaluation.generation import spell
-from ..evaluation.likelihood import LikelihoodEvaluator
-from ..gaussian import DiagonalGaussian
+from ..evaluation.evaluator import LikelihoodEvaluator
+from ..evaluation.generation import decode_tokens
+from ..latent_distribution import LatentDistribution
 from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
 from ..unknown_words import warn_of_unknown_words
 
-# Texts stand for their posterior means.
+# Texts stand for the modes of their posteriors, which are Gaussians' means.
 TextsOrLatents = Texts | torch.Tensor
 
 
@@ -54,7 +54,7 @@ def encode_texts(
     sources: Any = None,
     batch_size: int = 64,
     max_length: int | None = None,
-) -> DiagonalGaussian:
+) -> LatentDistribution:
     """
     The posterior of each text, the same whatever the batches.
 
@@ -67,7 +67,8 @@ def encode_texts(
         max_length (`int`, *optional*): truncates texts to as many tokens.
 
     Returns:
-        [`DiagonalGaussian`] with one row per text, on the CPU.
+        [`LatentDistribution`] with one row per text, on the CPU: a [`DiagonalGaussian`] if the model has no other
+        `posterior_type`.
 
     Raises:
         ValueError: no text, an empty one, a `batch_size` below 1, or sources that the model needs or does not read, or that are
@@ -83,7 +84,7 @@ def encode_texts(
 
 def posterior_of(
     model: VAEModel, processor: VAEProcessor, given: list, texts: list[str], batch_size: int, **lengths: int
-) -> DiagonalGaussian:
+) -> LatentDistribution:
     """[`encode_texts`] of what has been checked."""
     with evaluation_mode(model):
         return LikelihoodEvaluator(model, processor, given, texts, batch_size, **lengths).posterior()
@@ -136,7 +137,7 @@ def as_latents(model: VAEModel, processor: VAEProcessor, name: str, given: Texts
         if latents.ndim != 2 or latents.shape[0] < 1 or latents.shape[1] != size:
             raise ValueError(f"`{name}` has shape {tuple(given.shape)}; latents of this model are (rows, {size}).")
     else:
-        latents = encode_texts(model, processor, as_list(name, given), batch_size=batch_size).mean
+        latents = encode_texts(model, processor, as_list(name, given), batch_size=batch_size).mode()
     broken = (~latents.isfinite().all(-1)).nonzero().flatten().tolist()
     if broken:
         raise ValueError(f"`{name}` has latents that are not finite in row(s) {broken[:10]}.")
@@ -163,7 +164,7 @@ def codes_of(
         if wrong:
             raise ValueError(f"{len(rows)} `sources` for {', '.join(wrong)}: give one for all, or one for each text.")
         pairs["sources"] = [row for each in texts.values() for row in (rows * len(each) if len(rows) == 1 else rows)]
-    means = encode_texts(model, processor, together, batch_size=batch_size, **pairs).mean
+    means = encode_texts(model, processor, together, batch_size=batch_size, **pairs).mode()
     encoded = dict(zip(texts, means.split([len(rows) for rows in texts.values()])))
     return {name: as_latents(model, processor, name, encoded.get(name, each)) for name, each in given.items()}
 
@@ -218,7 +219,7 @@ def decode_latents(
                 **{**options, "return_dict_in_generate": False},
             )
             # The first is the start token.
-            texts += [spell(processor, row) for row in sequences[:, 1:]]
+            texts += [decode_tokens(processor, row) for row in sequences[:, 1:]]
     return texts
 
 

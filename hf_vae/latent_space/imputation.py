@@ -12,7 +12,7 @@ from transformers import BatchEncoding, LogitsProcessor, LogitsProcessorList
 from ..calls import call_with
 from ..checks import check_count
 from ..encoders import check_length
-from ..evaluation.generation import spell
+from ..evaluation.generation import decode_tokens
 from ..fused_linear_cross_entropy import sequence_nll
 from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
@@ -100,7 +100,7 @@ def impute(
     for number in range(max_rounds):
         pairs = None if given is None else [given[i] for i in unfinished]
         as_they_stand = [texts[i] for i in unfinished]
-        latents[unfinished] = posterior_of(model, processor, pairs or as_they_stand, as_they_stand, batch_size).mean
+        latents[unfinished] = posterior_of(model, processor, pairs or as_they_stand, as_they_stand, batch_size).mode()
         changed = []
         for start in range(0, len(unfinished), batch_size):
             rows = unfinished[start : start + batch_size]
@@ -113,7 +113,7 @@ def impute(
                     found = torch.where((scores > before).unsqueeze(-1), found, best[rows])
                     scores = torch.maximum(scores, before)
             for row, tokens, score in zip(rows, found, scores.tolist()):
-                best[row], texts[row] = tokens, spell(processor, tokens)
+                best[row], texts[row] = tokens, decode_tokens(processor, tokens)
                 # The same text has the same z, and would be found again.
                 if rounds[row][-1:] != [texts[row]]:
                     changed.append(row)

@@ -9,7 +9,7 @@ from transformers import BatchEncoding
 
 from ..calls import call_with
 from ..checks import check_count, check_number
-from ..evaluation.examples import example_noise
+from ..evaluation.distributed import example_noise
 from ..modeling_vae import VAEModel
 from ..prior import GaussianMixturePrior
 from ..processing_vae import Texts, VAEProcessor
@@ -53,7 +53,7 @@ def reconstruct(
     check_count("num_return_sequences", num_return_sequences)
     check_number("latent_temperature", latent_temperature, least=0)
     posterior = encode_texts(model, processor, texts, sources, batch_size).repeat(num_return_sequences)
-    noise = example_noise(len(posterior.mean) // num_return_sequences, num_return_sequences, model.config.latent_size, seed)
+    noise = example_noise(len(posterior) // num_return_sequences, num_return_sequences, posterior.noise_size, seed)
     latents = posterior.from_noise(noise.flatten(0, 1), latent_temperature)
     conditioning = {}
     if sources is not None:
@@ -96,8 +96,8 @@ def sample_prior(
     check_count("num_samples", num_samples)
     check_number("latent_temperature", latent_temperature, least=0)
     seed = int(torch.randint(2**31, ())) if seed is None else seed
-    size = model.config.latent_size
     if fitted_prior is not None:
+        size = model.config.latent_size
         if fitted_prior.latent_size != size:
             raise ValueError(f"`fitted_prior` is over {fitted_prior.latent_size} dimensions, the model's z has {size}.")
         generator = torch.Generator().manual_seed(seed)

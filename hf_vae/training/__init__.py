@@ -7,11 +7,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .aggressive import AggressiveEncoderCallback
-from .callbacks import EvaluateEveryExampleCallback, KLAnnealingCallback, KLWeightCallback
 from .collator import VAEDataCollator
 from .decoder_reset import DecoderResetCallback, reset_decoder
 from .denoising import DenoisingCallback, NoiseVocabulary, TokenNoise
 from .divergence import StopOnDivergenceCallback
+from .drop_last import EvaluateEveryExampleCallback
+from .kl_annealing import KLAnnealingCallback
+from .kl_weight import KLWeightCallback
 from .minimum_rate import MinimumDesiredRateCallback
 from .schedules import (
     ConstantSchedule,
@@ -22,20 +24,19 @@ from .schedules import (
     TanhSchedule,
     make_schedule,
 )
+from .techniques import register_technique
 
 if TYPE_CHECKING:
-    from .latent_free import train_without_latent
-    from .posterior_fit import fit_posterior
-    from .pretraining import pretrain_encoder
+    from .stages import fit_posterior, pretrain_encoder, train_without_latent
 
 # Stages with a Trainer of their own. Whoever imports the package for a model does not wait for the Trainer, and datasets with it.
-_STAGES = {"fit_posterior": "posterior_fit", "pretrain_encoder": "pretraining", "train_without_latent": "latent_free"}
+_STAGES = ("fit_posterior", "pretrain_encoder", "train_without_latent")
 
 
 def __getattr__(name: str) -> Any:
     if name not in _STAGES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_STAGES[name]}", __name__), name)
+    return getattr(importlib.import_module(".stages", __name__), name)
 
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "fit_posterior",
     "make_schedule",
     "pretrain_encoder",
+    "register_technique",
     "reset_decoder",
     "train_without_latent",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,14 +11,16 @@ from accelerate import PartialState
 from accelerate.utils import reduce, send_to_device
 from torch import nn
 from torch.utils.data import DataLoader, Subset
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from ..checks import check_count
-from .callbacks import KLWeightCallback, calling_handler
+from .calling_handler import calling_handler
 from .checkpointed import CheckpointedState
+from .kl_weight import KLWeightCallback
 from .loss_parts import find_model, uncounted
 from .sharding import refuse_sharding
+from .techniques import register_technique
 
 logger = logging.get_logger(__name__)
 
@@ -186,3 +189,22 @@ def _random_batches(train_dataloader, args, step: int) -> Iterator[list]:
             Subset(dataset, numbers), args.train_batch_size, collate_fn=train_dataloader.collate_fn, generator=generator
         )
         yield [send_to_device(batch, args.device) for batch in loader]
+
+
+@dataclass
+class AggressiveEncoderArguments:
+    aggressive_encoder: bool = field(
+        default=False, metadata={"help": "Train q to its best between the decoder's steps, while z's information grows."}
+    )
+
+
+def check_aggressive_encoder(args: Any, training_args: TrainingArguments) -> None:
+    if args.aggressive_encoder and training_args.eval_strategy == "no":
+        raise ValueError("`--aggressive_encoder` ends when evaluations say so; set `--eval_strategy` to steps or epoch.")
+
+
+def aggressive_encoder_callbacks(args: Any, processor: Any) -> list[TrainerCallback]:
+    return [AggressiveEncoderCallback()] if args.aggressive_encoder else []
+
+
+register_technique(AggressiveEncoderArguments, aggressive_encoder_callbacks, check_aggressive_encoder)

@@ -17,9 +17,9 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
-from ..hub.files import remove, write_whole
 from .checkpointed import CheckpointedState
 from .divergence import DIVERGED
+from .files import remove, write_whole
 
 logger = logging.get_logger(__name__)
 

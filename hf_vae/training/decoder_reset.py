@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from ..checks import check_count
 from ..modeling_vae import VAEModel
+from .kl_annealing import scheduled
 from .sharding import refuse_sharding
+from .techniques import register_technique
 
 logger = logging.get_logger(__name__)
 
@@ -81,3 +85,37 @@ class DecoderResetCallback(TrainerCallback):
         for parameter in model.decoder.parameters():
             optimizer.state.pop(parameter, None)
         logger.info("The decoder starts anew at step %d.", self.step)
+
+
+@dataclass
+class DecoderResetArguments:
+    decoder_reset_step: int | None = field(
+        default=None, metadata={"help": "Give the decoder new weights at this step, after training an autoencoder up to it."}
+    )
+
+
+def check_decoder_reset(args: Any, training_args: TrainingArguments) -> None:
+    step = args.decoder_reset_step
+    if step is None:
+        return
+    check_count("--decoder_reset_step", step)
+    if 0 < training_args.max_steps <= step:
+        raise ValueError(f"`--decoder_reset_step` is {step}, and training ends at `--max_steps` {training_args.max_steps}.")
+    schedule = scheduled(args)
+    is_free = args.free_bits or args.capacity is not None or args.minimum_rate is not None
+    if not is_free and min(schedule(each) for each in range(step)) >= 1:
+        raise ValueError(
+            f"`--decoder_reset_step` is {step}, and up to there the KL has its full weight: what trains is no autoencoder. "
+            "Begin with a weight of 0, for instance `--kl_schedule cyclical --kl_schedule_options "
+            f'\'{{"period": {2 * step}, "cycles": 1}}\'`, or grant free bits.'
+        )
+    for name in ("lora", "freeze_decoder", "latent_free_steps"):
+        if getattr(args, name):
+            raise ValueError(f"`--decoder_reset_step` gives the whole decoder new weights; leave `--{name}` out beside it.")
+
+
+def decoder_reset_callbacks(args: Any, processor: Any) -> list[TrainerCallback]:
+    return [] if args.decoder_reset_step is None else [DecoderResetCallback(args.decoder_reset_step)]
+
+
+register_technique(DecoderResetArguments, decoder_reset_callbacks, check_decoder_reset)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
 
 import torch
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 from ..checks import check_count, check_number
+from .json_options import parse_json
 from .loss_parts import find_model
+from .techniques import register_technique
 
 
 @dataclass(frozen=True)
@@ -217,3 +219,35 @@ class DenoisingCallback(TrainerCallback):
         self.vocabulary = self.vocabulary.to(text["input_ids"].device)
         noised = self.noise(self.vocabulary, **text)
         return arguments, {**inputs, **{f"{prefix}{name}": tensor for name, tensor in noised.items()}}
+
+
+@dataclass
+class DenoisingArguments:
+    token_noise: dict | str | None = field(
+        default=None, metadata={"help": "Noise on what q reads, TokenNoise's options as JSON, such as '{\"drop\": 0.1}'."}
+    )
+
+
+def make_token_noise(args: Any) -> TokenNoise:
+    """
+    Raises:
+        ValueError: `--token_noise` names an option that noise does not have, or one out of range.
+    """
+    options = parse_json("token_noise", args.token_noise)
+    known = [each.name for each in fields(TokenNoise)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"`--token_noise` has no option {', '.join(unknown)}; its options are {', '.join(known)}.")
+    return TokenNoise(**options)
+
+
+def check_denoising(args: Any, training_args: TrainingArguments) -> None:
+    if args.token_noise:
+        make_token_noise(args)
+
+
+def denoising_callbacks(args: Any, processor: Any) -> list[TrainerCallback]:
+    return [DenoisingCallback(make_token_noise(args), processor.encoder_tokenizer)] if args.token_noise else []
+
+
+register_technique(DenoisingArguments, denoising_callbacks, check_denoising)

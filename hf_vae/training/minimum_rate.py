@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
+from typing import Any
 
-from transformers import TrainerState
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from ..checks import check_number
-from .callbacks import KLWeightCallback
 from .checkpointed import CheckpointedState
+from .json_options import parse_json
+from .kl_weight import KLWeightCallback
 from .loss_parts import LossParts
+from .techniques import register_technique
 
 # RMSprop's, as torch has them.
 SMOOTHING, EPSILON = 0.99, 1e-8
@@ -99,3 +103,33 @@ class MinimumDesiredRateCallback(KLWeightCallback, CheckpointedState):
 
     def more_logs(self, parts: dict[str, float]) -> dict[str, float]:
         return {"rate_multiplier": self.multiplier, "rate_violation": max(0.0, self.rate - parts["kl"])}
+
+
+@dataclass
+class MinimumRateArguments:
+    minimum_rate: float | None = field(
+        default=None, metadata={"help": "Instead of a schedule: keep the KL above so many nats with a Lagrange multiplier."}
+    )
+
+
+def check_minimum_rate(args: Any, training_args: TrainingArguments) -> None:
+    if args.minimum_rate is None:
+        return
+    if args.kl_schedule != "constant":
+        raise ValueError(
+            f"`--minimum_rate` sets the KL's weight by itself; leave `--kl_schedule` ({args.kl_schedule!r}) out beside it."
+        )
+    if parse_json("kl_schedule_options", args.kl_schedule_options):
+        raise ValueError("`--minimum_rate` sets the KL's weight by itself; leave `--kl_schedule_options` out beside it.")
+    if args.free_bits or args.capacity is not None:
+        raise ValueError(
+            f"`--minimum_rate` weighs the KL itself, which `--free_bits` ({args.free_bits}) and `--capacity` ({args.capacity}) "
+            "replace in the loss; set `--free_bits` to 0 and leave `--capacity` out beside it."
+        )
+
+
+def minimum_rate_callbacks(args: Any, processor: Any) -> list[TrainerCallback]:
+    return [] if args.minimum_rate is None else [MinimumDesiredRateCallback(args.minimum_rate)]
+
+
+register_technique(MinimumRateArguments, minimum_rate_callbacks, check_minimum_rate)

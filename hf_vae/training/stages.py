@@ -1,122 +1,307 @@
-"""A training by the Trainer, the main one of a run or a stage beside it: begun, gone on with, or only loaded."""
+"""
+The stages before, after and beside a training, each with a Trainer of its own: the model without a latent, the encoder as a masked
+language model, and q fitted to the finished decoder.
+"""
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import inspect
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from datasets import Dataset
 from torch import nn
-from transformers import Trainer, TrainerCallback
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoModelForMaskedLM,
+    DataCollatorForLanguageModeling,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
-from ..hub.files import write_whole
-from .checkpoints import START, last_whole_checkpoint, remove_checkpoints
-
-# Settings that decide which weights a training ends with.
-_DECISIVE = (
-    "max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "dataloader_drop_last",
-    "train_sampling_strategy", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "optim_args",
-    "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "seed", "data_seed", "bf16", "fp16", "world_size",
-)  # fmt: skip
-
-
-class _HasEndedError(Exception):
-    """The checkpoint is the training's last."""
-
-
-class _NoFurtherStep(TrainerCallback):
-    """The Trainer takes a step before it looks whether a checkpoint has had them all."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        if state.global_step >= state.max_steps:
-            raise _HasEndedError
+from ..compat import ACTIVATION_CHECKPOINTING
+from ..processing_vae import VAEProcessor
+from .checkpoints import STAGES
+from .collator import VAEDataCollator
+from .divergence import StopOnDivergenceCallback
+from .loss_parts import find_model
+from .resuming import train_stage
+from .techniques import register_technique
 
 
-def train(trainer: Trainer, checkpoint: str | Path | None) -> None:
+def stage_arguments(training_args: TrainingArguments, name: str, max_steps: int) -> TrainingArguments:
     """
-    `trainer.train`, which goes on from `checkpoint`. If that is the end of the training, its weights are loaded and no step is
-    taken.
-
-    Raises:
-        OSError: the disk is full.
+    The run's settings for a training before, after or beside it, which writes into `stages/<name>` of the run's directory: if the
+    run keeps checkpoints, its last one.
     """
-    # In front: what others begin would have no end.
-    trainer.callback_handler.callbacks.insert(0, _NoFurtherStep())
-    with full_disk_named(cast(str, trainer.args.output_dir)):
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except _HasEndedError:
-            trainer.is_in_train = False
-            if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
-                trainer._load_best_model()
+    # The best of what nobody evaluates is not known.
+    strategy = "steps" if training_args.save_strategy == "best" else training_args.save_strategy
+    return replace(
+        training_args,
+        output_dir=str(Path(cast(str, training_args.output_dir)) / STAGES / name),
+        max_steps=max_steps,
+        eval_strategy="no",
+        save_strategy=strategy,
+        save_total_limit=1,
+        load_best_model_at_end=False,
+        push_to_hub=False,
+        resume_from_checkpoint=None,
+    )
 
 
-def train_stage(trainer: Trainer, model: nn.Module, resume: bool) -> None:
+@dataclass
+class LatentFreeCollator(VAEDataCollator):
+    """Gives every row z = 0, so that the very same model trains without a latent."""
+
+    latent_size: int = 1
+
+    def __call__(self, features):
+        batch = super().__call__(features)
+        batch["latents"] = torch.zeros(len(features), self.latent_size)
+        return batch
+
+
+def train_without_latent(
+    model: Any,
+    processor: VAEProcessor,
+    training_args: TrainingArguments,
+    name: str,
+    max_steps: int,
+    train: Dataset,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> None:
     """
-    Trains a stage, whose checkpoints are in a folder of its own. A run that is resumed goes on from the last whole one, if the
-    stage started from the very weights, settings and data that it would start from now; else the stage begins anew.
+    Trains p(y|x, z = 0) by the run's other settings, and the bag of words where the model has one: it then knows how frequent words
+    are when z comes. Nothing else.
 
     Args:
-        trainer (`Trainer`): the stage's.
-        model (`nn.Module`): what it trains, with all that its loss depends on.
-        resume (`bool`): whether the run is resumed.
+        model ([`VAEModel`]): of any of the family, or a PEFT model around one.
+        processor ([`VAEProcessor`]): its processor.
+        training_args (`TrainingArguments`): the run's. With `resume_from_checkpoint` the stage goes on from its own last
+            checkpoint, if it has one.
+        name (`str`): of a directory below `stages/` in the run's `output_dir`, for what the Trainer writes.
+        max_steps (`int`): optimiser steps; -1 for the run's epochs.
+        train (`Dataset`): tokenised by the processor.
+        callbacks (`Sequence[TrainerCallback]`): for this Trainer.
+
+    Raises:
+        FloatingPointError: the training diverges.
     """
-    checkpoint = None
-    if trainer.args.save_strategy != "no":
-        state = PartialState()
-        folder = Path(cast(str, trainer.args.output_dir))
-        if state.is_main_process:
-            start, known = _start(trainer, model), folder / START
-            if resume and known.is_file() and known.read_text(encoding="utf-8") == start:
-                checkpoint, _ = last_whole_checkpoint(folder, trainer.args)
-            else:
-                remove_checkpoints(folder)
-                folder.mkdir(parents=True, exist_ok=True)
-                write_whole(known, start)
-        [checkpoint] = broadcast_object_list([checkpoint])
-    train(trainer, checkpoint)
+    settings = stage_arguments(training_args, name, max_steps)
+    vae: Any = find_model(model)
+    # What only q reads stays out. `input_ids` stay in: not all models read them, but the Trainer groups rows by their length.
+    read = [name for name in inspect.signature(vae.forward).parameters if not name.startswith("posterior_")]
+    data = train.select_columns([column for column in train.column_names if column in read])
+    # What only q and the prior use gets no gradient, which distributed training would stumble over.
+    idle = [parameter for module in vae.latent_modules for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in idle:
+        parameter.requires_grad_(False)
+    trainer = Trainer(
+        model,
+        settings,
+        processing_class=processor,
+        train_dataset=data,
+        data_collator=LatentFreeCollator(processor, latent_size=model.config.latent_size),
+        callbacks=[StopOnDivergenceCallback(), *callbacks],
+    )
+    train_stage(trainer, model, resume=training_args.resume_from_checkpoint is not None)
+    for parameter in idle:
+        parameter.requires_grad_(True)
 
 
-def _start(trainer: Trainer, model: nn.Module) -> str:
-    """A digest of all that decides how a stage ends."""
-    digest = hashlib.blake2b()
-    settings = {name: str(getattr(trainer.args, name, None)) for name in _DECISIVE}
-    data: Any = trainer.train_dataset
-    rows = [len(data), data[0], data[len(data) - 1]] if hasattr(data, "__len__") else []
-    configuration = cast(Any, model).config.to_json_string()
-    digest.update(json.dumps([settings, rows, configuration], default=str).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+@dataclass
+class _MaskedWords(DataCollatorForLanguageModeling):
+    """
+    Hides words by the seed and the batch, whatever was drawn before: batches are made ahead of the step that reads them, so a
+    resumed run would hide others.
+    """
+
+    # Not the collator's own `seed`, whose generator goes on from batch to batch.
+    run_seed: int = 0
+
+    def __call__(self, features, return_tensors=None):
+        drawn_from = zlib.crc32(str([list(row["input_ids"]) for row in features]).encode(), self.run_seed)
+        self.generator = torch.Generator().manual_seed(drawn_from)
+        return super().__call__(features, return_tensors)
 
 
-@contextmanager
-def full_disk_named(folder: str | Path) -> Iterator[None]:
+def pretrain_encoder(
+    encoder: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    training_args: TrainingArguments,
+    max_steps: int,
+    train: Dataset,
+    mlm_probability: float = 0.15,
+) -> None:
+    """
+    Trains an encoder in place to predict masked words (Devlin et al. 2019), by the run's other settings.
+
+    Args:
+        encoder (`PreTrainedModel`): the encoder inside a model of ours.
+        tokenizer (`PreTrainedTokenizerBase`): its tokenizer, with a mask token.
+        training_args (`TrainingArguments`): the run's. With `resume_from_checkpoint` the stage goes on from its own last
+            checkpoint, if it has one.
+        max_steps (`int`): optimiser steps.
+        train (`Dataset`): with a column `input_ids` in the encoder's vocabulary.
+        mlm_probability (`float`, defaults to 0.15): share of the tokens to predict.
+
+    Raises:
+        ValueError: no masked-language model exists for the encoder, its tokenizer has no mask token, or it is frozen.
+        FloatingPointError: the training diverges.
+    """
+    check_pretraining(encoder, tokenizer)
+    masked_lm = AutoModelForMaskedLM.from_config(encoder.config)
+    # Around the very encoder, so that it is what is trained; the head on top is thrown away.
+    setattr(masked_lm, masked_lm.base_model_prefix, encoder)
+    masked_lm.tie_weights()
+    settings = stage_arguments(training_args, "encoder_pretraining", max_steps)
+    trainer = Trainer(
+        masked_lm,
+        settings,
+        processing_class=tokenizer,
+        train_dataset=train.select_columns(["input_ids"]),
+        data_collator=_MaskedWords(tokenizer, mlm_probability=mlm_probability, run_seed=settings.seed),
+        callbacks=[StopOnDivergenceCallback()],
+    )
+    train_stage(trainer, masked_lm, resume=training_args.resume_from_checkpoint is not None)
+
+
+def check_pretraining(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """
     Raises:
-        OSError: what is written into `folder` finds no room; says so, for PyTorch and safetensors tell it each in their own way.
+        ValueError: as [`pretrain_encoder`].
     """
-    try:
-        yield
-    except Exception as error:
-        told = str(error)
-        # A file that PyTorch could not write to its end is found to be at another place than it should be.
-        without_room = ("No space left", "os error 28", "inline_container")
-        if getattr(error, "errno", None) != errno.ENOSPC and not any(words in told for words in without_room):
-            raise
-        left = shutil.disk_usage(folder).free
-        raise OSError(
-            errno.ENOSPC,
-            f"No space left on the disk of {folder}: {left / 2**20:.1f} MiB are free, and what was to be written needs more. What "
-            "was saved before is whole. Make room, keep fewer checkpoints (`--save_total_limit`), and go on with "
-            "`--resume_from_checkpoint last`",
-        ) from error
+    if not any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise ValueError(
+            "The encoder is frozen, so nothing of it would be pre-trained: adapters (`--lora`) keep it as it is. Leave "
+            "`--encoder_pretraining_steps` out."
+        )
+    if tokenizer.mask_token is None:
+        raise ValueError("The encoder's tokenizer has no mask token, so there is nothing to hide words with.")
+    if type(encoder.config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        raise ValueError(f"The encoder {type(encoder).__name__} has no masked-language model to pre-train it as.")
+
+
+class _AsEvaluated(nn.Module):
+    """
+    Holds a model in evaluation mode, whatever the Trainer says: there its loss is the true negative ELBO, without dropout. Its
+    checkpoints hold what trains alone.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model.eval()
+
+    def train(self, mode: bool = True) -> _AsEvaluated:
+        self.training = mode
+        return self
+
+    def state_dict(self, *args, **kwargs) -> dict[str, Any]:
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return {name: tensor.contiguous() for name, tensor in super().state_dict(*args, **kwargs).items() if name in trained}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False):
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        # What does not train is in place.
+        result.missing_keys.clear()
+        return result
+
+    def forward(self, **inputs):
+        # cuDNN's recurrent networks have no backward pass in evaluation mode.
+        with torch.backends.cudnn.flags(enabled=False):
+            return self.model(**inputs, output_logits=False)
+
+
+def fit_posterior(
+    model: Any,
+    processor: VAEProcessor,
+    training_args: TrainingArguments,
+    max_steps: int,
+    train: Dataset,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> None:
+    r"""
+    Trains \(q\) to minimise \(\mathrm{KL}(q(z|x,y) \,\|\, p(z|x,y))\) of the decoder as it stands, by the run's other settings.
+
+    Free bits, a KL weight below one and word dropout leave a q that is not the ELBO's: narrower than what the decoder tells apart,
+    for nothing was charged for it. The decoder's p(y|x), and all that is generated from the prior, stay as they are; the bounds on
+    it become tight (the inference gap of Cremer et al. 2018).
+
+    Args:
+        model ([`VAEModel`]): of any of the family, or a PEFT model around one; what is frozen in it stays so. Left in evaluation
+            mode.
+        processor ([`VAEProcessor`]): its processor.
+        training_args (`TrainingArguments`): the run's. A tenth of the steps at most warms up. With `resume_from_checkpoint` the
+            stage goes on from its own last checkpoint, if it started from the same weights.
+        max_steps (`int`): optimiser steps.
+        train (`Dataset`): tokenised by the processor.
+        callbacks (`Sequence[TrainerCallback]`): for this Trainer.
+
+    Raises:
+        ValueError: the objective is `"gsnn"`, which has no q.
+        FloatingPointError: the training diverges.
+    """
+    vae: Any = find_model(model)
+    if not vae.config.has_posterior:
+        raise ValueError("A posterior cannot be fitted with `objective='gsnn'`: nothing is drawn from it.")
+    own = {id(parameter) for module in vae.inference_modules for parameter in module.parameters()}
+    frozen = [parameter for parameter in vae.parameters() if parameter.requires_grad and id(parameter) not in own]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    settings = replace(
+        stage_arguments(training_args, "posterior_fit", max_steps),
+        warmup_steps=min(training_args.warmup_steps, max_steps // 10),
+        # The wrapper's `forward` names no columns, and checkpointing works in training mode only.
+        remove_unused_columns=False,
+        **cast(Any, {ACTIVATION_CHECKPOINTING: False}),
+    )
+    trainer = Trainer(
+        _AsEvaluated(model),
+        settings,
+        processing_class=processor,
+        train_dataset=train,
+        data_collator=cast(Any, VAEDataCollator(processor)),
+        callbacks=[StopOnDivergenceCallback(), *callbacks],
+    )
+    train_stage(trainer, model, resume=training_args.resume_from_checkpoint is not None)
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    model.eval()
+
+
+@dataclass
+class StageArguments:
+    latent_free_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Steps to train with z = 0 first: as a language model, or, with a source, until the decoder reads it well."
+        },
+    )
+    encoder_pretraining_steps: int = field(
+        default=0, metadata={"help": "Steps to train the encoder as a masked language model first, on the training texts."}
+    )
+    posterior_fit_steps: int = field(
+        default=0, metadata={"help": "Steps at the end that train q alone, on the true ELBO of the finished decoder."}
+    )
+
+
+def check_stages(args: Any, training_args: TrainingArguments) -> None:
+    for name in ("latent_free_steps", "encoder_pretraining_steps", "posterior_fit_steps"):
+        if getattr(args, name) < 0:
+            raise ValueError(f"`--{name}` is {getattr(args, name)}; it must be at least 0.")
+    if args.encoder_pretraining_steps and args.freeze_encoder:
+        raise ValueError("`--encoder_pretraining_steps` trains the encoder, which `--freeze_encoder` keeps as it is.")
+    if args.latent_free_steps and args.freeze_decoder and not args.lora and not args.is_conditional:
+        raise ValueError("`--latent_free_steps` trains the decoder, which `--freeze_decoder` keeps as it is.")
+    if args.posterior_fit_steps and not args.has_posterior:
+        raise ValueError("`--posterior_fit_steps` trains q, which `--objective gsnn` does without; leave one of them out.")
+
+
+register_technique(StageArguments, check=check_stages)

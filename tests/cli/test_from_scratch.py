@@ -7,7 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM, DataCollatorForLanguageModeling
 
 from hf_vae import LSTMConfig, VAEConfig, VAEModel, VAEProcessor
-from hf_vae.training.from_scratch import SPECIAL_TOKENS, small_configs, train_tokenizers
+from hf_vae.cli.from_scratch import SPECIAL_TOKENS, small_configs, train_tokenizers
 
 TEXTS = ["the cat sat on the mat .", "A dog did n't sit .", "the <unk> sat"] * 3
 

@@ -3,7 +3,7 @@
 import pytest
 
 from helpers import load_script
-from hf_vae.training.arguments import ModelArguments, parse_arguments
+from hf_vae.cli.arguments import ModelArguments, parse_arguments
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,16 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoProcessor
 
-from helpers import EXAMPLES, SMALL, load_script, write_rows
+from helpers import RECIPES as RECIPE_FILES
+from helpers import SMALL, load_script, write_rows
 from hf_vae import CVAEModel, CVAEProcessor
+from hf_vae.cli.arguments import parse_arguments
+from hf_vae.cli.build import build_conditional_model
+from hf_vae.cli.checks import check_arguments
 from hf_vae.data import dialogues, expand_targets, split_texts
 from hf_vae.data.completions import split_text
 from hf_vae.evaluation import LikelihoodEvaluator, generate_texts, likelihood_metrics
-from hf_vae.evaluation.examples import example_noise
-from hf_vae.training.arguments import parse_arguments
-from hf_vae.training.building import build_conditional_model
+from hf_vae.evaluation.distributed import example_noise
 
 TINY = [*SMALL, "--num_dialogues", "40", "--posterior_fit_steps", "2"]
 CAPTIONS = ["a dog runs .", "two black dogs play in the snow .", "snow .", "a child sits on a red swing ."] * 3
@@ -33,7 +35,7 @@ def script():
 def parse(script, argv):
     """The arguments as the script reads them."""
     classes = (script.CVAEArguments, script.DataArguments, script.EvaluationArguments)
-    return parse_arguments(classes, argv, script.EMBEDDED_RECIPE, "outputs/cvae")
+    return parse_arguments(classes, argv, "cvae_embedded.yaml", "outputs/cvae")
 
 
 build = partial(build_conditional_model, CVAEModel, CVAEProcessor)
@@ -175,7 +177,8 @@ def test_every_choice_reaches_the_model(script):
     assert model.config.prior_type == "conditional" and hasattr(model, "source_encoder")
     assert processor.source_conditioning == "cross_attention"
     model_args, data_args, _, _ = parse(script, ["--prior_type", "standard", "--hidden_size", "16", "--tie_encoders", "true"])
-    assert not hasattr(build(model_args, data_args, 8, expand_targets(script.load_replies(8, 0)))[0], "prior_network")
+    model, _ = build(model_args, data_args, 8, expand_targets(script.load_replies(8, 0)))
+    assert not list(model.prior_network.parameters())
 
 
 def test_what_is_measured_is_generated_from_the_prior_of_its_context(script):
@@ -201,23 +204,23 @@ def test_targets_that_are_cut_are_counted(script, caplog):
     targets = ["yes , the farmer did .", "maybe the farmer did ."]
     # Seven tokens and six, EOS counted.
     shares = {
-        length: LikelihoodEvaluator(model, processor, ["a", "b"], targets, max_length=4, max_target_length=length).share_cut()
+        length: LikelihoodEvaluator(model, processor, ["a", "b"], targets, max_length=4, max_target_length=length).truncated_share()
         for length in (5, 6, 7)
     }
     assert shares == {5: 1.0, 6: 0.5, 7: 0.0}
     assert "1 of 2 targets are cut" in caplog.text
-    assert LikelihoodEvaluator(model, processor, ["a", "b"], targets).share_cut() == 0
+    assert LikelihoodEvaluator(model, processor, ["a", "b"], targets).truncated_share() == 0
 
 
-RECIPES = [EXAMPLES / "recipes" / f"{name}.yaml" for name in ("cvae_embedded", "sohn_captions")]
+RECIPES = [RECIPE_FILES[name] for name in ("cvae_embedded", "sohn_captions")]
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_parses_and_its_model_trains(script, recipe, tmp_path):
     argv = [str(recipe), "--output_dir", str(tmp_path / "out"), "--train_file", "x.jsonl", "--test_file", "x.jsonl"]
     model_args, data_args, evaluation_args, training_args = parse(script, argv)
-    script.check_arguments(model_args, training_args, True, "text-cvae")
-    script.check_evaluation(model_args, data_args, evaluation_args)
+    check_arguments(model_args, training_args, True, "text-cvae")
+    script.CVAETask(model_args, data_args, evaluation_args, training_args).check()
     pairs = expand_targets(script.load_replies(8, 0))
     model, processor = build(model_args, data_args, evaluation_args.max_new_tokens, pairs)
     loss = model.train()(**processor(list(pairs["source"]), list(pairs["target"]))).loss
@@ -228,7 +231,7 @@ def test_every_recipe_parses_and_its_model_trains(script, recipe, tmp_path):
 
 def test_without_arguments_the_embedded_recipe_is_read(script):
     model_args, data_args, _, training_args = parse(script, [])
-    recipe = yaml.safe_load(script.EMBEDDED_RECIPE.read_text())
+    recipe = yaml.safe_load(RECIPE_FILES["cvae_embedded"].read_text())
     assert training_args.output_dir == "outputs/cvae" and training_args.max_steps == recipe["max_steps"]
     assert data_args.train_file is None and model_args.prior_type == "conditional"
 

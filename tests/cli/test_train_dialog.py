@@ -10,11 +10,11 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModel, AutoProcessor
 
-from helpers import EXAMPLES, SMALL, load_script, make_published, write_rows
+from helpers import RECIPES, SMALL, load_script, make_published, write_rows
 from hf_vae import DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor, DialogSession
+from hf_vae.cli.from_scratch import small_configs
 from hf_vae.data import dialogues, load_dialogs
 from hf_vae.evaluation import ActClassifier
-from hf_vae.training.from_scratch import small_configs
 
 TINY = [*SMALL, "--max_steps", "3", "--max_new_tokens", "5", "--posterior_fit_steps", "2", "--num_outputs", "3"]
 EMBEDDED = [*TINY, "--num_dialogues", "80"]
@@ -149,7 +149,7 @@ def test_own_dialogues(script, tmp_path, options, capsys):
 def test_the_papers_recipes_train(script, tmp_path, recipe):
     file = write_rows(tmp_path / "d.jsonl", [{"turns": TALK}] * 8)
     script.main(
-        [str(EXAMPLES / "recipes" / f"{recipe}.yaml"), *TINY, "--train_file", file, "--test_file", file, "--save_strategy", "no",
+        [str(RECIPES[recipe]), *TINY, "--train_file", file, "--test_file", file, "--save_strategy", "no",
          "--output_dir", str(tmp_path / "out"), "--vocab_size", "300"]
     )  # fmt: skip
     model = AutoModel.from_pretrained(tmp_path / "out")
@@ -210,7 +210,7 @@ def test_a_session_keeps_its_turns(tokenizers):
     )
     with pytest.raises(ValueError, match="has no turns"):
         session.replies()
-    with pytest.raises(ValueError, match="a turn says something"):
+    with pytest.raises(ValueError, match="give a text that is not empty"):
         session.say(" ")
     session.say("the cat sat")
     replies = session.replies(4, max_new_tokens=5, do_sample=False)

@@ -17,13 +17,15 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoProcessor, GPT2Config, RobertaConfig
 
 from helpers import EXAMPLES, SMALL, load_script
+from helpers import RECIPES as RECIPE_FILES
 from hf_vae import ParaphraseVAEModel, ParaphraseVAEProcessor
+from hf_vae.cli import train as run
+from hf_vae.cli.arguments import ConditionalArguments, parse_arguments
+from hf_vae.cli.build import build_conditional_model
+from hf_vae.cli.checks import check_arguments
+from hf_vae.cli.from_scratch import small_configs, train_tokenizers
 from hf_vae.compat import ACTIVATION_CHECKPOINTING
 from hf_vae.data import expand_targets, grammar
-from hf_vae.training import run
-from hf_vae.training.arguments import ConditionalArguments, parse_arguments
-from hf_vae.training.building import build_conditional_model
-from hf_vae.training.from_scratch import small_configs, train_tokenizers
 
 TINY = [
     *SMALL, "--grammar_pairs", "40", "--max_source_length", "40", "--max_target_length", "40",
@@ -38,7 +40,7 @@ def script():
 def parse(script, argv):
     """The arguments as the script reads them."""
     classes = (ConditionalArguments, script.DataArguments, script.EvaluationArguments)
-    return parse_arguments(classes, argv, script.EMBEDDED_RECIPE, "outputs/paraphrase")
+    return parse_arguments(classes, argv, "paraphrase_embedded.yaml", "outputs/paraphrase")
 
 
 build = partial(build_conditional_model, ParaphraseVAEModel, ParaphraseVAEProcessor)
@@ -205,14 +207,14 @@ def test_a_file_of_arguments_comes_first_and_the_command_line_overrides_it(scrip
         parse(script, [str(recipe)])
 
 
-RECIPES = sorted(path for kind in ("paraphrase", "gupta") for path in (EXAMPLES / "recipes").glob(f"{kind}_*.yaml"))
+RECIPES = sorted(path for name, path in RECIPE_FILES.items() if name.startswith(("paraphrase_", "gupta_")))
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_parses_and_its_model_trains(script, recipe, tmp_path):
     model_args, data_args, evaluation_args, training_args = parse(script, [str(recipe), "--output_dir", str(tmp_path / "out")])
-    script.check_arguments(model_args, training_args, True, "paraphrase-vae")
-    script.check_evaluation(data_args, evaluation_args)
+    check_arguments(model_args, training_args, True, "paraphrase-vae")
+    script.ParaphraseTask(model_args, data_args, evaluation_args, training_args).check()
     pairs = expand_targets(grammar.load_paraphrases(8))
     model, processor = build(model_args, data_args, evaluation_args.max_new_tokens, pairs)
     loss = model.train()(**processor(list(pairs["source"]), list(pairs["target"]))).loss

@@ -19,16 +19,16 @@ from transformers import (
     TrainerCallback,
 )
 
-from helpers import EXAMPLES, SENTENCES, SMALL, built, load_script
+from helpers import RECIPES as RECIPE_FILES
+from helpers import SENTENCES, SMALL, built, load_script
 from hf_vae import VAEModel, VAEProcessor
+from hf_vae.cli import train as run
+from hf_vae.cli.arguments import ModelArguments, parse_arguments
+from hf_vae.cli.checks import check_arguments
 from hf_vae.data import grammar
 from hf_vae.evaluation import LikelihoodEvaluator, likelihood_metrics
 from hf_vae.latent_space import reconstruct
-from hf_vae.training import (
-    run,
-)
-from hf_vae.training.arguments import ModelArguments, parse_arguments
-from hf_vae.training.building import latent_callbacks
+from hf_vae.training.techniques import technique_callbacks
 
 TINY = [
     *SMALL, "--grammar_sentences", "60", "--max_test_samples", "5", "--embedding_size", "16", "--latent_size", "4",
@@ -44,7 +44,7 @@ def script():
 def parse(script, argv):
     """The arguments as the script reads them."""
     classes = (ModelArguments, script.DataArguments, script.EvaluationArguments)
-    return parse_arguments(classes, argv, script.EMBEDDED_RECIPE, "outputs/vae")
+    return parse_arguments(classes, argv, "vae_embedded.yaml", "outputs/vae")
 
 
 def write_lines(path, texts):
@@ -215,21 +215,21 @@ def test_splits_of_the_grammar_and_of_files(script, tmp_path):
     assert splits == {"validation": ["e", "f", "g"], "test": ["a b", "c", "d"], "train": ["a b", "c", "d"]}
 
 
-RECIPES = sorted(path for kind in ("vae", "bowman", "optimus") for path in (EXAMPLES / "recipes").glob(f"{kind}_*.yaml"))
+RECIPES = sorted(path for name, path in RECIPE_FILES.items() if name.startswith(("vae_", "bowman_", "optimus_")))
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_parses(script, recipe, tmp_path, vae_processor):
     model_args, data_args, evaluation_args, training_args = parse(script, [str(recipe), "--output_dir", str(tmp_path)])
-    script.check_arguments(model_args, training_args, True, "text-vae")
-    script.check_evaluation(data_args, evaluation_args)
-    latent_callbacks(model_args, vae_processor)
+    check_arguments(model_args, training_args, True, "text-vae")
+    script.VAETask(model_args, data_args, evaluation_args, training_args).check()
+    technique_callbacks(model_args, vae_processor)
     assert yaml.safe_load(recipe.read_text())["seed"] == 0
 
 
 def test_without_arguments_the_embedded_recipe_is_read(script):
     model_args, data_args, _, training_args = parse(script, [])
-    written = yaml.safe_load(script.EMBEDDED_RECIPE.read_text())
+    written = yaml.safe_load(RECIPE_FILES["vae_embedded"].read_text())
     assert data_args.train_file is None and training_args.max_steps == written["max_steps"]
     assert model_args.free_bits == written["free_bits"] and model_args.latent_injection == ["embedding"]
     model_args, _, _, training_args = parse(script, ["--train_file", "x"])
@@ -262,7 +262,7 @@ NO_STAGE = ["--latent_free_steps", "0"]
             r"up to there the KL has its full weight: .*'{\"period\": 4, \"cycles\": 1}'",
         ),
         (["--batch_norm_gamma", "1", "--dataloader_drop_last", "--per_device_train_batch_size", "1"], "of at least 2"),
-        (["--recurrent_dropout", "0.5"], "no half is an LSTM that starts from nothing"),
+        (["--recurrent_dropout", "0.5"], "neither the encoder nor the decoder is an LSTM from scratch"),
         (["--prefix_length", "0"], "`prefix_length` is 0"),
         (["--token_noise", '{"drop": 2}'], "`drop` is 2"),
         (["--token_noise", '{"dorp": 0.1}'], "`--token_noise` has no option dorp; its options are drop"),
@@ -306,7 +306,7 @@ NO_STAGE = ["--latent_free_steps", "0"]
         (["--collapse_report_samples", "1", "--eval_strategy", "steps"], "`--collapse_report_samples` is 1"),
         (["--resume_from_checkpoint", "last"], "holds no checkpoint"),
         (["--lora", '{"task_type": "CAUSAL_LM"}'], "names a `task_type`"),
-        (["--save_trained_only"], "needs a pretrained half that is frozen"),
+        (["--save_trained_only"], "needs a pretrained part that is frozen"),
         (["--train_file", "good.txt"], "needs a `--validation_file`"),
         (["--train_file", "none.txt", "--validation_file", "good.txt"], "There is no file none.txt"),
         (["--train_file", "good.txt", "--validation_file", "single.txt"], r"single.txt has 1 sentence"),
@@ -347,10 +347,10 @@ def test_arguments_are_as_they_were_after_a_training_that_broke_off(script, tmp_
 def test_a_minimum_rate_begins_as_an_autoencoder(script, tmp_path):
     arguments = ["--decoder_reset_step", "2", "--minimum_rate", "3", "--free_bits", "0", *CONSTANT, *NO_STAGE]
     model_args, _, _, training_args = parse(script, [*TINY, "--output_dir", str(tmp_path / "out"), *arguments])
-    script.check_arguments(model_args, training_args, False, "text-vae")
+    check_arguments(model_args, training_args, False, "text-vae")
 
 
-def test_the_baseline_has_as_many_steps_where_the_run_counts_epochs_and_no_bag_of_words(script, tmp_path, monkeypatch):
+def test_the_baseline_has_as_many_steps_and_no_bag_of_words(script, tmp_path, monkeypatch):
     steps = {}
     train = Trainer.train
 

@@ -12,6 +12,8 @@ from transformers import (
 
 from helpers import SENTENCES, built
 from hf_vae import KLAnnealingCallback, VAEDataCollator
+from hf_vae.cli.arguments import ModelArguments
+from hf_vae.cli.checks import run_steps
 from hf_vae.posterior import FixedScaleBatchNorm
 from hf_vae.training import (
     AggressiveEncoderCallback,
@@ -20,10 +22,8 @@ from hf_vae.training import (
     MinimumDesiredRateCallback,
     TokenNoise,
 )
-from hf_vae.training.arguments import ModelArguments, run_steps
-from hf_vae.training.building import latent_callbacks
-from hf_vae.training.latent_free import train_without_latent
-from hf_vae.training.pretraining import pretrain_encoder
+from hf_vae.training.stages import pretrain_encoder, train_without_latent
+from hf_vae.training.techniques import technique_callbacks
 
 
 def training_arguments(tmp_path, **options):
@@ -67,7 +67,7 @@ TECHNIQUES = [
     (
         "bow_loss_weight",
         ["--bow_loss_weight", "0.5"],
-        lambda model, callbacks: hasattr(model, "bow") and model.config.bow_loss_weight == 0.5,
+        lambda model, callbacks: hasattr(model, "bow_head") and model.config.bow_loss_weight == 0.5,
     ),
     ("word_dropout", ["--word_dropout", "0.4"], has(word_dropout=0.4, word_dropout_token_id=1)),
     ("word_dropout", ["--word_dropout", "1.0"], has(word_dropout=1.0, word_dropout_token_id=1)),
@@ -110,10 +110,10 @@ TECHNIQUES = [
 @pytest.mark.parametrize("argv, shows", [row[1:] for row in TECHNIQUES], ids=[" ".join(row[1])[:40] for row in TECHNIQUES])
 def test_every_technique_reaches_the_model_or_a_callback(argv, shows):
     model_args, model, processor = built(*argv)
-    assert shows(model, latent_callbacks(model_args, processor))
+    assert shows(model, technique_callbacks(model_args, processor))
     # It shows only where it was asked for.
     model_args, model, processor = built("--kl_schedule_options", '{"weight": 0.75}')
-    plain = latent_callbacks(model_args, processor)
+    plain = technique_callbacks(model_args, processor)
     assert not shows(model, plain)
     assert len(plain) == 1 and weight_at(plain, 3) == 0.75
 
@@ -177,7 +177,7 @@ def test_each_half_can_be_trained_by_itself(tmp_path):
     assert all(name.startswith("encoder.") for name in moved)
     assert "encoder.embeddings.word_embeddings.weight" in moved and any(".layer.0." in name for name in moved)
     moved = changed(lambda: train_without_latent(model, processor, settings, "latent_free", 2, train))
-    assert moved and all(name.startswith(("decoder.", "bow.")) for name in moved)
+    assert moved and all(name.startswith(("decoder.", "bow_head.")) for name in moved)
     # Nothing came through z = 0 to how z enters.
     assert "decoder.lm.model.embed_tokens.weight" in moved and "decoder.latent_injection.embedding.projection.weight" not in moved
     batch = VAEDataCollator(processor)([train[row] for row in range(4)])

@@ -202,7 +202,7 @@ def test_quotation_marks_are_text_in_a_tsv_and_enclose_cells_in_a_csv(tmp_path, 
 
 
 @pytest.mark.parametrize("content", ['source,targets\na,b\n"I" am,c\n', 'source,targets\na,b\n"I am,c\nd,e\n'])
-def test_stray_quotation_marks_are_refused_with_the_row_and_the_option_that_reads_them(tmp_path, content):
+def test_stray_quotation_marks_are_refused_with_row_and_option(tmp_path, content):
     path = tmp_path / "stray.csv"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=r"Line 3 of .*stray\.csv cannot .*`quoting='none'`"):
@@ -344,7 +344,7 @@ TURNS = [{"speaker": "a", "text": "x"}, {"speaker": "b", "text": "y"}]
         ([{"turns": TURNS, "m": float("nan")}], "Dialogue 0 .* has nan in m; it should be a number or a text"),
         ([{"turns": [{**TURNS[0], "act": ["p"]}, TURNS[1]], "m": 1}], r"has the `act` \['p'\]; it must be a text, or null"),
         ([{"turns": TURNS, "m": 1, "response": "z", "act": ""}], "has the `act` ''; it must be a text, or null"),
-        ([{"turns": TURNS, "m": 1, "response": "z", "response_speaker": "system"}], "the `response_speaker` 'system', who never"),
+        ([{"turns": TURNS, "m": 1, "response": "z", "response_speaker": "system"}], "the `response_speaker` 'system', which never"),
         ([{"turns": [{**TURNS[0], "references": 5}, TURNS[1]], "m": 1}], "the `references` 5; they must be a list of texts"),
         ([{"turns": [{**TURNS[0], "references": {"p": 1}}, TURNS[1]], "m": 1}], "they must be a list of texts"),
         ([{"turns": [{**TURNS[0], "text": "\ud83d"}, TURNS[1]], "m": 1}], "every turn needs a `speaker` and a `text`"),

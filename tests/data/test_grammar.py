@@ -84,7 +84,7 @@ def test_pairs_are_drawn_by_that_law():
     assert all(abs(count - 200) < 70 for count in forms.values())
 
 
-def test_splits_of_a_seed_share_no_meaning_and_rows_do_not_depend_on_the_number_drawn():
+def test_splits_share_no_meaning_and_rows_do_not_depend_on_how_many():
     test, train = grammar.draw_pairs(50, seed=3, num_targets=5), grammar.draw_pairs(500, seed=3, skip=50)
     meanings = [{grammar.parse(row["source"]).meaning for row in rows} for rows in (test, train)]
     assert len(meanings[0]) == 50 and len(meanings[1]) == 500 and not meanings[0] & meanings[1]

@@ -22,6 +22,7 @@ from helpers import (
     tiny_llama_config,
 )
 from hf_vae import CVAEModel, CVAEProcessor, DiagonalGaussian, DialogCVAEProcessor
+from hf_vae.cli.plots import plot_rate_distortion
 from hf_vae.evaluation import (
     LikelihoodEvaluator,
     count_tokens_and_words,
@@ -31,13 +32,12 @@ from hf_vae.evaluation import (
     language_model_nll,
     likelihood_metrics,
     perplexities,
-    plot_rate_distortion,
     rate_distortion_points,
     rate_distortion_table,
     reconstruction_at_mean,
 )
-from hf_vae.evaluation.examples import NOISE_BLOCK, example_noise, sample_noise
-from hf_vae.evaluation.likelihood import error_of_mean
+from hf_vae.evaluation.distributed import NOISE_BLOCK, example_noise, sample_noise
+from hf_vae.evaluation.importance_sampling import error_of_mean
 
 
 def test_importance_weighted_bound_falls_with_k_towards_the_integral(evaluated):
@@ -80,7 +80,7 @@ def test_linear_gaussian_model_has_its_known_evidence():
 
 
 def test_figures_do_not_depend_on_batches_and_chunks(evaluated, processor):
-    again = LikelihoodEvaluator(evaluated.model, processor, TEXTS, TARGETS, batch_size=5, chunk=3)
+    again = LikelihoodEvaluator(evaluated.model, processor, TEXTS, TARGETS, batch_size=5, samples_per_pass=3)
     first, second = (likelihood_metrics(each, num_samples=7, seed=1) for each in (evaluated, again))
     assert first == pytest.approx(second, abs=1e-4)
     outputs = [
@@ -141,7 +141,7 @@ def test_memory_grows_neither_with_samples_nor_with_examples(vae_processor):
     model = resized(make_model("vae", latent_size=512), vae_processor)
     largest = []
     for num_samples, copies in ((NOISE_BLOCK, 1), (2 * NOISE_BLOCK, 1), (NOISE_BLOCK, 2)):
-        evaluator = LikelihoodEvaluator(model, vae_processor, TEXTS * copies, TEXTS * copies, batch_size=2, chunk=16)
+        evaluator = LikelihoodEvaluator(model, vae_processor, TEXTS * copies, TEXTS * copies, batch_size=2, samples_per_pass=16)
         posterior, prior = evaluator.posterior(), evaluator.prior()
         with LargestTensor() as mode:
             evaluator.importance_weighted(posterior, prior, num_samples)
@@ -296,7 +296,7 @@ def test_another_example_is_one_with_another_target(vae_processor):
         (["a", "a", "a"], [1, 2, 0]),
         (["a", "a", "b", "b", "a", "a"], [2, 2, 4, 4, 2, 2]),
     ):
-        assert LikelihoodEvaluator(model, vae_processor, texts, texts).others() == others
+        assert LikelihoodEvaluator(model, vae_processor, texts, texts).shuffled_partners() == others
 
 
 def test_what_the_model_does_not_hold_is_refused_before_anything_is_read(vae_processor, processor, monkeypatch):
@@ -333,7 +333,7 @@ def test_a_reconstruction_stays_within_the_positions(processor):
     evaluator = LikelihoodEvaluator(model, processor, texts, targets)
     longest = max(map(len, evaluator.label_ids()))
     prompt = processor(texts)["prompt_input_ids"].shape[1]
-    assert prompt + longest > 48 and evaluator.rooms(longest) == [48 - prompt, longest]
+    assert prompt + longest > 48 and evaluator.max_new_tokens_each(longest) == [48 - prompt, longest]
     together = reconstruction_at_mean(evaluator).texts
     alone = [reconstruction_at_mean(LikelihoodEvaluator(model, processor, [x], [y]), max_new_tokens=longest).texts
              for x, y in zip(texts, targets)]  # fmt: skip

@@ -60,7 +60,7 @@ def test_refinement_never_loses_and_leaves_the_model_alone(evaluated):
 
 
 def test_refinement_does_not_depend_on_batches(evaluated, processor):
-    again = LikelihoodEvaluator(evaluated.model, processor, TEXTS, TARGETS, batch_size=5, chunk=3)
+    again = LikelihoodEvaluator(evaluated.model, processor, TEXTS, TARGETS, batch_size=5, samples_per_pass=3)
     first, second = (refine(each, num_steps=5, seed=3) for each in (evaluated, again))
     assert first.metrics()["refinement_gap"] > 0
     torch.testing.assert_close(first.posterior.mean, second.posterior.mean, atol=1e-4, rtol=0)

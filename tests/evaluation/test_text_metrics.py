@@ -21,7 +21,7 @@ from hf_vae.evaluation import (
     self_bleu,
 )
 from hf_vae.evaluation.evaluate_metric import ParaphraseMetric
-from hf_vae.evaluation.generation import spell
+from hf_vae.evaluation.generation import decode_tokens
 from hf_vae.unknown_words import unknown_share
 
 
@@ -43,7 +43,7 @@ def test_unknown_words_that_are_tokens_stay_in_what_is_generated(vae_processor):
     only = {"bad_words_ids": [[token] for token in range(model.config.decoder.vocab_size) if token != unknown]}
     separator = vae_processor.tokenizer.convert_tokens_to_ids("[SEP]")
     assert separator not in vae_processor.tokenizer.all_special_ids
-    assert spell(vae_processor, torch.tensor([separator, unknown, separator])) == "[UNK]"
+    assert decode_tokens(vae_processor, torch.tensor([separator, unknown, separator])) == "[UNK]"
     assert generate_texts(model, vae_processor, ["a"], 1, min_new_tokens=2, max_new_tokens=2, do_sample=False, **only) == [
         ["[UNK][UNK]"]
     ]

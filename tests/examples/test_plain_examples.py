@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
-from helpers import EXAMPLES, tiny_encoder_config, tiny_gpt2_config
-from hf_vae.training.from_scratch import train_tokenizers
+from helpers import EXAMPLES, take_special_tokens, tiny_encoder_config, tiny_gpt2_config
+from hf_vae.cli.from_scratch import train_tokenizers
 
 PLAIN = EXAMPLES / "plain"
 ENCODERS, DECODER = ("google-bert/bert-base-cased", "google-bert/bert-base-uncased"), "openai-community/gpt2"
@@ -20,7 +20,7 @@ def folder(tmp_path, monkeypatch):
     tokenizer, encoder_tokenizer = train_tokenizers([*TEXTS, "hello , how are you ?"] * 3, vocab_size=300)
     for names, config, each in ((ENCODERS, tiny_encoder_config(), encoder_tokenizer), ((DECODER,), tiny_gpt2_config(), tokenizer)):
         config.update({"vocab_size": len(each), "max_position_embeddings": 256, "n_positions": 256})
-        config.update({name: getattr(each, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")})
+        take_special_tokens(config, each)
         for name in names:
             auto = AutoModelForCausalLM if name == DECODER else AutoModel
             auto.from_config(config).save_pretrained(tmp_path / name)

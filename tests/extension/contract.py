@@ -7,9 +7,9 @@ from datasets import Dataset
 from transformers import AutoModel, Trainer, TrainingArguments
 
 from hf_vae import KLAnnealingCallback, VAEConfig, VAEDataCollator, VAEModel, VAEProcessor
+from hf_vae.cli.from_scratch import small_configs, train_tokenizers
 from hf_vae.data import grammar
 from hf_vae.evaluation import LikelihoodEvaluator, evaluate_vae
-from hf_vae.training.from_scratch import small_configs, train_tokenizers
 
 SENTENCES = grammar.draw_sentences(12, seed=0)
 SIZES = {"hidden_size": 16, "num_attention_heads": 2, "decoder_layers": 1}

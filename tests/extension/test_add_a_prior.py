@@ -6,7 +6,7 @@ from torch import nn
 
 from hf_vae import DiagonalGaussian, LatentDistribution, Prior, register_prior
 from hf_vae.evaluation import LikelihoodEvaluator
-from hf_vae.evaluation.examples import example_noise
+from hf_vae.evaluation.distributed import example_noise
 
 from .contract import SENTENCES, check_evaluates, check_generates, check_saves_and_loads, check_trains, processor, vae
 

@@ -7,8 +7,8 @@ from huggingface_hub import ModelCard
 from transformers import TrainingArguments
 
 from helpers import make_model
+from hf_vae.cli.arguments import ModelArguments
 from hf_vae.hub import RunRecord, make_model_card, run_record, write_metrics, write_model_card
-from hf_vae.training.arguments import ModelArguments
 
 RECORD = RunRecord(
     name="someone/paraphrases",
@@ -57,7 +57,7 @@ def test_every_variant_cites_its_paper(variant, key):
 
 
 def test_a_card_without_figures_is_refused():
-    with pytest.raises(ValueError, match="holds none of the known figures"):
+    with pytest.raises(ValueError, match="holds none of the known metrics"):
         make_model_card(make_model("vae"), RunRecord("n", "c", "d", {"mystery": 1.0}, "m", {}))
 
 

@@ -16,11 +16,12 @@ from huggingface_hub import ModelCard, RepoUrl
 from transformers import TrainingArguments
 
 from helpers import EXAMPLES, make_model
-from hf_vae.hub import Repository, RunRecord, make_model_card, run_record, upload_model, write_report
+from hf_vae.cli.arguments import ModelArguments, ReportArguments, parse_arguments
+from hf_vae.cli.report import write_report
+from hf_vae.cli.train import settle_arguments, start_run
+from hf_vae.hub import Repository, RunRecord, make_model_card, run_record, upload_model
 from hf_vae.hub.markdown import LONGEST, as_text, code_block
 from hf_vae.hub.privacy import HIDDEN, check_upload, files_to_upload, public_command, public_value
-from hf_vae.training.arguments import ModelArguments, ReportArguments, parse_arguments
-from hf_vae.training.run import start_run
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyz01234567"
 
@@ -106,6 +107,7 @@ def test_the_trainer_s_arguments_hold_no_token(how, tmp_path):
     assert training_args.hub_token == TOKEN
     report_args.with_baseline = False
     assert start_run(model_args, training_args, report_args)[1] is None
+    settle_arguments(training_args, streaming=False)
     pickled = io.BytesIO()
     torch.save(training_args, pickled)
     assert TOKEN.encode() not in pickled.getvalue() and training_args.hub_token is None
@@ -123,7 +125,7 @@ def folder(tmp_path):
     return folder
 
 
-def test_a_folder_without_secrets_is_uploaded_without_what_is_no_part_of_the_model(folder):
+def test_only_what_belongs_to_the_model_is_uploaded(folder):
     check_upload(folder, TOKEN)
     assert set(files_to_upload(folder)) == {
         "config.json", "README.md", "model.safetensors", "encoder_tokenizer/tokenizer.json", "modeling_vae.py", "latent.png"

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from hf_vae import DiagonalGaussian, EncodedSource, LatentOutput, VAEConfig, VAEModel, VAEProcessor
+from hf_vae.cli.from_scratch import small_configs, train_tokenizers
 from hf_vae.data import grammar
 from hf_vae.latent_space.grammar_probe import CHANGES, grammar_metrics, with_factor
-from hf_vae.training.from_scratch import small_configs, train_tokenizers
 
 TEXTS = grammar.draw_sentences(40, seed=0)
 FACTORS = {
@@ -113,7 +113,7 @@ def test_a_decoder_that_knows_codes_alone_has_no_middle_right(probe):
     assert metrics["midpoints_grammatical"] == 0.0 and metrics["grammatical"] == 0.0 and metrics["arithmetic"] == 1.0
 
 
-def test_all_is_decoded_greedily_with_the_caller_s_options_and_follows_from_the_seed(probe):
+def test_the_probe_decodes_greedily_and_follows_from_the_seed(probe):
     calls = []
     first = probe(encode, decode, calls, max_new_tokens=9)
     assert [rows for rows, _ in calls] == [30, 20, 20, 20, 20, 20, 90]

@@ -11,6 +11,7 @@ from helpers import TEXTS, posterior_means
 from hf_vae import (
     DiagonalGaussian,
 )
+from hf_vae.cli.plots import plot_interpolation, plot_latents
 from hf_vae.latent_space import (
     Interpolation,
     arithmetic,
@@ -23,7 +24,6 @@ from hf_vae.latent_space import (
     smoothness,
     word_edit_distance,
 )
-from hf_vae.latent_space.plots import plot_interpolation, plot_latents
 
 SHORT = {"max_new_tokens": 6}
 

@@ -308,7 +308,7 @@ def test_a_pretrained_t5_serves_with_its_encoder(tmp_path):
         assert torch.equal(parameter, whole.encoder.get_parameter(name))
 
 
-def test_an_encoder_decoder_without_an_encoder_of_its_own_is_refused_when_it_is_pretrained(tmp_path):
+def test_a_pretrained_encoder_decoder_is_refused_as_an_encoder(tmp_path):
     AutoModel.from_config(tiny_bart_config()).save_pretrained(tmp_path / "bart")
     AutoModelForCausalLM.from_config(tiny_gpt2_config()).save_pretrained(tmp_path / "gpt2")
     with pytest.raises(ValueError, match=REFUSALS["encoder-decoder"].message):
@@ -359,7 +359,7 @@ def test_a_decoder_reads_as_many_tokens_as_it_has_positions_left(config, way, lo
 @pytest.mark.skipif(CACHE != "cache", reason="the page is written with the newest transformers")
 def test_the_page_says_what_was_found():
     if os.environ.get("WRITE_FAMILIES"):
-        assert set(FOUND) == set(expectations()), "run the whole file: the page says what its tests found"
+        assert set(FOUND) == set(expectations()), "run the whole file in one process: the page says what its tests found"
         PAGE.write_text(page({key: FOUND[key] for key in expectations()}, transformers.__version__), encoding="utf-8")
     written = PAGE.read_text(encoding="utf-8")
     # What another version gives is for the tests above; the page stays true of the one that it names.

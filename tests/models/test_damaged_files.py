@@ -7,7 +7,7 @@ from transformers import AutoModel, AutoProcessor, pipeline
 
 from helpers import make_model
 from hf_vae import CVAEModel, CVAEProcessor, DialogCVAEProcessor, VAEProcessor
-from hf_vae.training.from_scratch import train_tokenizers
+from hf_vae.cli.from_scratch import train_tokenizers
 
 # Not UTF-8 either.
 DAMAGE = {"empty": lambda data: b"", "half": lambda data: data[: len(data) // 2], "a byte short": lambda data: data.rstrip()[:-1],

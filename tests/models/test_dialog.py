@@ -6,9 +6,9 @@ import torch
 from helpers import GREEDY, TALK, generation_inputs, make_batch, make_model
 from hf_vae import DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor
 from hf_vae.calls import call_with
+from hf_vae.cli.from_scratch import small_configs
 from hf_vae.evaluation import LikelihoodEvaluator
 from hf_vae.fused_linear_cross_entropy import sequence_nll
-from hf_vae.training.from_scratch import small_configs
 
 WITH_ACTS = ("dialog-acts", "dialog-lstm")
 

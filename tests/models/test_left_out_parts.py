@@ -11,8 +11,8 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, BertMod
 
 from helpers import make_model, tiny_encoder_config, tiny_gpt2_config
 from hf_vae import VAEModel, VAEProcessor
+from hf_vae.cli.from_scratch import train_tokenizers
 from hf_vae.saved_files import weights_digest
-from hf_vae.training.from_scratch import train_tokenizers
 
 
 def save_decoder(seed, where, **options):
@@ -137,9 +137,7 @@ def test_a_folder_s_name_is_never_looked_up_on_the_hub(model, tmp_path, monkeypa
         AutoModel.from_pretrained(path.parent, part_folders={"decoder": "dec"})
 
 
-def test_a_model_of_an_earlier_version_is_loaded_from_its_folder_and_then_named_without_a_path(
-    model, tmp_path, caplog, monkeypatch
-):
+def test_a_part_of_an_earlier_version_loses_its_path_when_saved_again(model, tmp_path, caplog, monkeypatch):
     path = tmp_path / "alice" / "run" / "model" / "config.json"
     config = json.loads(path.read_text())
     config["frozen_parts"] = {"decoder": {"name_or_path": "parts/dec", "revision": None}}
@@ -193,7 +191,7 @@ def test_an_adapter_over_such_a_model(model, tmp_path):
         AutoModel.from_pretrained(tmp_path / "adapter")
 
 
-def test_a_link_goes_by_its_own_name_and_the_configuration_s_field_is_no_argument(model, tmp_path):
+def test_a_link_goes_by_its_own_name(model, tmp_path):
     parts = tmp_path / "alice" / "parts"
     (parts / "link").symlink_to(parts / "dec")
     linked = VAEModel.from_encoder_decoder_pretrained(str(parts / "enc"), str(parts / "link"), freeze=["decoder"], latent_size=4)

@@ -143,7 +143,7 @@ def test_batch_norm_keeps_the_kl_above_its_bound(variant):
     torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=0)
 
 
-def test_bag_of_words_loss_is_the_words_cross_entropy_and_counts_in_training_alone(variant):
+def test_the_bag_of_words_loss_is_the_cross_entropy_of_the_words(variant):
     model = make_model(variant, bow_loss_weight=0.5).train()
     batch = make_batch(model)
     latents, labels = torch.randn(3, 4), batch["labels"]
@@ -229,7 +229,7 @@ def test_each_row_has_its_own_noise():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_inputless_decoder_reads_neither_words_nor_loses_start_prompt_and_padding(variant, training):
+def test_an_inputless_decoder_keeps_start_prompt_and_padding_alone(variant, training):
     model = make_model(variant, word_dropout=1.0, word_dropout_token_id=UNK).train(training)
     batch = make_batch(model)
     seen = {}

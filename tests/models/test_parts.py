@@ -130,7 +130,7 @@ def given_parts(kind: str):
         ("the decoder's transformer", "are one weight"),
         ("the decoder itself", "are one weight"),
         ("its embeddings", "encoder's `wte.weight` and the decoder's `lm_head.weight|`transformer.wte.weight` are one weight"),
-        ("its configuration", "have one configuration object between them"),
+        ("its configuration", "share one configuration object"),
     ],
 )
 def test_parts_that_share_are_refused_when_the_model_is_made(kind, message):
@@ -203,7 +203,7 @@ def test_the_bag_of_words_follows_the_decoder_s_vocabulary(size, tied, tmp_path)
     torch.testing.assert_close(loaded(**batch, latents=torch.ones(3, 4)), model.eval()(**batch, latents=torch.ones(3, 4)))
 
 
-def test_a_vocabulary_that_was_resized_past_the_decoder_is_refused_until_it_is_told():
+def test_a_vocabulary_resized_past_the_decoder_is_refused_until_it_is_told():
     model = make_model("vae", bow_loss_weight=1.0).train()
     model.decoder.lm.resize_token_embeddings(VOCAB + 5)
     batch = make_batch(model)
@@ -222,7 +222,7 @@ def test_a_token_that_is_cut_off_is_refused(tmp_path):
             use()
 
 
-def test_a_vocabulary_that_was_resized_past_the_decoder_is_refused_where_it_is_used():
+def test_a_vocabulary_resized_past_the_decoder_is_refused_in_use():
     model = make_model("vae", bow_loss_weight=1.0)
     batch = make_batch(model)
     model.train()(**batch)

@@ -265,7 +265,7 @@ def test_the_page_says_what_was_found(found):
     titles = {name: model.__doc__ for name, model in MODELS.items()}
     if os.environ.get("WRITE_PEER_SUITE"):
         every = {(name, test) for name, model in MODELS.items() for test in unittest.TestLoader().getTestCaseNames(model)}
-        assert set(found) == every, "run the whole file: the page says what its tests found"
+        assert set(found) == every, "run the whole file in one process: the page says what its tests found"
         counts = {name: Counter(outcome for (model, _), outcome in found.items() if model == name) for name in MODELS}
         PAGE.write_text(page(titles, counts, json.loads(VERSIONS.read_text(encoding="utf-8"))), encoding="utf-8")
     written = PAGE.read_text(encoding="utf-8")

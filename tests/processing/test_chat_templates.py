@@ -8,7 +8,7 @@ import torch
 
 from helpers import GREEDY, TALK
 from hf_vae import DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor, DialogSession
-from hf_vae.training.from_scratch import small_configs
+from hf_vae.cli.from_scratch import small_configs
 
 SYSTEM = {"role": "system", "content": "be nice ."}
 

@@ -7,7 +7,7 @@ import torch
 
 from helpers import GREEDY, TALK, make_model
 from hf_vae import DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor, DialogSession
-from hf_vae.training.from_scratch import small_configs
+from hf_vae.cli.from_scratch import small_configs
 
 
 @pytest.mark.parametrize("context_encoding", ["flat", "hierarchical"])
@@ -115,14 +115,14 @@ def test_a_processor_comes_back_with_all_that_it_knows(dialog_tokenizers, tmp_pa
         ({"messages": []}, "Dialogue 0 has no turns"),
         ([{"role": "ann", "content": "  "}], "Turn 0 of dialogue 0 is .* it needs a `role` and a `content`"),
         ([TALK, [*TALK, {"role": "bob"}]], "Turn 3 of dialogue 1"),
-        ({"messages": TALK, "act": "dance"}, "The act 'dance' is not known; the acts are x, y"),
-        ({"messages": TALK, "meta": {"topic": "c"}}, r"`meta\['topic'\]` of dialogue 0 is 'c'; it may be a, b"),
+        ({"messages": TALK, "act": "dance"}, "The act 'dance' is not known; choose one of x, y"),
+        ({"messages": TALK, "meta": {"topic": "c"}}, r"`meta\['topic'\]` of dialogue 0 is 'c'; choose one of a, b"),
         ({"messages": TALK}, r"`meta` of dialogue 0 has \[\]; the processor reads \['topic'\]"),
         ({"messages": TALK, "mood": "gay"}, "Dialogue 0 has mood"),
         ("hello", "`text` is 'hello', of type str; it should be a dialogue"),
         (["hello"], "`dialogue 0` is 'hello', of type str; it should be a list of messages"),
         ({"role": "ann", "content": "hello"}, "it should be a dialogue, which is a list of messages"),
-        ({"messages": TALK, "role": "system"}, "The `role` of dialogue 0 is 'system', who never replies"),
+        ({"messages": TALK, "role": "system"}, "The `role` of dialogue 0 is 'system', which never replies"),
     ],
 )
 def test_dialogues_that_cannot_be_read_are_named(dialog_tokenizers, dialogue, message):
@@ -136,19 +136,16 @@ def test_dialogues_that_cannot_be_read_are_named(dialog_tokenizers, dialogue, me
 def test_bad_processors_are_named(dialog_tokenizers):
     with pytest.raises(ValueError, match="`max_turns` is 0"):
         DialogCVAEProcessor(*dialog_tokenizers, max_turns=0)
-    with pytest.raises(ValueError, match="there are two"):
+    with pytest.raises(ValueError, match="give two marks"):
         DialogCVAEProcessor(*dialog_tokenizers, speaker_marks=["you:"])
     with pytest.raises(ValueError, match="`context_encoding` is 'tree'"):
         DialogCVAEProcessor(*dialog_tokenizers, context_encoding="tree")
 
 
-def test_the_columns_of_a_corpus_do_not_hang_on_which_turns_are_annotated(dialog_tokenizers):
+def test_a_corpus_has_the_same_columns_whichever_turns_are_annotated(dialog_tokenizers):
     processor = DialogCVAEProcessor(*dialog_tokenizers, acts=["x", "y"])
     assert processor([TALK, TALK[:1]], ["yes", "no"])["act_labels"].tolist() == [-100, -100]
     assert "act_labels" not in processor([TALK, TALK[:1]])
-
-
-# As ChatML, Mistral's and Gemma's have them, in words that the tests' vocabulary knows.
 
 
 def test_a_processor_may_know_how_much_of_a_context_it_reads(dialog_tokenizers, tmp_path):
@@ -221,7 +218,7 @@ def test_meta_values_are_finite_numbers(dialog_tokenizers, value, message):
     with pytest.raises(ValueError, match=r"`meta` of dialogue 0 has \['age'\]; the processor reads \['age'\]"):
         processor({"messages": TALK, "meta": ["age"]})
     categories = DialogCVAEProcessor(*dialog_tokenizers, meta_categories={"age": [1, 2]})
-    with pytest.raises(ValueError, match=r"is '1'; it may be 1, 2"):
+    with pytest.raises(ValueError, match=r"is '1'; choose one of 1, 2"):
         categories({"messages": TALK, "meta": {"age": "1"}})
 
 
@@ -248,12 +245,12 @@ def test_a_session_refuses_what_cannot_be_meant(dialog_tokenizers):
     for arguments, message in (
         ((make_model("vae"), processor), "`model` is a VAEModel; a conversation needs a DialogCVAEModel"),
         ((model, dialog_tokenizers[0]), "`processor` is a .*; a conversation needs a DialogCVAEProcessor"),
-        ((model, processor, "system"), "`role` is 'system', who never replies"),
+        ((model, processor, "system"), "`role` is 'system', which never replies"),
     ):
         with pytest.raises(ValueError, match=message):
             DialogSession(*arguments)
     session = DialogSession(model, processor)
-    with pytest.raises(ValueError, match="`content` is None; a turn says something"):
+    with pytest.raises(ValueError, match="`content` is None; give a text that is not empty"):
         session.say(None)
     session.say("hello")
     for options, message in (

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from transformers import AutoModel, TrainingArguments
 
 from helpers import EXAMPLES, ROOT, SMALL, child_environment, make_model
-from hf_vae.training.sharding import check_processes, prepare_for_sharding, refuse_sharding
+from hf_vae.cli.processes import check_processes
+from hf_vae.training.sharding import prepare_for_sharding, refuse_sharding
 
 CONFIGS = sorted((EXAMPLES / "accelerate_configs").glob("*.yaml"))
 HARNESS = Path(__file__).parent / "launched_script.py"

@@ -33,7 +33,7 @@ def test_inner_steps_move_q_and_the_outer_step_the_rest(accumulation, vae_proces
     assert all(2 <= steps <= 3 for steps in logged[:3]) and logged[3] == 0
 
 
-def test_an_encoder_shared_with_the_decoder_is_q_s_and_the_prompt_s_decoder_is_not(processor, tmp_path):
+def test_a_shared_encoder_belongs_to_q(processor, tmp_path):
     for variant, parts in (("paraphrase-eq", {"encoder", "posterior_head"}), ("paraphrase-cross", {"encoder", "posterior_head"})):
         look = Look(step_begin=lambda model, _: weights(model))
         model = resized(make_model(variant), processor)

@@ -15,9 +15,9 @@ from hf_vae import (
     VAEModel,
     VAEProcessor,
 )
+from hf_vae.cli.from_scratch import small_configs, train_tokenizers
 from hf_vae.training import train_without_latent
-from hf_vae.training.from_scratch import small_configs, train_tokenizers
-from hf_vae.training.posterior_fit import fit_posterior
+from hf_vae.training.stages import fit_posterior
 
 
 def build(encoder_type="bert", decoder_type="llama", dropout=0.0, **options):

@@ -242,7 +242,7 @@ def test_several_processes_need_the_noise_of_each(checkpoints, tmp_path):
     assert problem_of(copy, Two) is None
 
 
-def test_a_named_checkpoint_that_is_not_whole_is_refused_and_the_last_one_passed_over(script, checkpoints, tmp_path):
+def test_a_broken_checkpoint_is_refused_by_name_and_passed_over_as_last(script, checkpoints, tmp_path):
     folder, _ = checkpoints
     broken = shutil.copytree(folder / "checkpoint-4", tmp_path / "broken" / "checkpoint-4")
     (broken / "optimizer.pt").unlink()

@@ -9,12 +9,12 @@ import torch
 from transformers import AutoModel, Trainer, TrainingArguments
 
 from helpers import RESUMABLE, StoppedError, load_script
-from hf_vae.hub import draw_pictures
+from hf_vae.cli.processes import check_processes
+from hf_vae.cli.report import draw_pictures
+from hf_vae.cli.saving import finish_saving, replaced_model
 from hf_vae.training import StopOnDivergenceCallback
 from hf_vae.training.checkpoints import remove_stages
-from hf_vae.training.saving import finish_saving, replaced_model
-from hf_vae.training.sharding import check_processes
-from hf_vae.training.stages import full_disk_named
+from hf_vae.training.resuming import full_disk_named
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_model_replaces_all_of_another_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("call", range(1, 11))
-def test_an_exchange_that_is_broken_off_does_not_load_and_is_ended_by_the_next_run(tmp_path, monkeypatch, call):
+def test_a_broken_exchange_does_not_load_and_the_next_run_ends_it(tmp_path, monkeypatch, call):
     write_model(tmp_path, "old", "README.md", "adapter/a")
     calls = []
 

@@ -10,8 +10,9 @@ from datasets import IterableDataset
 from transformers import AutoModel
 
 from helpers import load_script, trainer_for, write_rows
+from hf_vae.cli.arguments import parse_arguments
+from hf_vae.cli.train import tokenize_pairs, tokenize_stream
 from hf_vae.data import first_pairs, stream_pairs, streaming, texts_of
-from hf_vae.training.run import tokenize_pairs, tokenize_stream
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "dog", "ran", "in", "park"]
 TEXTS = [" ".join(WORDS[number % 5 : number % 5 + 2 + number % 4]) + f" {number}" for number in range(11)]
@@ -50,7 +51,7 @@ def test_a_stream_holds_what_the_whole_file_does_in_its_order(name, encoding, tm
     classes = {"train_vae": "ModelArguments", "train_dialog": "DialogArguments", "train_cvae": "CVAEArguments"}
     model_class = getattr(script, classes.get(name, "ConditionalArguments"))
     argv = arguments_for(name, file, tmp_path, "--encoding", encoding)
-    parsed = script.parse_arguments((model_class, script.DataArguments, script.EvaluationArguments), argv, None, "out")
+    parsed = parse_arguments((model_class, script.DataArguments, script.EvaluationArguments), argv, "", "out")
     model_args, data_args = parsed[0], parsed[1]
     if name == "train_vae":
         texts = script.load_data(data_args, 4, 0)["train"]

@@ -77,7 +77,7 @@ from accelerate import PartialState
 from helpers import Look, make_model, resized, stub, technique_trainer, weights
 from hf_vae import VAEProcessor
 from hf_vae.training import *
-from hf_vae.training.from_scratch import train_tokenizers
+from hf_vae.cli.from_scratch import train_tokenizers
 
 processor = VAEProcessor(*train_tokenizers(["the cat sat on the mat", "a dog ran in the park"] * 5, 300))
 torch.manual_seed(PartialState().process_index)

@@ -27,10 +27,10 @@ from helpers import (
     trainer_for,
 )
 from hf_vae import KLAnnealingCallback, VAEDataCollator
+from hf_vae.cli.checks import check_evaluation
+from hf_vae.cli.plots import plot_training
 from hf_vae.compat import ACTIVATION_CHECKPOINTING
 from hf_vae.training import LinearSchedule, SigmoidSchedule
-from hf_vae.training.plots import plot_training
-from hf_vae.training.run import check_evaluation
 
 SCRIPT = Path(__file__).parent / "two_process_gradients.py"
 
@@ -177,7 +177,7 @@ from transformers import TrainerCallback
 from helpers import make_model, resized, trainer_for
 from hf_vae import KLAnnealingCallback, ParaphraseVAEProcessor
 from hf_vae.training import SigmoidSchedule
-from hf_vae.training.from_scratch import train_tokenizers
+from hf_vae.cli.from_scratch import train_tokenizers
 
 output_dir, resume, pause = sys.argv[1], sys.argv[2], float(sys.argv[3])
 

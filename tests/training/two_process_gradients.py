@@ -12,8 +12,8 @@ from accelerate import PartialState
 
 from helpers import gradients_of, make_model, noise_of_the_mean, resized, trainer_for
 from hf_vae import DiagonalGaussian, KLAnnealingCallback, ParaphraseVAEProcessor
+from hf_vae.cli.from_scratch import train_tokenizers
 from hf_vae.evaluation import LikelihoodEvaluator, generate_texts
-from hf_vae.training.from_scratch import train_tokenizers
 
 DiagonalGaussian.sample = noise_of_the_mean
 

@@ -1,17 +1,17 @@
-"""A run's figures and examples: in files beside the model, and on the screen."""
+"""A run's metrics and examples: in files beside the model, and on the screen."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from .model_card import write_model_card
-from .run_record import RunRecord, write_metrics
+from ..hub import RunRecord, write_metrics, write_model_card
+from .task import Measured
 
 logger = logging.get_logger(__name__)
 
@@ -43,26 +43,15 @@ def write_report(
     return metrics
 
 
-def report_run(
-    model: PreTrainedModel,
-    record: RunRecord,
-    references: Sequence[Sequence[str]],
-    directory: str | Path,
-    pictures: Mapping[str, Callable[[Path], object]] | None = None,
-) -> dict[str, Any]:
+def report_run(model: PreTrainedModel, record: RunRecord, measured: Measured, directory: str | Path) -> dict[str, Any]:
     """
-    [`write_report`], and prints the record's samples, each with its own of the `references`, and all metrics.
+    [`write_report`], and prints samples and metrics.
 
     Returns:
         The metrics as they were written.
     """
-    metrics = write_report(model, record, directory, pictures or {})
-    for (source, outputs), wanted in zip(record.samples, references):
-        print(f"\n{source}")
-        for output in outputs:
-            print(f"  -> {output}")
-        for reference in wanted:
-            print(f"   = {reference}")
-    print("\n" + json.dumps(metrics, indent=2))
-    print(f"\nSaved to {directory}")
+    metrics = write_report(model, record, directory, measured.pictures)
+    print(measured.printed)
+    print("\n" + json.dumps({name: value for name, value in metrics.items() if name != "collapse_report"}, indent=2))
+    print(f"\n{measured.summary}" if measured.summary else "", f"Saved to {directory}", sep="\n")
     return metrics

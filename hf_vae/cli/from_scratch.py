@@ -1,4 +1,4 @@
-"""Small tokenizers and configurations to train from nothing, where no pretrained model is at hand."""
+"""Small tokenizers and configurations to train from scratch, where no pretrained model is at hand."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def small_configs(
     decoder takes thousands of steps to learn to look at its prompt at all.
 
     Args:
-        tokenizer (`PreTrainedTokenizerBase`): of either half; they share a vocabulary.
+        tokenizer (`PreTrainedTokenizerBase`): of the encoder or of the decoder; they share a vocabulary.
         encoder_type (`str`, defaults to `"bert"`): or `"lstm"`, which reads both ways.
         decoder_type (`str`, defaults to `"llama"`): or `"gpt2"` or `"lstm"`.
         hidden_size, encoder_layers, decoder_layers, num_attention_heads, initializer_range (`int` or `float`): as their names say.

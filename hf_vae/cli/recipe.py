@@ -12,6 +12,7 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
+RECIPES = Path(__file__).parent / "recipes"
 _PLAIN = {int: "a whole number", float: "a number", string_to_bool: "true or false"}
 
 
@@ -30,6 +31,22 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def find_recipe(name: str) -> Path:
+    """
+    The file of arguments called `name`: a path, or, if there is none, the package's own recipe of that file name, such as
+    `paraphrase_embedded.yaml`.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    own = RECIPES / Path(name).name
+    for path in (Path(name), own):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.name for path in RECIPES.glob("*.yaml")))
+    raise FileNotFoundError(f"There is no file {name} of arguments, and the package's own recipes are {known}.")
+
+
 def read_recipe(path: str | Path, parser: HfArgumentParser) -> dict[str, Any]:
     """
     The arguments in a file, by name, without those that have no value there.
@@ -39,11 +56,8 @@ def read_recipe(path: str | Path, parser: HfArgumentParser) -> dict[str, Any]:
         parser (`HfArgumentParser`): of the command line, which knows what arguments there are and what they take.
 
     Raises:
-        FileNotFoundError: there is no such file.
         ValueError: it holds no arguments, one that does not exist, or a value that the argument does not take.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path} of arguments.")
     try:
         # JSON is YAML too.
         recipe = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Loader)

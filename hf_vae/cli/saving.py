@@ -12,12 +12,12 @@ from typing import Any, cast
 from accelerate import PartialState
 from transformers import AutoModel, Trainer
 
-from ..hub.files import remove
-from ..hub.report import draw_pictures
 from ..processing_vae import VAEProcessor
+from ..training.files import remove
+from ..training.resuming import full_disk_named
+from ..training.sharding import in_pieces
 from .plots import plot_training
-from .sharding import in_pieces
-from .stages import full_disk_named
+from .report import draw_pictures
 
 # A model is written into the first folder, which then gets the second name; what is left of it to move has the third.
 _WRITTEN, _WHOLE, _MOVING = ".model.written", ".model.whole", ".model.moving"

@@ -1,21 +1,25 @@
-"""What the training scripts measure of a conditional model on held-out pairs, with z and without."""
+"""What the commands measure of a conditional model on held-out pairs, with z and without."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
 from transformers import set_seed
 
-from ..gaussian import DiagonalGaussian
+from ..evaluation.evaluator import LikelihoodEvaluator
+from ..evaluation.example_batch import ExampleBatch
+from ..evaluation.generation import draw_latents, generate_from_prior, generate_texts
+from ..evaluation.likelihood import likelihood_metrics
+from ..evaluation.perplexity import count_tokens_and_words, perplexities
+from ..latent_distribution import LatentDistribution
+from ..modeling_dialog_cvae import DialogCVAEModel
 from ..modeling_vae import VAEModel
+from ..processing_dialog import DialogCVAEProcessor
 from ..processing_vae import VAEProcessor
-from .generation import generate_texts
-from .likelihood import LikelihoodEvaluator, likelihood_metrics
-from .perplexity import count_tokens_and_words, perplexities
 
 
 @dataclass
@@ -26,7 +30,7 @@ class HeldOutPairs:
     Args:
         processor ([`VAEProcessor`]): the models'.
         pairs (`Dataset`): columns `source`, a text, and `targets`, a list of texts, the first of which is scored for likelihood.
-        score (`Callable`): figures of equally many outputs for each source, in order.
+        score (`Callable`): metrics of equally many outputs for each source, in order.
         lengths (`dict[str, int]`): the processor's `max_length` and `max_target_length`.
         num_outputs (`int`): outputs for each source.
         latent_temperature (`float`): factor on the spread of their z.
@@ -48,6 +52,7 @@ class HeldOutPairs:
     seed: int = 0
     requests: Sequence[Any] | None = None
     tokenize: str | None = None
+    _evaluator: LikelihoodEvaluator | None = field(default=None, init=False, repr=False)
 
     def measure(self, model: VAEModel) -> tuple[dict[str, Any], list[list[str]]]:
         """
@@ -55,21 +60,29 @@ class HeldOutPairs:
         is longer than `max_target_length`), `unknown_tokens` (the share of tokens that are not in the vocabulary), and the score of
         greedy outputs that differ by z, drawn from the prior; and these outputs.
         """
-        evaluator = self._evaluator(model)
-        metrics = likelihood_metrics(evaluator, self.importance_samples, self.seed)
+        evaluator = self.evaluator(model)
+        with evaluator.reading_once():
+            metrics = likelihood_metrics(evaluator, self.importance_samples, self.seed)
+            outputs = generate_from_prior(
+                evaluator,
+                self.num_outputs,
+                self.latent_temperature,
+                self.seed,
+                max_new_tokens=self.max_new_tokens,
+                do_sample=False,
+            )
         metrics.update(self._perplexities(evaluator, metrics))
-        metrics["references_cut"] = evaluator.share_cut()
+        metrics["references_cut"] = evaluator.truncated_share()
         metrics["unknown_tokens"] = evaluator.unknown_tokens()
-        outputs = self._generate(model, do_sample=False)
         return {**metrics, **self.score(outputs)}, outputs
 
     def measure_without_latent(self, model: VAEModel) -> dict[str, Any]:
         """
-        The same figures of a model trained with z = 0. It has one p(y|x), so every NLL is the same exact number. Its several
-        outputs are beams; the figures of samples in their place stand under `sampling`.
+        The same metrics of a model trained with z = 0. It has one p(y|x), so every NLL is the same exact number. Its several
+        outputs are beams; the metrics of samples in their place stand under `sampling`.
         """
         zeros = torch.zeros(len(self.pairs), 1, model.config.latent_size)
-        evaluator = self._evaluator(model)
+        evaluator = self.evaluator(model)
         nll = evaluator.nll(zeros).mean().item()
         names = ("iw_nll", "mc_nll", "reconstruction", "nll_posterior", "nll_prior", "nll_shuffled", "nll_zero")
         likelihood = {"elbo": -nll, "kl": 0.0, **dict.fromkeys(names, nll)}
@@ -78,18 +91,25 @@ class HeldOutPairs:
         sampling = self.score(self._generate(model, latents=zeros, do_sample=True, top_k=0))
         return {**likelihood, **self._perplexities(evaluator, likelihood), **beams, "sampling": sampling}
 
-    def distributions(self, model: VAEModel) -> tuple[DiagonalGaussian, DiagonalGaussian]:
+    def distributions(self, model: VAEModel) -> tuple[LatentDistribution, LatentDistribution]:
         """q(z|x,y) of each first target, and the prior of its source, one row each."""
-        evaluator = self._evaluator(model)
-        return evaluator.posterior(), evaluator.prior()
+        evaluator = self.evaluator(model)
+        with evaluator.reading_once():
+            return evaluator.posterior(), evaluator.prior()
+
+    def evaluator(self, model: VAEModel) -> LikelihoodEvaluator:
+        """
+        The model with the first targets: the same one for the same model, so that what is measured inside its `reading_once` shares
+        the encoded sources.
+        """
+        if self._evaluator is None or self._evaluator.model is not model:
+            first_targets = [targets[0] for targets in self.pairs["targets"]]
+            self._evaluator = LikelihoodEvaluator(model, self.processor, list(self.pairs["source"]), first_targets, **self.lengths)
+        return self._evaluator
 
     def _perplexities(self, evaluator: LikelihoodEvaluator, metrics: dict[str, float]) -> dict[str, float]:
         counts = count_tokens_and_words(evaluator, self.tokenize)
         return {**counts, **perplexities(metrics, len(evaluator), **counts)}
-
-    def _evaluator(self, model: VAEModel) -> LikelihoodEvaluator:
-        first_targets = [targets[0] for targets in self.pairs["targets"]]
-        return LikelihoodEvaluator(model, self.processor, list(self.pairs["source"]), first_targets, **self.lengths)
 
     def _generate(self, model: VAEModel, **options) -> list[list[str]]:
         return generate_texts(
@@ -103,3 +123,18 @@ class HeldOutPairs:
             max_new_tokens=self.max_new_tokens,
             **options,
         )
+
+
+@torch.no_grad()
+def predict_acts(held_out: HeldOutPairs, model: DialogCVAEModel) -> list[list[str]]:
+    """The likeliest act under p(a|x,z) for each of the z with which [`HeldOutPairs.measure`] generates, by name."""
+    names = cast(DialogCVAEProcessor, held_out.processor).acts or []
+
+    def predict(batch: ExampleBatch) -> list[list[str]]:
+        drawn = (held_out.num_outputs, held_out.latent_temperature, held_out.seed)
+        latents = draw_latents(model, batch.source, batch.indices, *drawn)
+        context = cast(torch.Tensor, batch.source.vector).repeat_interleave(held_out.num_outputs, 0)
+        likeliest = model.predict_acts(latents.flatten(0, 1), context).argmax(-1).view(len(batch.indices), -1)
+        return [[names[act] for act in row] for row in likeliest.tolist()]
+
+    return held_out.evaluator(model).map(predict, "predicting acts")

@@ -1,34 +1,114 @@
-"""The steps that the training scripts share: the start of a run, tokenising pairs, all stages of a training, and the baseline."""
+"""The command that trains: one `main` for all tasks, and its steps."""
 
 from __future__ import annotations
 
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from ..data import expand_targets
 from ..evaluation.callbacks import CollapseReportCallback
 from ..evaluation.compute_metrics import elbo_metrics
 from ..evaluation.words import check_tokenizer
-from ..hub import Repository, create_repository
+from ..hub import Repository, create_repository, run_record, upload_model
 from ..processing_vae import VAEProcessor
-from .arguments import ModelArguments, ReportArguments, check_rows, run_steps, use_all_cores
-from .building import latent_callbacks
-from .callbacks import EvaluateEveryExampleCallback
-from .checkpoints import begin_or_resume, check_fits
-from .collator import VAEDataCollator
-from .divergence import StopOnDivergenceCallback
-from .latent_free import train_without_latent
-from .loss_parts import find_model
-from .posterior_fit import fit_posterior
-from .pretraining import check_pretraining, pretrain_encoder
+from ..training.checkpoints import begin_or_resume, check_fits, remove_stages
+from ..training.collator import VAEDataCollator
+from ..training.divergence import StopOnDivergenceCallback
+from ..training.drop_last import EvaluateEveryExampleCallback
+from ..training.loss_parts import find_model
+from ..training.resuming import train
+from ..training.sharding import in_pieces, prepare_for_sharding
+from ..training.stages import check_pretraining, fit_posterior, pretrain_encoder, train_without_latent
+from ..training.techniques import technique_callbacks
+from .arguments import ModelArguments, ReportArguments, parse_arguments
+from .checks import check_arguments, check_evaluation, check_rows, check_streaming, run_steps
+from .processes import check_processes, use_all_cores
+from .report import report_run
 from .saving import finish_saving, save_trained
-from .sharding import check_processes, in_pieces, prepare_for_sharding
-from .stages import train
+from .task import Task
+
+
+def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
+    """
+    Trains a model, measures it, and leaves it in the run's `output_dir` with its metrics and its card.
+
+    Args:
+        task_class (`type`): what is trained, and how it is measured.
+        argv (`Sequence[str]`): the command line.
+
+    Returns:
+        The metrics, as the main process writes them.
+    """
+    # 1. Arguments. What cannot work is refused before anything is computed.
+    name = task_class.name
+    task = task_class(*parse_arguments(task_class.arguments, argv, f"{name}_embedded.yaml", f"outputs/{name}"))
+    model_args, data_args, evaluation_args = task.model_args, task.data_args, task.evaluation_args
+    training_args = task.training_args
+    model_type = cast(Any, task.model_class.config_class).model_type
+    check_arguments(model_args, training_args, not task.on_embedded, model_type)
+    task.check()
+    check_streaming(data_args, training_args)
+    state, repository = start_run(model_args, training_args, evaluation_args)
+    settle_arguments(training_args, data_args.streaming)
+
+    # 2. Data: one row a pair to train on, one row a source with all its targets to measure on.
+    with state.main_process_first():
+        task.load()
+
+    # 3. Model and processor.
+    model, processor = task.build()
+    model.generation_config.update(**task.generation)
+    rows = {"train": task.train, "validation": expand_targets(task.validation)}
+    tokenized: dict[str, Any] = {**tokenize_pairs(processor, rows, **task.lengths)}
+    if data_args.streaming:
+        stream = task.stream()
+        tokenized["train"] = tokenize_stream(processor, stream, data_args.shuffle_buffer, training_args.seed, **task.lengths)
+
+    # 4. Train with the plain Trainer; a callback sets the KL's weight and logs the loss's parts.
+    watched: Any = (list(task.validation["source"]), [targets[0] for targets in task.validation["targets"]])
+    callbacks = report_callbacks(model_args, evaluation_args, training_args, processor, *watched, **task.lengths)
+    model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks)
+
+    # 5. Measure on held-out data; beside it, if that is asked for, the same model trained without z.
+    def baseline() -> Any:
+        return train_baseline(task.build, model_args, training_args, tokenized["train"])
+
+    measured = task.measure(model, processor, baseline if evaluation_args.with_baseline else None)
+    metrics = measured.metrics
+
+    # 6. What a stranger needs: metrics, and a card that tells them.
+    if state.is_main_process:
+        record = run_record(
+            f"examples/train_{name}.py",
+            argv,
+            model_args,
+            training_args,
+            data_args.train_file,
+            embedded_corpus=task.corpus,
+            metrics=metrics,
+            baseline=measured.baseline,
+            measured_on=measured.measured_on,
+            samples=measured.samples,
+            example=measured.example,
+        )
+        output_dir = Path(cast(str, training_args.output_dir))
+        record = replace(record, name=repository.name if repository else record.name)
+        metrics = report_run(model, record, measured, output_dir)
+
+        # 7. Share it.
+        if repository:
+            upload_model(repository, output_dir)
+        remove_stages(training_args)
+    state.wait_for_everyone()
+    return metrics
 
 
 def start_run(
@@ -40,7 +120,7 @@ def start_run(
 
     Args:
         model_args, training_args: the run's.
-        evaluation_args ([`ReportArguments`]): a script's own, with `with_baseline`.
+        evaluation_args ([`ReportArguments`]): a task's own, with `with_baseline`.
 
     Returns:
         The processes' state, and on the main process the repository, if the run is to be shared.
@@ -57,17 +137,29 @@ def start_run(
     whole = {name: getattr(model_args, name) for name in stages}
     whole["collapse_report_samples"] = training_args.do_eval and evaluation_args.collapse_report_samples
     check_processes(training_args, {**whole, "with_baseline": evaluation_args.with_baseline})
-    push_to_hub = training_args.push_to_hub
-    # The Trainer would push whenever it saves: a model without its figures, and an adapter beside the weights that it is merged
-    # into, where it would be applied once more. The script uploads what is finished, in one commit.
-    training_args.push_to_hub = False
     state = PartialState()
     use_all_cores(state)
     set_seed(training_args.seed)
-    repository = create_repository(training_args) if push_to_hub and state.is_main_process else None
+    repository = create_repository(training_args) if training_args.push_to_hub and state.is_main_process else None
+    return state, repository
+
+
+def settle_arguments(training_args: TrainingArguments, streaming: bool) -> None:
+    """
+    All that the commands change of the user's `TrainingArguments`, in place: the Trainer and its stages read the same object.
+    (While the Trainer trains, [`EvaluateEveryExampleCallback`] keeps `dataloader_drop_last` to the training.)
+    """
+    # The Trainer would push whenever it saves: a model without its metrics, and an adapter beside the weights that it is merged
+    # into, where it would be applied once more. The command uploads what is finished, in one commit.
+    training_args.push_to_hub = False
     # The Trainer pickles its arguments beside every checkpoint, and whoever opens that file would read the token.
     training_args.hub_token = None
-    return state, repository
+    if training_args.label_names is None:
+        # A dialogue's `act_labels` are labels too by their name, and without them the Trainer would measure nothing.
+        training_args.label_names = ["labels"]
+    if streaming:
+        # Each process reads for itself: rows of unequal length cannot be handed on from one.
+        cast(Any, training_args.accelerator_config).dispatch_batches = False
 
 
 def tokenize_pairs(processor: VAEProcessor, pairs: Mapping[str, Dataset], **lengths: int) -> dict[str, Dataset]:
@@ -123,13 +215,13 @@ def report_callbacks(
     **lengths: int,
 ) -> list[TrainerCallback]:
     """
-    The collapse report on the first validation `texts` and their `targets`, where the run evaluates while it trains a q.
+    The collapse report on the first validation `texts` and their `targets`, if the run evaluates while it trains a q.
 
     Raises:
         ValueError: fewer than two of them.
     """
     watched = report_args.collapse_report_samples
-    if not training_args.do_eval or not watched or getattr(model_args, "objective", None) == "gsnn":
+    if not training_args.do_eval or not watched or not model_args.has_posterior:
         return []
     if len(texts) < 2:
         raise ValueError(
@@ -148,8 +240,8 @@ def train_in_stages(
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Any:
     """
-    The whole training with the plain Trainer: first, where the arguments say so, the encoder as a masked language model and the
-    model without z; then the model, where a callback anneals the KL and logs the loss's parts; q alone at last, where they say so.
+    The whole training with the plain Trainer: first, if the arguments say so, the encoder as a masked language model and the
+    model without z; then the model, where a callback anneals the KL and logs the loss's parts; q alone at last, if they say so.
     A resumed run goes on in the middle.
 
     Args:
@@ -171,16 +263,11 @@ def train_in_stages(
     if isinstance(tokenized["train"], IterableDataset):
         if model_args.aggressive_encoder:
             raise ValueError("`--aggressive_encoder` draws further examples from the training set, and a stream has no others.")
-        # Each process reads for itself: rows of unequal length cannot be handed on from one.
-        cast(Any, training_args.accelerator_config).dispatch_batches = False
     else:
         check_rows(model_args, training_args, tokenized["train"])
     if model_args.encoder_pretraining_steps:
         check_pretraining(model.encoder, processor.encoder_tokenizer)
-    own = [*latent_callbacks(model_args, processor), EvaluateEveryExampleCallback(), StopOnDivergenceCallback()]
-    if training_args.label_names is None:
-        # A dialogue's `act_labels` are labels too by their name, and where there are none the Trainer would measure nothing.
-        training_args.label_names = ["labels"]
+    own = [*technique_callbacks(model_args, processor), EvaluateEveryExampleCallback(), StopOnDivergenceCallback()]
     if PartialState().is_main_process:
         finish_saving(cast(str, training_args.output_dir))
     checkpoint, stamp = begin_or_resume(training_args)
@@ -212,16 +299,6 @@ def train_in_stages(
     if model_args.posterior_fit_steps:
         fit_posterior(model, processor, training_args, model_args.posterior_fit_steps, tokenized["train"])
     return save_trained(trainer, processor)
-
-
-def check_evaluation(training_args: TrainingArguments) -> None:
-    """Raises a `ValueError` for arguments with which the Trainer does not hand the model's outputs to `compute_metrics`."""
-    for name in ("prediction_loss_only", "eval_use_gather_object"):
-        if getattr(training_args, name):
-            raise ValueError(
-                f"`--{name}` keeps the model's outputs from the metrics of an evaluation: leave it out, or turn evaluation off "
-                "(`--eval_strategy no`)."
-            )
 
 
 def train_baseline(

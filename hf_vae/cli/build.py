@@ -1,4 +1,4 @@
-"""A model and its processor from a training script's arguments: around pretrained parts, or from nothing."""
+"""A model and its processor from the arguments of a command: around pretrained parts, or from scratch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any, cast
 
 from datasets import Dataset
 from torch import nn
-from transformers import TrainerCallback
 
 from ..configuration_vae import PARTS
 from ..encoders import longest_text, reserved_positions
@@ -15,21 +14,12 @@ from ..modeling_conditional_vae import ConditionalVAEModel
 from ..modeling_vae import VAEModel
 from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_vae import VAEProcessor, load_tokenizer
-from .aggressive import AggressiveEncoderCallback
-from .arguments import ConditionalArguments, ModelArguments, PairArguments, make_token_noise, parse_json
-from .callbacks import KLAnnealingCallback
-from .decoder_reset import DecoderResetCallback
-from .denoising import DenoisingCallback
+from ..training.json_options import parse_json
+from .arguments import ConditionalArguments, ModelArguments, PairArguments
 from .from_scratch import small_configs, train_tokenizers
-from .minimum_rate import MinimumDesiredRateCallback
-from .schedules import make_schedule
 
-# Modules that no pretrained part brings along: trained whatever is frozen.
-NEW_MODULES = (
-    "posterior_head", "prior_network", "bow_head", "turn_encoder", "meta_embedding", "act_head", "latent_injection",
-    "source_projection",
-    "crossattention", "ln_cross_attn",
-)  # fmt: skip
+# Below these lies what a pretrained part brings along.
+_OF_PARTS = ("encoder.", "source_encoder.", "decoder.lm.")
 _SIZES = (
     "encoder_type", "decoder_type", "hidden_size", "embedding_size", "encoder_layers", "decoder_layers", "num_attention_heads",
     "initializer_range", "dropout", "recurrent_dropout", "tie_word_embeddings",
@@ -51,8 +41,8 @@ def build_model(
 
     Args:
         model_args ([`ModelArguments`]): those named like a field of the model's configuration become it.
-        texts (iterable of `str`): what a vocabulary is learnt from, where the parts start from nothing.
-        encoder_tokens, decoder_tokens (`int`): the most that each part will have to read; parts that start from nothing are made
+        texts (iterable of `str`): what a vocabulary is learnt from, if the parts start from scratch.
+        encoder_tokens, decoder_tokens (`int`): the most that each part will have to read; parts that start from scratch are made
             for that.
         config_of_data (`dict`, *optional*): further fields of the model's configuration, which follow from the data.
         processor_options: passed to the processor.
@@ -142,43 +132,36 @@ def check_lengths(model: VAEModel, encoder_tokens: int, decoder_tokens: int) -> 
 
 
 def freeze_or_adapt(model: VAEModel, model_args: ModelArguments) -> nn.Module:
-    """Freezes the halves that the arguments say, and puts LoRA adapters on the model where they ask for it."""
+    """
+    Freezes the parts that the arguments name, and puts LoRA adapters on the model if they ask for it. What is new in the model is
+    trained in any case.
+    """
+    new = new_weights(model)
     for name, parameter in model.named_parameters():
         frozen = model_args.freeze_decoder if name.startswith("decoder.lm.") else model_args.freeze_encoder
-        pretrained = name.startswith(("encoder.", "source_encoder.", "decoder.lm."))
-        parameter.requires_grad_(not (pretrained and frozen) or any(module in name.split(".") for module in NEW_MODULES))
+        parameter.requires_grad_(name in new or not frozen)
     if not model_args.lora:
         return model
     from peft import LoraConfig, get_peft_model
 
-    present = {part for name, _ in model.named_parameters() for part in name.split(".")}
-    new = [module for module in NEW_MODULES if module in present and module != "latent_injection"]
-    # peft takes no container of modules.
-    new += [name for name, _ in model.decoder.named_modules() if name.startswith("latent_injection.") and name.count(".") == 1]
-    return get_peft_model(model, LoraConfig(**{"modules_to_save": new, **parse_json("lora", model_args.lora)}))
+    options = {"modules_to_save": modules_of(model, new), **parse_json("lora", model_args.lora)}
+    return get_peft_model(model, LoraConfig(**options))
 
 
-def latent_callbacks(model_args: ModelArguments, processor: VAEProcessor) -> list[TrainerCallback]:
-    """
-    The callbacks that the arguments ask for: one that sets the KL's weight, and the techniques that live in the loop.
+def new_weights(model: VAEModel) -> set[str]:
+    """The names of the weights that no pretrained part has: those outside the parts, and those that a part was loaded without."""
+    names = {name for name, _ in model.named_parameters()}
+    return {name for name in names if not name.startswith(_OF_PARTS)} | (names & set(model.missing_in_parts))
 
-    Raises:
-        ValueError: a schedule and a minimum rate at once, or options out of range.
-    """
-    callbacks: list[TrainerCallback] = []
-    if model_args.minimum_rate is None:
-        schedule_options = parse_json("kl_schedule_options", model_args.kl_schedule_options)
-        callbacks.append(KLAnnealingCallback(make_schedule(model_args.kl_schedule, **schedule_options)))
-    elif model_args.kl_schedule != "constant":
-        raise ValueError(
-            f"`--minimum_rate` sets the KL's weight by itself; leave `--kl_schedule` ({model_args.kl_schedule!r}) out beside it."
-        )
-    else:
-        callbacks.append(MinimumDesiredRateCallback(model_args.minimum_rate))
-    if model_args.token_noise:
-        callbacks.append(DenoisingCallback(make_token_noise(model_args), processor.encoder_tokenizer))
-    if model_args.decoder_reset_step is not None:
-        callbacks.append(DecoderResetCallback(model_args.decoder_reset_step))
-    if model_args.aggressive_encoder:
-        callbacks.append(AggressiveEncoderCallback())
-    return callbacks
+
+def modules_of(model: nn.Module, weights: set[str]) -> list[str]:
+    """The names of the largest modules that have none but these `weights`, and some of them."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        own = [f"{name}.{each}" for each, _ in module.named_parameters()]
+        # Peft does not save a container that is never called.
+        called = not isinstance(module, (nn.ModuleDict, nn.ModuleList))
+        inside = any(name.startswith(f"{larger}.") for larger in found)
+        if own and called and not inside and weights.issuperset(own):
+            found.append(name)
+    return found

@@ -1,0 +1,223 @@
+"""The arguments of the commands that train, and how they are read from a recipe and a command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any, ClassVar, cast
+
+from transformers import HfArgumentParser, TrainingArguments
+
+from ..training.aggressive import AggressiveEncoderArguments
+from ..training.decoder_reset import DecoderResetArguments
+from ..training.denoising import DenoisingArguments
+from ..training.kl_annealing import KLScheduleArguments
+from ..training.minimum_rate import MinimumRateArguments
+from ..training.stages import StageArguments
+from ..training.techniques import TECHNIQUES
+from .recipe import find_recipe, read_recipe
+
+# Nats per sentence, whatever the batches; the Trainer by itself would choose by a mean over them.
+BEST_BY = "elbo"
+
+
+@dataclass
+class ModelArguments(
+    StageArguments,
+    AggressiveEncoderArguments,
+    DecoderResetArguments,
+    MinimumRateArguments,
+    KLScheduleArguments,
+    DenoisingArguments,
+):
+    """The encoder and the decoder, pretrained or from scratch; z between them; and what keeps z from being ignored."""
+
+    encoder_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Hub id or path of a pretrained encoder. Without it, encoder and decoder start from scratch."},
+    )
+    decoder_name_or_path: str | None = field(default=None, metadata={"help": "Hub id or path of a pretrained causal LM."})
+    encoder_type: str = field(default="bert", metadata={"help": "From scratch: bert or lstm."})
+    decoder_type: str = field(default="llama", metadata={"help": "From scratch: llama, gpt2 or lstm."})
+    hidden_size: int = field(default=128, metadata={"help": "From scratch: width of encoder and decoder."})
+    embedding_size: int | None = field(default=None, metadata={"help": "From scratch, LSTMs: width of embeddings, if another."})
+    encoder_layers: int = field(default=1, metadata={"help": "From scratch: layers of the encoder."})
+    decoder_layers: int = field(default=2, metadata={"help": "From scratch: layers of the decoder."})
+    num_attention_heads: int = field(default=4, metadata={"help": "From scratch: heads of encoder and decoder."})
+    initializer_range: float = field(default=0.1, metadata={"help": "From scratch: scale of the first weights."})
+    dropout: float = field(default=0.0, metadata={"help": "From scratch: dropout of encoder and decoder."})
+    recurrent_dropout: float = field(
+        default=0.0, metadata={"help": "From scratch: dropout of an LSTM's weights from state to state."}
+    )
+    tie_word_embeddings: bool = field(
+        default=True, metadata={"help": "From scratch: the decoder predicts with its embeddings' own weights."}
+    )
+    tokenizer_type: str = field(default="bpe", metadata={"help": "From scratch: bpe, or word for text split at spaces."})
+    vocab_size: int = field(default=1024, metadata={"help": "From scratch: most tokens of the vocabulary."})
+    latent_size: int = field(default=32, metadata={"help": "Dimensions of z."})
+    latent_injection: list[str] = field(
+        default_factory=lambda: ["embedding"], metadata={"help": "Ways of z into the decoder: embedding, memory, prefix."}
+    )
+    prefix_length: int = field(default=4, metadata={"help": "Embeddings that z becomes, with `prefix`."})
+    posterior_bias: bool = field(default=True, metadata={"help": "Whether the posterior's head has a bias; Optimus' has none."})
+    pooling: str = field(default="mean", metadata={"help": "What the posterior reads of the encoder: mean, first or pooler."})
+    free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
+    free_bits_per: str = field(default="sentence", metadata={"help": "sentence, dimension or batch."})
+    capacity: float | None = field(default=None, metadata={"help": "Charge for the KL's distance from so many nats instead."})
+    batch_norm_gamma: float | None = field(default=None, metadata={"help": "Batch norm of posterior means to this spread."})
+    bow_loss_weight: float = field(default=0.0, metadata={"help": "Weight of the bag-of-words loss."})
+    word_dropout: float = field(default=0.0, metadata={"help": "Share of the target's tokens hidden from the decoder."})
+    freeze_encoder: bool = field(default=False, metadata={"help": "Train only what is new around the encoder."})
+    freeze_decoder: bool = field(default=False, metadata={"help": "Train only what is new around the decoder."})
+    save_trained_only: bool = field(
+        default=False,
+        metadata={"help": "Leave frozen pretrained parts out of what is saved, and name where they are loaded from."},
+    )
+    lora: dict | str | None = field(
+        default=None,
+        metadata={"help": "Arguments of peft's LoraConfig as JSON; the latent's layers are trained whole. Merged at the end."},
+    )
+
+    is_conditional: ClassVar[bool] = False
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether z is drawn from a q in training."""
+        return True
+
+
+@dataclass
+class ConditionalArguments(ModelArguments):
+    """What conditional models have besides: how x is read, the prior of z given x, and Sohn et al.'s objectives."""
+
+    source_conditioning: str = field(default="prompt", metadata={"help": "prompt, cross_attention or initial_state."})
+    tie_encoders: bool = field(
+        default=True, metadata={"help": "One encoder for q and for what else reads the source, the prior or the decoder."}
+    )
+    prior_type: str = field(default="standard", metadata={"help": "standard, N(0, I), or conditional, a network p(z|x)."})
+    prior_regularization: float = field(default=0.0, metadata={"help": "Weight of KL(p(z|x) ‖ N(0, I)) in the training loss."})
+    source_noise: float = field(
+        default=0.0, metadata={"help": "Rate at which tokens of the source are hidden in training from all but q."}
+    )
+    objective: str = field(default="cvae", metadata={"help": "cvae (the ELBO), gsnn (z from the prior) or hybrid."})
+    hybrid_alpha: float = field(default=0.5, metadata={"help": "Share of the ELBO in the hybrid objective."})
+    is_conditional: ClassVar[bool] = True
+
+    @property
+    def has_posterior(self) -> bool:
+        return self.objective != "gsnn"
+
+
+@dataclass
+class ReportArguments:
+    """Whether z is used, looked at while training."""
+
+    collapse_report_samples: int = field(
+        default=200,
+        metadata={"help": "With --eval_strategy: validation examples of the collapse report at every evaluation; 0: none."},
+    )
+    metrics_tokenizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "sacrebleu's tokenizer for metrics of words: 13a, intl, zh, ja-mecab, ko-mecab, char, ... Texts without spaces "
+            "between words need one."
+        },
+    )
+
+
+@dataclass
+class FileArguments:
+    """How files of texts are to be read."""
+
+    encoding: str | None = field(
+        default=None, metadata={"help": "Encoding of files, such as latin-1. Default: what a byte order mark says, else UTF-8."}
+    )
+    quoting: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of .csv and .tsv files. minimal, the default of .csv: cells may stand in quotation marks; none, the default "
+            "of .tsv: quotation marks are text."
+        },
+    )
+
+    @property
+    def file_options(self) -> dict[str, Any]:
+        """Arguments of the functions that read files."""
+        return {"encoding": self.encoding, "quoting": self.quoting}
+
+
+@dataclass
+class StreamingArguments(FileArguments):
+    """Training data that is read while it is trained on."""
+
+    streaming: bool = field(
+        default=False, metadata={"help": "Read the train_file while training, tokenised on the fly; needs --max_steps."}
+    )
+    shuffle_buffer: int = field(
+        default=10_000, metadata={"help": "With streaming: pairs that are held to draw the next one from; 1 keeps their order."}
+    )
+    first_rows: int = field(
+        default=10_000,
+        metadata={"help": "With streaming: first pairs that a vocabulary is learnt from, and what else is known of the data."},
+    )
+
+
+@dataclass
+class PairArguments(StreamingArguments):
+    """Where sources and targets come from, and how long they may be."""
+
+    train_file: str | None = field(
+        default=None, metadata={"help": "JSON lines, CSV or a dataset's name. Without it: the embedded corpus."}
+    )
+    validation_file: str | None = field(
+        default=None,
+        metadata={"help": "As train_file; measured while training with --eval_strategy, and at the end without a test_file."},
+    )
+    test_file: str | None = field(default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."})
+    source_column: str = field(default="source", metadata={"help": "Column of the sources."})
+    target_column: str = field(default="targets", metadata={"help": "Column of the targets: one text or a list."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training rows."})
+    max_source_length: int = field(default=64, metadata={"help": "Sources are cut to so many tokens."})
+    max_target_length: int = field(default=64, metadata={"help": "Targets are cut to so many tokens, EOS included."})
+
+
+def with_techniques(arguments: type) -> type:
+    """The model's `arguments` with those of the techniques that were registered besides, from outside the package."""
+    more = tuple(technique.arguments for technique in TECHNIQUES if not issubclass(arguments, technique.arguments))
+    if not more:
+        return arguments
+    # The model's come first, and have what the others lack: a `__module__`, a docstring and their properties.
+    return make_dataclass(arguments.__name__, [], bases=(arguments, *more), namespace={"__doc__": arguments.__doc__})
+
+
+def parse_arguments(
+    argument_classes: Sequence[type], argv: Sequence[str], embedded_recipe: str, output_dir: str
+) -> tuple[Any, ...]:
+    """
+    Dataclasses, `TrainingArguments` last, from a command line that may begin with a YAML or JSON file of arguments; what follows
+    the file overrides it. Without a file and without `--train_file` the `embedded_recipe` is the file. The first of the
+    `argument_classes` is the model's, which gets the arguments of all registered techniques.
+
+    Raises:
+        ValueError: the file holds no arguments, or one that does not exist or has a value that cannot be meant.
+    """
+    model_class, *others = argument_classes
+    parser = HfArgumentParser(cast(Any, (with_techniques(model_class), *others, TrainingArguments)))
+    recipe: str | None = None
+    if argv and argv[0].lower().endswith((".yaml", ".yml", ".json")):
+        recipe, *argv = argv
+    elif not any(word.partition("=")[0] == "--train_file" for word in argv):
+        recipe = embedded_recipe
+    # The first step is logged so that a run shorter than `logging_steps` has its plot too.
+    parser.set_defaults(output_dir=output_dir, logging_first_step=True, metric_for_best_model=BEST_BY)
+    if recipe is not None:
+        parser.set_defaults(**read_recipe(find_recipe(recipe), parser))
+    *parsed, training_args, unknown = parser.parse_args_into_dataclasses(args=list(argv), return_remaining_strings=True)
+    if unknown:
+        raise ValueError(f"The command line has no such argument(s): {' '.join(unknown)}; a file of arguments comes first.")
+    looks_for_best = training_args.load_best_model_at_end or training_args.save_strategy == "best"
+    needs_metric = looks_for_best or training_args.lr_scheduler_type == "reduce_lr_on_plateau"
+    if training_args.metric_for_best_model == BEST_BY and not needs_metric:
+        # The Trainer would keep a best checkpoint besides those that it is told to keep.
+        training_args.metric_for_best_model = training_args.greater_is_better = None
+    return (*parsed, training_args)

@@ -1,0 +1,262 @@
+"""The command that measures a trained VAE on a file of texts; examples/evaluate.py shows how it is called."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor, HfArgumentParser
+
+from ..configuration_conditional_vae import ConditionalVAEConfig
+from ..configuration_vae import VAEConfig
+from ..data import load_dialogs, load_pairs, load_texts
+from ..evaluation import (
+    LikelihoodEvaluator,
+    collapse_report,
+    evaluate_vae,
+    language_model_nll,
+    rate_distortion_points,
+    rate_distortion_table,
+)
+from ..evaluation.metrics import metrics_table
+from ..evaluation.rate_distortion import load_metrics
+from ..evaluation.words import check_tokenizer
+from ..hub import write_metrics
+from ..modeling_vae import VAEModel
+from ..processing_conditional_vae import ConditionalVAEProcessor
+from ..processing_dialog import DialogCVAEProcessor
+from ..processing_vae import VAEProcessor, check_text_length, load_tokenizer
+from .arguments import FileArguments
+from .checks import check_least
+from .plots import picture_kinds, plot_rate_distortion
+from .processes import use_all_cores
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ModelArguments:
+    model_name_or_path: str = field(metadata={"help": "Hub id or path of a model of hf_vae; may stand first, without its name."})
+    language_model: str | None = field(
+        default=None,
+        metadata={"help": "Hub id or path of a causal language model, measured on the same texts; with its own tokenizer, if any."},
+    )
+    language_model_nll: float | None = field(
+        default=None, metadata={"help": "Or the language model's figure, if it is known: nats per sentence, EOS counted."}
+    )
+
+
+@dataclass(kw_only=True)
+class DataArguments(FileArguments):
+    file: str = field(
+        metadata={"help": "Text file of one sentence a line, JSON lines, CSV or TSV with columns, or a dataset's name."}
+    )
+    split: str = field(default="test", metadata={"help": "Split of a named dataset; a file is read whole."})
+    text_column: str = field(default="text", metadata={"help": "VAE: column of the sentences, if the file has columns."})
+    source_column: str = field(default="source", metadata={"help": "Conditional models: column of the sources."})
+    target_column: str = field(
+        default="targets", metadata={"help": "Conditional models: column of the targets; of several the first is scored."}
+    )
+    max_samples: int | None = field(default=None, metadata={"help": "Use only so many rows, from the first on."})
+    max_length: int | None = field(default=None, metadata={"help": "Cut what the encoder reads to so many tokens."})
+    max_target_length: int | None = field(
+        default=None, metadata={"help": "Cut what is scored to so many tokens, EOS included; the figures are the cut text's."}
+    )
+
+
+@dataclass
+class EvaluationArguments:
+    importance_samples: int = field(default=100, metadata={"help": "Samples of z in the importance-weighted bound."})
+    refine_steps: int = field(default=0, metadata={"help": "Gradient steps on each example's own posterior; 0 leaves it out."})
+    batch_size: int = field(default=64, metadata={"help": "Examples at once."})
+    chunk: int | None = field(
+        default=None, metadata={"help": "Samples of z of each example decoded at once; 1 on a CPU, 8 elsewhere."}
+    )
+    seed: int = field(default=0, metadata={"help": "Of all noise."})
+    metrics_tokenizer: str | None = field(
+        default=None,
+        metadata={
+            "help": "sacrebleu's tokenizer for perplexity per word and BLEU: 13a, intl, zh, ja-mecab, ko-mecab, char, ... Texts "
+            "without spaces between words need one."
+        },
+    )
+    output_file: str | None = field(default=None, metadata={"help": "JSON file for the figures."})
+    compare_with: list[str] = field(
+        default_factory=list, metadata={"help": "JSON files of other models' figures, for a table of rate and distortion."}
+    )
+    plot_file: str | None = field(default=None, metadata={"help": "Picture of that table."})
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, EvaluationArguments]:
+    """Dataclasses from a command line that may begin with the model."""
+    if argv and not argv[0].startswith("-"):
+        argv = ["--model_name_or_path", *argv]
+    classes: Any = (ModelArguments, DataArguments, EvaluationArguments)
+    parsed: Any = HfArgumentParser(classes).parse_args_into_dataclasses(args=list(argv))
+    return parsed
+
+
+def check_arguments(
+    model_args: ModelArguments, data_args: DataArguments, evaluation_args: EvaluationArguments, is_conditional: bool
+) -> None:
+    """Everything that can be refused before the model's weights are loaded."""
+    given = {**vars(data_args), **vars(evaluation_args)}
+    least = {"importance_samples": 1, "refine_steps": 0, "batch_size": 1, "chunk": 1, "max_samples": 2, "max_target_length": 2}
+    check_least(given, least)
+    check_tokenizer(evaluation_args.metrics_tokenizer)
+    if model_args.language_model and model_args.language_model_nll is not None:
+        raise ValueError("Give `--language_model` or `--language_model_nll`, not both.")
+    if model_args.language_model_nll is not None and not math.isfinite(model_args.language_model_nll):
+        raise ValueError(f"`--language_model_nll` is {model_args.language_model_nll}; it is a number of nats per sentence.")
+    if model_args.language_model and is_conditional:
+        raise ValueError(
+            "`--language_model` measures p(y), which does not see the source: for a conditional model give the figure of a model "
+            "that does, as `--language_model_nll`."
+        )
+    for name in ("output_file", "plot_file"):
+        if given[name]:
+            path = Path(given[name])
+            if path.is_dir():
+                raise ValueError(f"`--{name}` {path} is a directory; name a file in it.")
+            folder = next(parent for parent in path.parents if parent.exists())
+            if not folder.is_dir():
+                raise ValueError(f"`--{name}` {path} cannot be written: {folder} is a file; choose another path.")
+    if evaluation_args.plot_file:
+        if not evaluation_args.compare_with:
+            raise ValueError("`--plot_file` needs `--compare_with`: one model is one point.")
+        kind, kinds = Path(evaluation_args.plot_file).suffix[1:].lower(), sorted(picture_kinds())
+        if kind and kind not in kinds:
+            raise ValueError(f"`--plot_file` ends in .{kind}, which is no kind of picture; choose one of {', '.join(kinds)}.")
+
+
+def load_data(data_args: DataArguments, processor: VAEProcessor) -> tuple[list, list[str]]:
+    """What the processor takes as texts and targets: the same sentences for the VAE, pairs or dialogues for conditional models."""
+    if isinstance(processor, DialogCVAEProcessor):
+        meta = [*processor.meta_categories, *processor.meta_values]
+        pairs = load_dialogs(
+            data_args.file, data_args.split, processor.max_turns, meta, data_args.max_samples, **data_args.file_options
+        )
+        texts, targets = list(pairs["source"]), [targets[0] for targets in pairs["targets"]]
+        if processor.acts is None:
+            # The file may know of acts that the model was not told.
+            texts = [{**dialogue, "act": None} for dialogue in texts]
+    elif isinstance(processor, ConditionalVAEProcessor):
+        pairs = load_pairs(
+            data_args.file,
+            data_args.split,
+            source_column=data_args.source_column,
+            target_column=data_args.target_column,
+            max_rows=data_args.max_samples,
+            **data_args.file_options,
+        )
+        texts, targets = list(pairs["source"]), [targets[0] for targets in pairs["targets"]]
+    else:
+        columns = (data_args.text_column, data_args.max_samples)
+        texts = targets = load_texts(data_args.file, data_args.split, *columns, **data_args.file_options)
+    if len(texts) < 2:
+        raise ValueError(f"{data_args.file} has {len(texts)} sentence(s); what z tells apart needs at least two.")
+    return texts, targets
+
+
+def load_language_model(name_or_path: str, model: VAEModel, evaluator: LikelihoodEvaluator):
+    """
+    A causal language model, the tokens that it is scored on, and its start token: the VAE's if both have one vocabulary.
+
+    Raises:
+        ValueError: a tokenizer of its own without EOS, or texts cut to a length in another vocabulary.
+    """
+    language_model = AutoModelForCausalLM.from_pretrained(name_or_path).to(PartialState().device)
+    labels, start = evaluator.label_ids(), model.config.decoder_start_token_id
+    try:
+        tokenizer = load_tokenizer(name_or_path)
+    except (OSError, ValueError):
+        logger.warning("%s has no tokenizer of its own; the tokens of the VAE's decoder are taken to be its.", name_or_path)
+        return language_model, labels, start
+    ours = evaluator.processor.tokenizer
+    if tokenizer.get_vocab() == ours.get_vocab():
+        return language_model, labels, start
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"The tokenizer of {name_or_path} has no EOS token, so the end of a sentence cannot be scored.")
+    if evaluator.processor_options["max_target_length"] is not None:
+        raise ValueError(
+            f"`--max_target_length` cuts texts in the VAE's vocabulary, and {name_or_path} has another one: leave it out, or give "
+            "`--language_model_nll`."
+        )
+    rows = tokenizer(evaluator.targets, add_special_tokens=False)["input_ids"]
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return language_model, [[*row, tokenizer.eos_token_id] for row in rows], start
+
+
+def main(argv: Sequence[str]) -> dict:
+    # 1. Arguments, refused before any compute if they cannot work.
+    model_args, data_args, evaluation_args = parse_arguments(argv)
+    config = AutoConfig.from_pretrained(model_args.model_name_or_path)
+    if not isinstance(config, VAEConfig):
+        raise ValueError(f"{model_args.model_name_or_path} holds a model of type {config.model_type!r}, which is none of hf_vae.")
+    is_conditional = isinstance(config, ConditionalVAEConfig)
+    check_arguments(model_args, data_args, evaluation_args, is_conditional)
+    compared = {name: load_metrics(name) for name in evaluation_args.compare_with}
+    # Without an accelerator several processes find each other only if they are told that there is none.
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    use_all_cores(state)
+
+    # 2. Processor, texts and model.
+    processor = AutoProcessor.from_pretrained(model_args.model_name_or_path)
+    check_text_length("--max_length", data_args.max_length, processor.encoder_tokenizer)
+    with state.main_process_first():
+        texts, targets = load_data(data_args, processor)
+    model = AutoModel.from_pretrained(model_args.model_name_or_path).to(state.device)
+    evaluator = LikelihoodEvaluator(
+        model,
+        processor,
+        texts,
+        targets,
+        evaluation_args.batch_size,
+        evaluation_args.chunk,
+        max_length=data_args.max_length,
+        max_target_length=data_args.max_target_length,
+    )
+    evaluator.check_lengths()
+
+    # 3. The language model that it must beat.
+    language_model_figure = model_args.language_model_nll
+    if model_args.language_model:
+        scored = load_language_model(model_args.language_model, model, evaluator)
+        language_model_figure = language_model_nll(*scored, batch_size=evaluation_args.batch_size).mean().item()
+
+    # 4. Everything else.
+    metrics = evaluate_vae(
+        evaluator,
+        importance_samples=evaluation_args.importance_samples,
+        seed=evaluation_args.seed,
+        refine_steps=evaluation_args.refine_steps,
+        language_model_nll=language_model_figure,
+        tokenize=evaluation_args.metrics_tokenizer,
+    )
+
+    # 5. What it comes to.
+    if state.is_main_process:
+        # First: nothing below can lose what took so long.
+        if evaluation_args.output_file:
+            path = Path(evaluation_args.output_file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_metrics(metrics, path)
+            print(f"\nSaved to {path}")
+        print(f"\n{metrics_table(metrics)}")
+        if "collapse_report" in metrics:
+            print(f"\n{collapse_report(metrics, language_model_figure)}")
+        if compared:
+            points = rate_distortion_points({model_args.model_name_or_path: metrics, **compared})
+            print(f"\n{rate_distortion_table(points)}")
+            if evaluation_args.plot_file:
+                Path(evaluation_args.plot_file).parent.mkdir(parents=True, exist_ok=True)
+                plot_rate_distortion(points, evaluation_args.plot_file)
+    state.wait_for_everyone()
+    return metrics

@@ -1,0 +1,171 @@
+"""Pictures: of a training, of the latent space, and of models side by side."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..evaluation import RateDistortionPoint
+from ..gaussian import DiagonalGaussian
+from ..latent_distribution import LatentDistribution
+from ..latent_space import Interpolation, smoothness, word_edit_distance
+
+
+def picture_kinds() -> list[str]:
+    """The endings of the files that a picture may be written to."""
+    return list(Figure().canvas.get_supported_filetypes())
+
+
+def plot_training(log_history: list[dict], path: str | Path) -> None:
+    """
+    Reconstruction, KL and KL weight against the optimiser's step, as [`KLAnnealingCallback`] logged them.
+
+    Args:
+        log_history (`list[dict]`): `trainer.state.log_history`.
+        path (`str` or `Path`): the picture to write.
+
+    Raises:
+        ValueError: the log holds no `kl`, so the callback was not there.
+    """
+    logs = [entry for entry in log_history if "kl" in entry]
+    if not logs:
+        raise ValueError("The log has no entry with `kl`: train with KLAnnealingCallback, and past the first logging step.")
+    steps = [entry["step"] for entry in logs]
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True)
+    for panel, (key, label, colour) in zip(
+        panels,
+        (
+            ("reconstruction", "reconstruction\n(nats per sentence)", "tab:blue"),
+            ("kl", "KL(q ‖ p)\n(nats per sentence)", "tab:orange"),
+            ("kl_weight", "KL weight", "tab:green"),
+        ),
+    ):
+        panel.plot(steps, [entry[key] for entry in logs], color=colour, marker=".", markersize=4)
+        panel.set_ylabel(label)
+        panel.grid(alpha=0.3)
+    # The first steps start from a uniform guess and would flatten everything that follows.
+    panels[0].set_yscale("log")
+    panels[0].yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    panels[0].yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    panels[0].yaxis.set_minor_formatter(ticker.NullFormatter())
+    for panel in panels[1:]:
+        panel.set_ylim(bottom=0)
+    panels[-1].set_xlabel("optimiser step")
+    figure.align_ylabels(panels)
+    figure.savefig(path, dpi=120)
+
+
+def plot_interpolation(interpolation: Interpolation, path: str | Path, width: int = 90) -> None:
+    """
+    The text at each point of a path and, between points, how much of it changes.
+
+    Args:
+        interpolation ([`Interpolation`]): what `interpolate` returned.
+        path (`str` or `Path`): the picture to write.
+        width (`int`, defaults to 90): characters to a line of text; a text of more takes two lines and is cut there.
+    """
+    texts, fractions = interpolation.texts, interpolation.fractions
+    distances = [word_edit_distance(first, second) for first, second in pairwise(texts)]
+    middles = [(first + second) / 2 for first, second in pairwise(fractions)]
+    figure = Figure(figsize=(10, 1.2 + 0.45 * len(texts)), layout="constrained")
+    words, bars = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
+    for text, fraction in zip(texts, fractions):
+        lines = textwrap.fill(text, width, max_lines=2, placeholder=" …")
+        # A dollar sign in a text is no formula.
+        words.text(0.02, fraction, lines, va="center", fontsize=9, parse_math=False)
+    words.set_xticks([])
+    words.set_yticks(fractions, [f"{fraction:.2f}" for fraction in fractions])
+    words.set_ylabel("t")
+    bars.barh(middles, distances, height=0.8 / (len(texts) - 1), color="tab:blue")
+    bars.set_xlim(0, 1)
+    bars.set_xlabel(f"word edit distance of neighbours\n(mean {smoothness(texts)['edit_distance']:.2f})")
+    bars.grid(axis="x", alpha=0.3)
+    margin = 0.5 / (len(texts) - 1)
+    # The start on top, as one reads.
+    words.set_ylim(1 + margin, -margin)
+    figure.savefig(path, dpi=120)
+
+
+def plot_latents(posterior: LatentDistribution, prior: LatentDistribution, path: str | Path) -> None:
+    """
+    What z holds of a set of texts: each dimension's mean KL, from the greatest on, and the posteriors' means in the plane in which
+    they vary most. There every mean is taken from its prior's and divided by its spread, so that the prior is N(0, I), whose one,
+    two and three standard deviations are drawn. If q or p is no Gaussian, the modes of q are drawn as they are; and without a KL
+    in closed form of each dimension there are no bars.
+
+    Args:
+        posterior, prior ([`LatentDistribution`] with one row a text): q and p.
+        path (`str` or `Path`): the picture to write.
+
+    Raises:
+        ValueError: fewer than two texts.
+    """
+    modes = posterior.mode()
+    if len(modes) < 2:
+        raise ValueError(f"`posterior` is of {len(modes)} text(s); a plane needs at least two.")
+    kl = posterior.kl(prior)
+    kl = None if kl is None or kl.shape[-1] != modes.shape[-1] else kl.mean(0)
+    panels = 1 if kl is None else 2
+    figure = Figure(figsize=(5 * panels, 4.5), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    if kl is not None:
+        _plot_kl(axes[0], kl)
+    if isinstance(posterior, DiagonalGaussian) and isinstance(prior, DiagonalGaussian):
+        angles = torch.linspace(0, 2 * torch.pi, 200)
+        for radius in (1, 2, 3):
+            axes[-1].plot((radius * angles.cos()).tolist(), (radius * angles.sin()).tolist(), color="grey", linewidth=0.8)
+        _plot_plane(axes[-1], (modes - prior.mean) / prior.std)
+        axes[-1].set_title("posterior means where the prior is N(0, I)", fontsize=10)
+    else:
+        _plot_plane(axes[-1], modes)
+        axes[-1].set_title("modes of the posteriors", fontsize=10)
+    figure.savefig(path, dpi=120)
+
+
+def _plot_kl(axes: Axes, kl: torch.Tensor) -> None:
+    """The KL of each dimension, `(latent_size,)`, from the greatest on."""
+    axes.bar(range(len(kl)), kl.sort(descending=True).values.tolist(), color="tab:orange", width=1.0)
+    axes.set_xlabel("dimension of z, by its KL")
+    axes.set_ylabel("mean KL(q ‖ p) (nats)")
+    axes.set_title(f"{kl.sum():.2f} nats in {int((kl > 0.01).sum())} of {len(kl)} dimensions above 0.01", fontsize=10)
+
+
+def _plot_plane(axes: Axes, points: torch.Tensor) -> None:
+    """Points `(rows, latent_size)` in the plane in which they vary most."""
+    points = points.double()
+    # The directions in which they vary most, as the eigenvectors of their covariance; one dimension has no second.
+    directions = torch.linalg.svd(points - points.mean(0), full_matrices=True).Vh[:2].T
+    plane = torch.nn.functional.pad(points @ directions, (0, 2 - directions.shape[1]))
+    axes.plot(*plane.T.tolist(), ".", markersize=4, color="tab:blue")
+    axes.set_aspect("equal")
+    axes.set_xlabel("first direction")
+    axes.set_ylabel("second direction")
+
+
+def plot_rate_distortion(points: Sequence[RateDistortionPoint], path: str | Path) -> None:
+    """
+    A picture of the points: those on the Pareto front are filled and joined; a dotted line through the best model joins all points
+    of its ELBO.
+    """
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.subplots()
+    front = [point for point in points if point.pareto]
+    axes.plot([point.rate for point in front], [point.distortion for point in front], color="tab:blue", linewidth=1)
+    for point in points:
+        face = "tab:blue" if point.pareto else "none"
+        axes.scatter(point.rate, point.distortion, facecolor=face, edgecolor="tab:blue")
+        axes.annotate(point.name, (point.rate, point.distortion), xytext=(5, 5), textcoords="offset points", fontsize=8)
+    best = min(points, key=lambda point: point.rate + point.distortion)
+    axes.axline((best.rate, best.distortion), slope=-1, color="grey", linestyle=":", linewidth=1)
+    axes.set_xlabel("rate, KL(q ‖ p) (nats per sentence)")
+    axes.set_ylabel("distortion, -log p(y|x,z) (nats per sentence)")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,119 @@
+"""What tasks whose examples are a source and its targets share: how they are built, measured and told of."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from accelerate import PartialState
+
+from ...hub import write_metrics
+from ...modeling_conditional_vae import ConditionalVAEModel
+from ...processing_conditional_vae import ConditionalVAEProcessor
+from ...processing_vae import VAEProcessor
+from ..build import build_conditional_model
+from ..held_out import HeldOutPairs
+from ..plots import plot_latents
+from ..task import Measured, Task
+
+
+class PairTask(Task):
+    """A task of pairs. A subclass says how its outputs are scored, and may add metrics of its own."""
+
+    # What a card calls sources, targets and outputs, whose number stands in the braces.
+    measured_on: ClassVar[str]
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        return {"max_length": self.data_args.max_source_length, "max_target_length": self.data_args.max_target_length}
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        return {**super().generation, "latent_temperature": self.evaluation_args.latent_temperature}
+
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs each test source gets."""
+        return self.evaluation_args.num_outputs
+
+    def build(self) -> tuple[Any, VAEProcessor]:
+        classes = (cast(type[ConditionalVAEModel], self.model_class), cast(type[ConditionalVAEProcessor], self.processor_class))
+        return build_conditional_model(*classes, self.model_args, self.data_args, self.evaluation_args.max_new_tokens, self.train)
+
+    @abstractmethod
+    def score(self, outputs: list[list[str]]) -> dict[str, float]:
+        """Metrics of equally many outputs for each test source, in order."""
+
+    @property
+    def requests(self) -> list[Any] | None:
+        """The test sources as generation is given them, if q may know more of them."""
+        return None
+
+    def held_out(self, processor: VAEProcessor) -> HeldOutPairs:
+        """How models of this run are measured, with z and without."""
+        return HeldOutPairs(
+            processor,
+            self.test,
+            self.score,
+            self.lengths,
+            num_outputs=self.num_outputs,
+            latent_temperature=self.evaluation_args.latent_temperature,
+            max_new_tokens=self.evaluation_args.max_new_tokens,
+            importance_samples=self.evaluation_args.importance_samples,
+            seed=self.training_args.seed,
+            requests=self.requests,
+            tokenize=self.evaluation_args.metrics_tokenizer,
+        )
+
+    def complete(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """`metrics` and what follows from them."""
+        return metrics
+
+    def more_metrics(self, model: Any, held_out: HeldOutPairs, outputs: list[list[str]]) -> dict[str, Any]:
+        """What a subclass measures besides."""
+        return {}
+
+    def samples(self, outputs: list[list[str]]) -> list[tuple[str, list[str]]]:
+        """The first sources, as a card shows them, each with some of its outputs."""
+        return [(source, several[:5]) for source, several in zip(self.test["source"][:5], outputs)]
+
+    @property
+    def example(self) -> Any:
+        """What a card's code gives the processor, if it is not the first sample's source."""
+        return None
+
+    def measure(self, model: Any, processor: VAEProcessor, baseline: Callable[[], Any] | None) -> Measured:
+        """Likelihood bounds on the first target of each source, and the score of greedy outputs that differ by z."""
+        held_out = self.held_out(processor)
+        metrics, outputs = held_out.measure(model)
+        posterior, prior = held_out.distributions(model)
+        metrics = {**self.complete(metrics), **self.more_metrics(model, held_out, outputs)}
+        if PartialState().is_main_process:
+            # Before anything else can fail.
+            write_metrics(metrics, Path(cast(str, self.training_args.output_dir)) / "metrics.json")
+        if baseline is not None:
+            # Beams and sampling are then all the diversity there is.
+            metrics["baseline"] = self.complete(held_out.measure_without_latent(baseline()))
+        samples = self.samples(outputs)
+        return Measured(
+            metrics,
+            baseline=metrics.get("baseline", {}),
+            measured_on=(
+                f"Measured on {len(self.test)} held-out {self.measured_on.format(self.num_outputs)} that differ by z, drawn from "
+                f"the prior at a temperature of {self.evaluation_args.latent_temperature:g}; without z, on as many beams."
+            ),
+            samples=samples,
+            printed=_with_references(samples, self.test["targets"]),
+            pictures={"latent.png": partial(plot_latents, posterior, prior)},
+            example=self.example,
+        )
+
+
+def _with_references(samples, references) -> str:
+    blocks = []
+    for (source, outputs), wanted in zip(samples, references):
+        blocks.append("\n".join([f"\n{source}", *(f"  -> {output}" for output in outputs), *(f"   = {each}" for each in wanted)]))
+    return "\n".join(blocks)

@@ -1,0 +1,117 @@
+"""Paraphrases (VAE-SVG, Gupta et al. 2018): one source, several targets that say the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+
+from ...checks import check_choice
+from ...data import PAIRINGS, expand_targets, first_pairs, grammar, held_out_files, load_pairs, pairs_of, stream_pairs
+from ...evaluation import paraphrase_metrics
+from ...modeling_paraphrase_vae import ParaphraseVAEModel
+from ...processing_conditional_vae import ParaphraseVAEProcessor
+from .. import train
+from ..arguments import ConditionalArguments, PairArguments, ReportArguments
+from ..checks import check_held_out, check_least, check_report
+from .pairs import PairTask
+
+
+@dataclass
+class DataArguments(PairArguments):
+    pairing: str = field(
+        default="targets",
+        metadata={"help": "Pairs to train on: source to targets, or, of paraphrases, both_ways, or all texts of a row."},
+    )
+    grammar_pairs: int = field(default=60_000, metadata={"help": "Embedded grammar: training pairs, a meaning each."})
+
+
+@dataclass
+class EvaluationArguments(ReportArguments):
+    max_test_samples: int = field(default=500, metadata={"help": "Test sources to measure on."})
+    num_paraphrases: int = field(default=10, metadata={"help": "Paraphrases of each test source."})
+    importance_samples: int = field(default=100, metadata={"help": "Samples of z in the importance-weighted bound."})
+    max_new_tokens: int = field(default=40, metadata={"help": "Longest paraphrase to generate."})
+    latent_temperature: float = field(
+        default=1.0, metadata={"help": "Factor on the spread of z in the paraphrases measured; becomes the model's default."}
+    )
+    with_baseline: bool = field(default=False, metadata={"help": "Also train and measure the same model without z."})
+
+
+def stream_train(data_args: DataArguments) -> IterableDataset:
+    """The training pairs, read as they are asked for."""
+
+    def read(rows, first: int):
+        columns = (data_args.source_column, data_args.target_column)
+        return PAIRINGS[data_args.pairing](pairs_of(rows, str(data_args.train_file), *columns, first))
+
+    return stream_pairs(str(data_args.train_file), read, **data_args.file_options)
+
+
+def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Dataset, Dataset, Dataset]:
+    """Training pairs (`source`, `target`), of a stream the first ones, and validation and test sources with their `targets`."""
+    if data_args.train_file is None:
+        num_validation = 200
+        test = grammar.load_paraphrases(max_test, seed, num_targets=5)
+        validation = grammar.load_paraphrases(num_validation, seed, skip=max_test)
+        train = grammar.load_paraphrases(data_args.grammar_pairs, seed, skip=max_test + num_validation)
+        return expand_targets(train), validation, test
+    columns = {"source_column": data_args.source_column, "target_column": data_args.target_column}
+    options: dict[str, Any] = {**columns, **data_args.file_options}
+    names = held_out_files(data_args.validation_file, data_args.test_file)
+    validation = load_pairs(*names["validation"], **options)
+    test = load_pairs(*names["test"], max_rows=max_test, **options)
+    if len(test) < 2:
+        raise ValueError(f"{names['test'][0]} has {len(test)} source; figures need at least two.")
+    if data_args.streaming:
+        return first_pairs(stream_train(data_args), data_args.first_rows), validation, test
+    train = load_pairs(str(data_args.train_file), "train", max_rows=data_args.max_train_samples, **options)
+    return PAIRINGS[data_args.pairing](train), validation, test
+
+
+def score(outputs: list[list[str]], test: Dataset, on_grammar: bool, tokenize: str | None = None) -> dict[str, float]:
+    """Text metrics of several outputs for each test source, and on the grammar how right they are."""
+    metrics = paraphrase_metrics(list(test["source"]), outputs, list(test["targets"]), tokenize)
+    if on_grammar:
+        judged = grammar.judge(outputs, test["source"])
+        judged[f"distinct_correct_in_{len(outputs[0])}"] = judged.pop("distinct_correct")
+        metrics.update(judged, entropy=grammar.entropy())
+    return metrics
+
+
+class ParaphraseTask(PairTask):
+    name = "paraphrase"
+    model_class = ParaphraseVAEModel
+    processor_class = ParaphraseVAEProcessor
+    arguments = (ConditionalArguments, DataArguments, EvaluationArguments)
+    corpus = "sentences of hf_vae's paraphrase grammar"
+    measured_on = "sources: bounds on the first reference of each; text metrics on {} greedy outputs"
+
+    @property
+    def num_outputs(self) -> int:
+        return self.evaluation_args.num_paraphrases
+
+    def check(self) -> None:
+        evaluation_args = self.evaluation_args
+        if evaluation_args.latent_temperature < 0:
+            raise ValueError(f"`--latent_temperature` is {evaluation_args.latent_temperature}; it cannot be negative.")
+        check_choice("--pairing", self.data_args.pairing, tuple(PAIRINGS))
+        least = {"num_paraphrases": 2, "importance_samples": 1, "max_test_samples": 2, "max_new_tokens": 1}
+        check_least(vars(evaluation_args), least)
+        check_held_out(self.data_args)
+        check_report(evaluation_args)
+
+    def load(self) -> None:
+        splits = load_data(self.data_args, self.evaluation_args.max_test_samples, self.training_args.seed)
+        self.train, self.validation, self.test = splits
+
+    def stream(self) -> IterableDataset:
+        return stream_train(self.data_args)
+
+    def score(self, outputs: list[list[str]]) -> dict[str, float]:
+        return score(outputs, self.test, self.on_embedded, self.evaluation_args.metrics_tokenizer)
+
+
+main = partial(train.main, ParaphraseTask)

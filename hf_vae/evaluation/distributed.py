@@ -1,0 +1,82 @@
+"""A fixed set of examples, walked in batches of similar length and shared out over processes, with noise of its own for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+
+Result = TypeVar("Result")
+# Samples are drawn in blocks of so many, always whole: so a sample's noise does not depend on how many are asked for, and
+# whoever walks the blocks holds one at a time.
+NOISE_BLOCK = 128
+
+
+def _block(number: int, block: int, noise_size: int, seed: int) -> torch.Tensor:
+    # Far apart, so that one seed's last examples do not get the next seed's first noise. torch's generator reads the lowest 32
+    # bits of a seed; multiples of 2³²/φ spread the blocks over them.
+    mixed = (seed * 1_000_003 + number + block * 0x9E3779B1) % 2**32
+    return torch.randn((NOISE_BLOCK, noise_size), generator=torch.Generator().manual_seed(mixed))
+
+
+def sample_noise(indices: Sequence[int], samples: range, noise_size: int, seed: int) -> torch.Tensor:
+    """
+    Standard normal noise for some samples of some examples. It follows from the seed, the example's number and the sample's
+    number alone, so it depends neither on batches and passes nor on the number of processes.
+
+    Args:
+        indices (`list[int]`): the examples' places among all examples.
+        samples (`range`): the samples' numbers, successive ones.
+        noise_size (`int`): numbers in one draw, the distribution's `noise_size`.
+        seed (`int`): another one is another stream.
+
+    Returns:
+        `torch.Tensor` of shape `(examples, samples, noise_size)`.
+    """
+    noise = torch.empty(len(indices), len(samples), noise_size)
+    for row, number in zip(noise, indices):
+        for block in range(samples.start // NOISE_BLOCK, (samples.stop - 1) // NOISE_BLOCK + 1):
+            start = block * NOISE_BLOCK
+            first, last = max(samples.start, start), min(samples.stop, start + NOISE_BLOCK)
+            drawn = _block(number, block, noise_size, seed)[first - start : last - start]
+            row[first - samples.start : last - samples.start] = drawn
+    return noise
+
+
+def example_noise(num_examples: int, num_samples: int, noise_size: int, seed: int) -> torch.Tensor:
+    """The first `num_samples` samples' noise of all examples at once, `(num_examples, num_samples, noise_size)`."""
+    return sample_noise(range(num_examples), range(num_samples), noise_size, seed)
+
+
+def map_examples(
+    measure: Callable[[list[int]], Sequence[Result]], lengths: Sequence[int], batch_size: int, description: str
+) -> list[Result]:
+    """
+    What `measure` gives for the examples, in their order, from all processes.
+
+    Args:
+        measure (`Callable`): called with the indices of each batch of this process; gives one value for each of them.
+        lengths (`list[int]`): of each example, so that similar lengths are together.
+        batch_size (`int`): examples at once.
+        description (`str`): stands before the progress bar, which the main process shows.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    state = PartialState()
+    # In turn, so that the processes get long and short examples alike.
+    own = batches[state.process_index :: state.num_processes]
+    measured = [
+        pair
+        for indices in tqdm(own, desc=description, leave=False, disable=not state.is_main_process)
+        for pair in zip(indices, measure(indices), strict=True)
+    ]
+    return [value for _, value in sorted(gather_object(measured), key=lambda pair: pair[0])]
+
+
+def copied_rows(values: torch.Tensor) -> list[torch.Tensor]:
+    """The rows of `values`, each with memory of its own: a view would be sent to other processes with all of its batch."""
+    return [row.clone() for row in values]

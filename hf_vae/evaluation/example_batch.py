@@ -1,0 +1,65 @@
+"""Some examples of an evaluation, ready to be decoded with any z."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from transformers import BatchEncoding
+
+from ..calls import call_with
+from ..modeling_vae import VAEModel
+from ..source import EncodedSource
+
+
+@dataclass
+class ExampleBatch:
+    """
+    Some of the examples, ready to be decoded with any z. x is encoded when it is first asked for, and once.
+
+    Args:
+        model ([`VAEModel`]): the model, in evaluation mode.
+        indices (`list[int]`): the examples' places among all examples.
+        inputs (`BatchEncoding`): what the processor made of them, on the model's device.
+        samples_per_pass (`int`): samples of z of each example decoded at once.
+    """
+
+    model: VAEModel
+    indices: list[int]
+    inputs: BatchEncoding
+    samples_per_pass: int
+
+    @cached_property
+    def source(self) -> EncodedSource:
+        with torch.no_grad():
+            return call_with(self.model.read_source, self.inputs)
+
+    @cached_property
+    def conditioning(self) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            return self.model.condition(self.source)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the batch takes: its tokens, and what has been made of x."""
+        held: list[Mapping[str, torch.Tensor]] = [self.inputs]
+        if "source" in vars(self):
+            held.append(self.source.tensors())
+        if "conditioning" in vars(self):
+            held.append(self.conditioning)
+        # The conditioning has some of the source's tensors.
+        return sum({id(tensor): tensor.nbytes for each in held for tensor in each.values()}.values())
+
+    def nll(self, latents: torch.Tensor) -> torch.Tensor:
+        """
+        -log p(y|x,z) in nats per sentence, differentiable in z: `(examples, samples, latent_size)` to `(examples, samples)`.
+        """
+        passes = []
+        for part in latents.to(self.model.device).split(self.samples_per_pass, dim=1):
+            count = part.shape[1]
+            repeated = {name: tensor.repeat_interleave(count, 0) for name, tensor in self.conditioning.items()}
+            labels = self.inputs["labels"].repeat_interleave(count, 0)
+            passes.append(self.model.nll(part.flatten(0, 1), labels, **repeated).view(-1, count))
+        return torch.cat(passes, dim=1)

@@ -1,0 +1,165 @@
+"""Every metric of `metrics.json`, in the order of a report: its name, its label, its unit, and which way is better."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Metric:
+    """
+    Args:
+        name (`str`): the key in `metrics.json`. A word in braces stands for a number: `distinct_correct_in_{count}`.
+        label (`str`): what it is, in words. Words in braces are those of the name.
+        unit (`str`): of its values; empty for scores, shares and counts.
+        better (`str`, *optional*): `"higher"` or `"lower"`; `None` if neither is better by itself.
+        detail (`bool`): it explains the metrics above it. Tables indent it, and model cards leave it out.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    better: Literal["higher", "lower"] | None = None
+    detail: bool = False
+
+    @property
+    def title(self) -> str:
+        """The label with the unit. A score without a unit says if lower is better; a number of nats need not."""
+        note = self.unit or ("lower is better" if self.better == "lower" else "")
+        return f"{self.label} ({note})" if note else self.label
+
+
+_NATS = "nats per sentence"
+
+
+def _error(name: str) -> Metric:
+    return Metric(f"{name}_error", "standard error over draws of z", _NATS, "lower", detail=True)
+
+
+def _precision_and_recall(name: str, label: str) -> list[Metric]:
+    return [
+        Metric(f"{name}_precision", f"{label}, precision over the references", better="higher"),
+        Metric(f"{name}_recall", f"{label}, recall over the references", better="higher"),
+        Metric(f"{name}_f1", f"{label}, F1 of both", better="higher", detail=True),
+    ]
+
+
+METRICS = (
+    Metric("unknown_tokens", "Share of tokens that are not in the vocabulary", better="lower"),
+    Metric("references_cut", "share of targets cut to the longest length", better="lower", detail=True),
+    Metric("sentences_cut", "share of sentences cut to the longest length", better="lower", detail=True),
+    Metric("elbo", "ELBO", _NATS, "higher"),
+    Metric("num_examples", "examples, N", detail=True),
+    Metric("refinement_elbo_before", "ELBO before refinement of q", _NATS, "higher", detail=True),
+    Metric("refinement_elbo_after", "ELBO after refinement of q", _NATS, "higher", detail=True),
+    Metric("refinement_gap", "gained by it, the amortisation gap", _NATS, detail=True),
+    Metric("refinement_steps", "steps of refinement", detail=True),
+    Metric("iw_nll", "NLL, importance-weighted bound", _NATS, "lower"),
+    _error("iw_nll"),
+    Metric("importance_samples", "samples of z in it, K", detail=True),
+    Metric("mc_nll", "NLL, Monte Carlo over the prior", _NATS, "lower"),
+    _error("mc_nll"),
+    Metric("cll_is", "log p(y|x), lower bound with z from q", _NATS, "higher", detail=True),
+    _error("cll_is"),
+    Metric("cll_mc", "log p(y|x), lower bound with z from the prior", _NATS, "higher", detail=True),
+    _error("cll_mc"),
+    Metric("language_model_nll", "NLL, language model without z", _NATS, "lower"),
+    Metric("entropy", "Exact entropy of the data", _NATS),
+    Metric("cll_exact", "log p(y|x), exact mean over the data", _NATS, detail=True),
+    Metric("reconstruction", "Reconstruction", _NATS, "lower"),
+    Metric("kl", "KL(q ‖ p)", _NATS),
+    Metric("ppl_per_token_iw", "Perplexity per token (EOS counted), importance-weighted bound", better="lower"),
+    Metric("ppl_per_token_elbo", "the same from the ELBO", better="lower", detail=True),
+    Metric("tokens", "tokens of the targets", detail=True),
+    Metric("ppl_per_word_iw", "Perplexity per word (and sentence end), importance-weighted bound", better="lower"),
+    Metric("ppl_per_word_elbo", "the same from the ELBO", better="lower", detail=True),
+    Metric("words", "words of the targets, and one for the end of each", detail=True),
+    Metric("mutual_information", "Mutual information of sentence and z under q", "nats", "higher"),
+    Metric("mutual_information_ceiling", "entropy of the examples, its ceiling", "nats", detail=True),
+    Metric("kl_minus_mutual_information", "KL(q(z) ‖ p(z)) as KL - I", "nats", "lower", detail=True),
+    Metric("marginal_kl", "KL(q(z) ‖ p(z)) by Monte Carlo", "nats", "lower", detail=True),
+    Metric("prior_depends_on_source", "whether the prior depends on the source", detail=True),
+    Metric("active_units_{threshold}", "Active units (variance of the posterior mean above {threshold})", better="higher"),
+    Metric("active_units_{threshold}_fraction", "share of the dimensions of z", detail=True),
+    Metric("latent_size", "dimensions of z", detail=True),
+    Metric("nll_posterior", "NLL, z from the posterior", _NATS, "lower"),
+    Metric("nll_prior", "NLL, z from the prior", _NATS),
+    Metric("nll_shuffled", "NLL, z of another sentence", _NATS),
+    Metric("nll_zero", "NLL, z = 0", _NATS),
+    Metric(
+        "reconstruction_at_mean_exact_match", "Share of sentences reconstructed exactly from the posterior's mean", better="higher"
+    ),
+    Metric("reconstruction_at_mean_bleu", "BLEU of reconstructions from the posterior's mean", better="higher"),
+    Metric("bleu", "BLEU, average output", better="higher"),
+    Metric("best_bleu", "BLEU, best of the outputs", better="higher"),
+    Metric("chrf", "chrF, average output", better="higher"),
+    Metric("best_chrf", "chrF, best of the outputs", better="higher"),
+    Metric("ter", "TER, average output", better="lower"),
+    Metric("best_ter", "TER, best of the outputs", better="lower"),
+    Metric("meteor", "METEOR, average output", better="higher"),
+    Metric("best_meteor", "METEOR, best of the outputs", better="higher"),
+    Metric("ibleu", "iBLEU (α = 0.8)", better="higher"),
+    Metric("self_bleu", "self-BLEU", better="lower"),
+    Metric("distinct_{order}", "distinct-{order}", better="higher"),
+    Metric("copy_bleu", "BLEU of copying the source"),
+    Metric("copy_ibleu", "iBLEU of copying the source"),
+    Metric("grammatical", "Share of grammatical outputs", better="higher"),
+    Metric("arithmetic", "Share of analogies in z that change the wanted factor alone", better="higher"),
+    *(
+        Metric(f"arithmetic_{factor}", f"of those that change the {factor.replace('_', ' of the ')}", better="higher", detail=True)
+        for factor in ("mood", "voice", "time_position", "agent", "place")
+    ),
+    Metric("midpoints_grammatical", "Share of grammatical midpoints between sentences", better="higher"),
+    Metric("path_edit_distance", "mean edit distance of neighbours on a path", better="lower", detail=True),
+    Metric("meaning_kept", "Share of outputs that keep the meaning", better="higher"),
+    Metric("distinct_correct_in_{count}", "Distinct correct paraphrases in {count}", better="higher"),
+    Metric("valid_reply", "Share of replies that are right", better="higher"),
+    Metric("distinct_valid_in_{count}", "Distinct right replies in {count}", better="higher"),
+    Metric("act_match", "Share of replies that are right and perform the predicted act", better="higher"),
+    *_precision_and_recall("bleu_{order}", "BLEU-{order}"),
+    *_precision_and_recall("dialogwae_bleu", "DialogWAE's BLEU"),
+    *_precision_and_recall("a_bow", "A-bow"),
+    *_precision_and_recall("e_bow", "E-bow"),
+    Metric("bow_contexts", "contexts with a known word in each text", detail=True),
+    *_precision_and_recall("act", "Dialogue act"),
+    Metric("distinct_{order}_inter", "distinct-{order} within the replies to a context", better="higher"),
+    Metric("distinct_{order}_intra", "distinct-{order} within a reply", better="higher", detail=True),
+)
+# What a word in braces stands for.
+_NUMBER = "[0-9.]+(?:e-[0-9]+)?"
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\\{(\w+)\\}", rf"(?P<\1>{_NUMBER})", re.escape(name)))
+
+
+_PATTERNS = [(_pattern(metric.name), metric) for metric in METRICS]
+
+
+def known_metrics(names: Iterable[str]) -> list[Metric]:
+    """For those of `names` that have an entry in [`METRICS`], that entry, with the numbers of the name in it; in its order."""
+    names = list(names)
+    matches = [(metric, pattern.fullmatch(name)) for pattern, metric in _PATTERNS for name in names]
+    return [replace(metric, name=match[0], label=metric.label.format(**match.groupdict())) for metric, match in matches if match]
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> str:
+    """All metrics that are known, one a line; values that are dictionaries are left out."""
+    known = [metric for metric in known_metrics(metrics) if not isinstance(metrics[metric.name], Mapping)]
+    titles = [f"  {metric.title}" if metric.detail else metric.title for metric in known]
+    width = max(map(len, titles), default=0)
+    return "\n".join(f"{title:<{width}} {_shown(metrics[metric.name]):>12}" for title, metric in zip(titles, known))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or isinstance(value, int):
+        return str(value)
+    return f"{value:.4g}" if abs(value) >= 1e6 else f"{value:.3f}"
+
+
+__all__ = ["METRICS", "Metric", "known_metrics", "metrics_table"]

@@ -1,0 +1,60 @@
+"""The KL's weight by a schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainerState, TrainingArguments
+
+from .json_options import parse_json
+from .kl_weight import KLWeightCallback
+from .schedules import ConstantSchedule, Schedule, make_schedule
+
+
+class KLAnnealingCallback(KLWeightCallback):
+    r"""
+    Sets the model's `kl_weight` before every optimiser step and adds to every training log, in nats per sentence averaged over
+    all that was trained since the last one on all processes: `reconstruction`, `kl` (neither weighted nor clamped) and `bow_loss`
+    where the model has one (not weighted); and `kl_weight`.
+
+    The weight is a function of `state.global_step`, so a resumed run continues it.
+
+    Args:
+        schedule (`Schedule`, *optional*): the KL weight at a step; constant 1, the ELBO, by default.
+
+    Raises:
+        ValueError: the model trained is none of ours, `label_smoothing_factor` is set, or another callback sets the weight too.
+    """
+
+    def __init__(self, schedule: Schedule | None = None):
+        super().__init__()
+        self.schedule = ConstantSchedule() if schedule is None else schedule
+
+    def weight(self, state: TrainerState) -> float:
+        return self.schedule(state.global_step)
+
+
+@dataclass
+class KLScheduleArguments:
+    """The schedule, which counts unless another technique sets the KL's weight."""
+
+    kl_schedule: str = field(default="constant", metadata={"help": "constant, linear, sigmoid, tanh or cyclical."})
+    kl_schedule_options: dict | str | None = field(
+        default="{}", metadata={"help": "The schedule's options as JSON, such as '{\"steps\": 1000}'."}
+    )
+
+
+def scheduled(args: KLScheduleArguments) -> Schedule:
+    """
+    Raises:
+        ValueError: the arguments name no schedule, or options that it does not have.
+    """
+    return make_schedule(args.kl_schedule, **parse_json("kl_schedule_options", args.kl_schedule_options))
+
+
+def check_schedule(args: Any, training_args: TrainingArguments) -> None:
+    """Refuses a schedule that does not exist, and label smoothing, beside which no loss is an ELBO."""
+    scheduled(args)
+    if training_args.label_smoothing_factor:
+        raise ValueError("`--label_smoothing_factor` must be 0: an ELBO has no label smoothing.")

@@ -1,0 +1,151 @@
+"""In an evaluation every x is encoded once, within a stated memory, and what is measured does not depend on it."""
+
+import pytest
+import torch
+from datasets import Dataset
+
+from helpers import TARGETS, TEXTS, make_model, resized
+from hf_vae import CVAEProcessor, DialogCVAEProcessor, ParaphraseVAEProcessor
+from hf_vae.cli.held_out import HeldOutPairs, predict_acts
+from hf_vae.evaluation import (
+    LikelihoodEvaluator,
+    evaluate_vae,
+    likelihood_metrics,
+    reconstruction_at_mean,
+    refine,
+)
+
+BATCHES = 2
+DIALOGUES = [[{"role": "a", "content": text}, {"role": "b", "content": other}] for text, other in zip(TEXTS, TEXTS[::-1])]
+# By name the variant, its options, and how often a batch makes the encoder of q and that of x run: both are one if they are tied.
+CASES = {
+    "prompt": ("paraphrase-prompt", {}, (1, 0)),
+    "cross-attention": ("paraphrase-eq", {}, (2, 0)),
+    "cross-attention, own encoder": ("paraphrase-cross", {}, (1, 1)),
+    "initial state": ("paraphrase-lstm", {}, (1, 1)),
+    "conditional prior": ("cvae", {}, (2, 0)),
+    "conditional prior and cross-attention": ("cvae-cross", {}, (1, 1)),
+    "flat dialogue": ("dialog", {"meta_categories": None, "num_meta_values": 0}, (2, 0)),
+    "dialogue with acts": ("dialog-acts", {}, (2, 0)),
+    "hierarchical dialogue": ("dialog-lstm", {}, (2, 0)),
+    "hierarchical dialogue, own encoder": ("dialog-lstm", {"tie_encoders": False}, (1, 1)),
+}
+
+
+def evaluator_of(case, tokenizers, **options):
+    variant, model_options, _ = CASES[case]
+    texts = TEXTS
+    if variant.startswith("dialog"):
+        acts = None if variant == "dialog" else ["x", "y", "z"]
+        encoding = "hierarchical" if variant == "dialog-lstm" else "flat"
+        conditioning = "initial_state" if variant == "dialog-lstm" else "prompt"
+        processor = DialogCVAEProcessor(
+            *tokenizers, acts=acts, max_turns=2, context_encoding=encoding, source_conditioning=conditioning
+        )
+        texts = DIALOGUES
+    else:
+        processor_class = CVAEProcessor if variant.startswith("cvae") else ParaphraseVAEProcessor
+        conditioning = make_model(variant).config.source_conditioning
+        processor = processor_class(*tokenizers, source_conditioning=conditioning)
+    model = resized(make_model(variant, **model_options), processor)
+    if not model.config.tie_encoders:
+        model.source_encoder.resize_token_embeddings(len(processor.encoder_tokenizer))
+    return LikelihoodEvaluator(model, processor, texts, TARGETS, batch_size=3, **options)
+
+
+def counted(model):
+    """How often the encoder of q and the encoder of x alone run from now on."""
+    calls = {"encoder": 0, "source_encoder": 0}
+
+    def count(name):
+        def hook(module, args, kwargs, output):
+            calls[name] += 1
+
+        return hook
+
+    for name in calls:
+        if getattr(model, name, None) is not None:
+            getattr(model, name).register_forward_hook(count(name), with_kwargs=True)
+    return calls
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_everything_that_is_measured_reads_x_once_and_the_pair_once(case, tokenizers):
+    evaluator = evaluator_of(case, tokenizers)
+    calls = counted(evaluator.model)
+    once = dict(zip(calls, (BATCHES * each for each in CASES[case][2])))
+    likelihood_metrics(evaluator, num_samples=3)
+    assert calls == once
+    evaluate_vae(evaluator, importance_samples=3, refine_steps=1)
+    assert calls == {name: 2 * count for name, count in once.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_memory_changes_no_metric(case, tokenizers):
+    metrics = [
+        evaluate_vae(evaluator_of(case, tokenizers, source_memory=memory), importance_samples=3, refine_steps=1)
+        for memory in (2**30, 0)
+    ]
+    reports = [each.pop("collapse_report") for each in metrics]
+    assert metrics[0] == pytest.approx(metrics[1], abs=1e-6, rel=1e-6)
+    assert reports[0]["verdict"] == reports[1]["verdict"]
+
+
+def test_memory_is_kept_to(tokenizers):
+    """One batch fits and the other does not, so that one of them is read in every pass."""
+    evaluator = evaluator_of("cross-attention, own encoder", tokenizers)
+    sizes = []
+    with evaluator.reading_once():
+        evaluator.nll(torch.zeros(len(evaluator), 1, 4))
+        sizes = [batch.num_bytes for batch in evaluator._batches.values()]
+        assert len(sizes) == BATCHES
+    evaluator.source_memory = max(sizes)
+    calls = counted(evaluator.model)
+    with evaluator.reading_once():
+        for _ in range(3):
+            evaluator.nll(torch.zeros(len(evaluator), 1, 4))
+            assert sum(batch.num_bytes for batch in evaluator._batches.values()) <= max(sizes)
+    assert calls["source_encoder"] == 1 + 3
+
+
+def test_outside_every_pass_reads_what_the_weights_say_then(tokenizers):
+    evaluator = evaluator_of("conditional prior", tokenizers)
+    before, prior = likelihood_metrics(evaluator, 2), evaluator.prior()
+    with torch.no_grad():
+        for parameter in evaluator.model.encoder.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    assert not torch.allclose(evaluator.prior().mean, prior.mean)
+    assert likelihood_metrics(evaluator, 2)["nll_posterior"] != before["nll_posterior"]
+
+
+def test_an_error_in_a_pass_leaves_nothing_behind(tokenizers):
+    evaluator = evaluator_of("conditional prior", tokenizers)
+    with pytest.raises(RuntimeError, match="half way"), evaluator.reading_once():
+        evaluator.posterior()
+        raise RuntimeError("half way")
+    assert not evaluator._batches and not evaluator._distributions and not evaluator._is_reading_once
+
+
+def test_a_reconstruction_and_a_refinement_read_x_once_by_themselves(tokenizers):
+    for measure in (reconstruction_at_mean, lambda evaluator: refine(evaluator, num_steps=2)):
+        evaluator = evaluator_of("conditional prior and cross-attention", tokenizers)
+        calls = counted(evaluator.model)
+        measure(evaluator)
+        assert calls == {"encoder": BATCHES, "source_encoder": BATCHES}
+
+
+@pytest.mark.parametrize("case", ["conditional prior", "hierarchical dialogue, own encoder"])
+def test_what_a_command_measures_reads_x_once(case, tokenizers):
+    """Bounds, outputs, q and p for the picture, and acts."""
+    evaluator = evaluator_of(case, tokenizers)
+    pairs = Dataset.from_dict({"source": evaluator.texts, "targets": [[target] for target in TARGETS]})
+    held_out = HeldOutPairs(evaluator.processor, pairs, lambda outputs: {}, num_outputs=2, max_new_tokens=3, importance_samples=3)
+    calls = counted(evaluator.model)
+    with held_out.evaluator(evaluator.model).reading_once():
+        metrics, outputs = held_out.measure(evaluator.model)
+        held_out.distributions(evaluator.model)
+        if evaluator.model.config.model_type == "dialog-cvae":
+            assert [len(row) for row in predict_acts(held_out, evaluator.model)] == [2] * len(TEXTS)
+    assert len(outputs) == len(TEXTS) and metrics["iw_nll"] > 0
+    # All examples are in one batch here.
+    assert calls == dict(zip(calls, CASES[case][2]))
