@@ -228,8 +228,9 @@ def main(argv: Sequence[str]) -> dict:
     # 3. The language model that it must beat.
     language_model_figure = model_args.language_model_nll
     if model_args.language_model:
-        scored = load_language_model(model_args.language_model, model, evaluator)
-        language_model_figure = language_model_nll(*scored, batch_size=evaluation_args.batch_size).mean().item()
+        language_model, labels, start = load_language_model(model_args.language_model, model, evaluator)
+        nll = language_model_nll(language_model, labels, start, evaluation_args.batch_size)
+        language_model_figure = nll.mean().item()
 
     # 4. Everything else.
     metrics = evaluate_vae(

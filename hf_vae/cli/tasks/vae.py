@@ -144,14 +144,16 @@ class VAETask(Task):
         if baseline is not None:
             language_model_nll = measure_without_latent(baseline(), processor, texts, self.lengths)
         evaluator = LikelihoodEvaluator(model, processor, texts, texts, **self.lengths)
-        metrics = evaluate_vae(
-            evaluator,
-            importance_samples=self.evaluation_args.importance_samples,
-            seed=seed,
-            refine_steps=self.evaluation_args.refine_steps,
-            language_model_nll=language_model_nll,
-            tokenize=self.evaluation_args.metrics_tokenizer,
-        )
+        with evaluator.reading_once():
+            metrics = evaluate_vae(
+                evaluator,
+                importance_samples=self.evaluation_args.importance_samples,
+                seed=seed,
+                refine_steps=self.evaluation_args.refine_steps,
+                language_model_nll=language_model_nll,
+                tokenize=self.evaluation_args.metrics_tokenizer,
+            )
+            posterior, prior = evaluator.posterior(), evaluator.prior()
         metrics["sentences_cut"] = evaluator.truncated_share()
         if is_main:
             # Before anything else can fail.
@@ -164,7 +166,6 @@ class VAETask(Task):
         reconstructions = decode_latents(model, processor, codes, **self.generation)
         drawn = sample_prior(model, processor, 5, seed=seed, **self.generation).texts
         path = interpolate(model, processor, codes[0], codes[1], steps=7, **self.generation)
-        posterior, prior = evaluator.posterior(), evaluator.prior()
         return Measured(
             metrics,
             baseline={} if language_model_nll is None else {"iw_nll": language_model_nll},
