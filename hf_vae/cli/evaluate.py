@@ -67,7 +67,7 @@ class DataArguments(FileArguments):
     max_samples: int | None = field(default=None, metadata={"help": "Use only so many rows, from the first on."})
     max_length: int | None = field(default=None, metadata={"help": "Cut what the encoder reads to so many tokens."})
     max_target_length: int | None = field(
-        default=None, metadata={"help": "Cut what is scored to so many tokens, EOS included; the figures are the cut text's."}
+        default=None, metadata={"help": "Cut what is scored to so many tokens, EOS included; the metrics are the cut text's."}
     )
 
 
@@ -87,9 +87,9 @@ class EvaluationArguments:
             "without spaces between words need one."
         },
     )
-    output_file: str | None = field(default=None, metadata={"help": "JSON file for the figures."})
+    output_file: str | None = field(default=None, metadata={"help": "JSON file for the metrics."})
     compare_with: list[str] = field(
-        default_factory=list, metadata={"help": "JSON files of other models' figures, for a table of rate and distortion."}
+        default_factory=list, metadata={"help": "JSON files of other models' metrics, for a table of rate and distortion."}
     )
     plot_file: str | None = field(default=None, metadata={"help": "Picture of that table."})
 

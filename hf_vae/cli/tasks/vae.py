@@ -37,7 +37,7 @@ class DataArguments(StreamingArguments):
         metadata={"help": "As train_file; measured while training with --eval_strategy, and at the end without a test_file."},
     )
     test_file: str | None = field(default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."})
-    text_column: str = field(default="text", metadata={"help": "Column of the sentences, where the rows have columns."})
+    text_column: str = field(default="text", metadata={"help": "Column of the sentences, if the rows have columns."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training rows."})
     max_length: int = field(default=64, metadata={"help": "Sentences are cut to so many tokens, EOS included."})
     grammar_sentences: int = field(default=60_000, metadata={"help": "Embedded grammar: training sentences."})
