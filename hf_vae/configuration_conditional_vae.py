@@ -32,7 +32,7 @@ class ConditionalVAEConfig(VAEConfig):
     The other arguments are [`VAEConfig`]'s.
 
     Raises:
-        StrictDataclassError: a choice that does not exist, a number out of range, or `tie_encoders=False` where no encoder reads x.
+        StrictDataclassError: a choice that does not exist, a number out of range, or `tie_encoders=False` if no encoder reads x.
     """
 
     source_conditioning: str = "prompt"

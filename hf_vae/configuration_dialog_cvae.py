@@ -50,7 +50,7 @@ class DialogCVAEConfig(ConditionalVAEConfig):
 
     @property
     def act_size(self) -> int:
-        """Width of an act where there are acts, else 0."""
+        """Width of an act if there are acts, else 0."""
         return 0 if self.num_acts is None else self.act_embedding_size
 
     @property

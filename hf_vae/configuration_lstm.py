@@ -74,7 +74,7 @@ class LSTMConfig(PreTrainedConfig):
             )
 
 
-# Here and not in the package's `__init__`, which never runs where a model brings its own code along.
+# Here and not in the package's `__init__`, which never runs if a model brings its own code along.
 AutoConfig.register(LSTMConfig.model_type, LSTMConfig, exist_ok=True)
 
 __all__ = ["LSTMConfig"]

@@ -87,7 +87,7 @@ class VAEConfig(CompositeConfig):
 
     Raises:
         StrictDataclassError: of huggingface_hub, for a value of the wrong type, a choice that does not exist, a size or rate out of
-            range, or where there is no token to start with.
+            range, or if there is no token to start with.
     """
 
     model_type = "text-vae"
@@ -136,7 +136,7 @@ class VAEConfig(CompositeConfig):
             self.latent_injection = [self.latent_injection]
 
         def token(name: str) -> Any:
-            """The decoder's; some families keep theirs with the text model, and some write -1 where there is none."""
+            """The decoder's; some families keep theirs with the text model, and some write -1 if there is none."""
             return next(
                 (
                     value
@@ -250,7 +250,7 @@ class VAEConfig(CompositeConfig):
         if self.word_dropout and self.word_dropout_token_id is None:
             raise ValueError(
                 "`word_dropout` needs `word_dropout_token_id`, the token that stands for a dropped word (the decoder's "
-                "tokenizer's unknown or mask token, or its padding where it has neither)."
+                "tokenizer's unknown or mask token, or its padding if it has neither)."
             )
 
     def validate_distributions(self):

@@ -84,8 +84,8 @@ def convert(
             of the others need not be in it.
 
     Raises:
-        ValueError: a directory of another layout, a file that cannot be read or with more than tensors in it, or halves of
-            different latent sizes.
+        ValueError: a directory of another layout, a file that cannot be read or with more than tensors in it, or an
+            encoder and a decoder of different latent sizes.
     """
     for way in latent_injection:
         check_choice("latent_injection", way, tuple(INJECTIONS))

@@ -118,7 +118,7 @@ class ActHead(nn.Module):
 
     def embed(self, act_labels: torch.Tensor, unknown: torch.Tensor) -> torch.Tensor:
         """
-        `(rows, embedding_size)`: the embeddings of `act_labels`, and where they are -100 the rows of `unknown`.
+        `(rows, embedding_size)`: the embeddings of `act_labels`, and if they are -100 the rows of `unknown`.
 
         Raises:
             ValueError: an act that the model does not have.
@@ -129,7 +129,7 @@ class ActHead(nn.Module):
         ):
             raise ValueError(
                 f"`act_labels` holds {sorted(set(act_labels.tolist()))}; the model is configured for {self.output.out_features} "
-                "acts, from 0 on, and -100 where it is not known."
+                "acts, from 0 on, and -100 if it is not known."
             )
         return torch.where(known.unsqueeze(-1), self.embedding(act_labels.clamp(min=0)), unknown)
 

@@ -83,7 +83,7 @@ def longest_text(config: PreTrainedConfig, reserved: int = 0) -> int | None:
 
 def check_length(name: str, mask: torch.Tensor, config: PreTrainedConfig, reserved: int = 0) -> None:
     """
-    Raises a `ValueError` where a row of `mask` has more tokens than the model of `config` was built for; `reserved` of its
+    Raises a `ValueError` if a row of `mask` has more tokens than the model of `config` was built for; `reserved` of its
     positions are for no token.
     """
     longest = longest_text(config, reserved)
@@ -150,7 +150,7 @@ def read_text(
     token_type_ids: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """
-    Last hidden states `(batch, length, hidden)` and, where the encoder has one, its pooler's output `(batch, hidden)`. `name` is
+    Last hidden states `(batch, length, hidden)` and, if the encoder has one, its pooler's output `(batch, hidden)`. `name` is
     what the caller calls `input_ids`.
 
     Raises:

@@ -142,7 +142,7 @@ class LatentGenerationOptions:
         config (`GenerationConfig`): everything else, for the decoder's own `generate`.
         latent_source (`str`, *optional*): `"prior"`, `"posterior"`, `"fitted_prior"` or the model's default.
         latent_temperature (`float`): factor on the source's standard deviation.
-        num_return_sequences (`int`, *optional*): sequences for each input, where the caller said.
+        num_return_sequences (`int`, *optional*): sequences for each input, if the caller said so.
         generator (`torch.Generator`, *optional*): source of the noise in z.
         average_latents (`int`, *optional*): how many z the one sequence for each input is averaged over.
     """

@@ -32,7 +32,7 @@ class DialogCVAEModel(ConditionalVAEModel):
     r"""
     Replies to a dialogue: p(z|x), q(z|x,y), p(y|x,z), where x is the turns so far and what else is known of the dialogue, y the
     next turn (Zhao et al. 2017). With `config.num_acts` the knowledge-guided form: p(a|x,z) chooses the act a of the reply,
-    p(y|x,z,a) performs it, and q(z|x,y,a) sees it. In training the decoder reads the true act's embedding; where the act is not
+    p(y|x,z,a) performs it, and q(z|x,y,a) sees it. In training the decoder reads the true act's embedding; if the act is not
     known, as in generation, the mean embedding under p(a|x,z).
 
     What the decoder reads as its latent is z, the act's embedding and the meta features side by side, so any causal LM can be the
@@ -331,7 +331,7 @@ class DialogCVAEModel(ConditionalVAEModel):
         The other arguments are [`ConditionalVAEModel.forward`]'s.
 
         Returns:
-            [`VAEOutput`]; with acts, `reconstruction_loss` is -log p(y,a|x,z), of which `act_loss` is -log p(a|x,z), 0 where the
+            [`VAEOutput`]; with acts, `reconstruction_loss` is -log p(y,a|x,z), of which `act_loss` is -log p(a|x,z), 0 if the
             act is not known, and `act_log_probs` is log p(·|x,z).
 
         Raises:
@@ -351,7 +351,7 @@ class DialogCVAEModel(ConditionalVAEModel):
         return self.objective(labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict)
 
     def reconstruction_nll(self, latents, labels, conditioning, output: VAEOutput, with_logits: bool = False) -> torch.Tensor:
-        """-log p(y,a|x,z), nats per sentence `(batch,)`; where a is not known, -log p(y|x,z), in training of the mean embedding."""
+        """-log p(y,a|x,z), nats per sentence `(batch,)`; if a is not known, -log p(y|x,z), in training of the mean embedding."""
         if self.config.num_acts is None:
             return super().reconstruction_nll(latents, labels, conditioning, output, with_logits)
         output = cast(DialogCVAEOutput, output)

@@ -35,7 +35,7 @@ class LSTMStateLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, tokens: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-        """The state h, c after `tokens` more tokens; 0 of them where it is an initial state."""
+        """The state h, c after `tokens` more tokens; 0 of them if it is an initial state."""
         self.lazy_initialization(key_states, value_states)
         self.keys, self.values = key_states, value_states
         self.cumulative_length += tokens

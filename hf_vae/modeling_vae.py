@@ -307,7 +307,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
                 shifted.
             prompt_input_ids, prompt_attention_mask (`(batch, prompt)`, *optional*): a prompt in the decoder's vocabulary.
             latents (`torch.Tensor` of shape `(batch, latent_size)`, *optional*): decode this z; the encoder is not run, there is
-                no KL, and the loss is the reconstruction's, in training with the bag of words' where the model has one.
+                no KL, and the loss is the reconstruction's, in training with the bag of words' if the model has one.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): target tokens of the whole accumulated batch over all
                 processes, as the Trainer counts them; defaults to those of `labels`.
             output_logits (`bool`, *optional*): defaults to `True` in evaluation mode only.

@@ -118,7 +118,7 @@ def config_options(config_class: Any, model_args: ModelArguments) -> dict[str, A
 
 
 def check_lengths(model: VAEModel, encoder_tokens: int, decoder_tokens: int) -> None:
-    """Raises a `ValueError` where a part has not so many positions, which would else show in the middle of training or after it."""
+    """Raises a `ValueError` if a part has too few positions, which would otherwise show in the middle of a training or after it."""
     parts = {
         "encoder": (encoder_tokens, longest_text(model.config.encoder, reserved_positions(model.encoder))),
         "decoder": (decoder_tokens, model.decoder.longest_text),

@@ -24,7 +24,7 @@ _OTHER_MODELS = {
 
 
 def run_steps(training_args: TrainingArguments, train: Any) -> int:
-    """The optimiser steps of a run over the rows of `train`, whose number matters only where the run counts epochs."""
+    """The optimiser steps of a run over the rows of `train`, whose number matters only if the run counts epochs."""
     if training_args.max_steps > 0:
         return training_args.max_steps
     batches = len(train) / (training_args.train_batch_size * training_args.world_size)
@@ -130,7 +130,7 @@ def check_held_out(data_args: Any) -> None:
     """Raises a `ValueError` for training data that is none, or without any to measure on."""
     check_least(vars(data_args), {"max_train_samples": 1})
     if data_args.train_file and not (data_args.validation_file or data_args.test_file):
-        raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: figures are measured on held-out text.")
+        raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: metrics are measured on held-out text.")
 
 
 def check_output_dir(output_dir: str, model_type: str) -> None:

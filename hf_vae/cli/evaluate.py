@@ -67,7 +67,7 @@ class DataArguments(FileArguments):
     max_samples: int | None = field(default=None, metadata={"help": "Use only so many rows, from the first on."})
     max_length: int | None = field(default=None, metadata={"help": "Cut what the encoder reads to so many tokens."})
     max_target_length: int | None = field(
-        default=None, metadata={"help": "Cut what is scored to so many tokens, EOS included; the figures are the cut text's."}
+        default=None, metadata={"help": "Cut what is scored to so many tokens, EOS included; the metrics are the cut text's."}
     )
 
 
@@ -87,9 +87,9 @@ class EvaluationArguments:
             "without spaces between words need one."
         },
     )
-    output_file: str | None = field(default=None, metadata={"help": "JSON file for the figures."})
+    output_file: str | None = field(default=None, metadata={"help": "JSON file for the metrics."})
     compare_with: list[str] = field(
-        default_factory=list, metadata={"help": "JSON files of other models' figures, for a table of rate and distortion."}
+        default_factory=list, metadata={"help": "JSON files of other models' metrics, for a table of rate and distortion."}
     )
     plot_file: str | None = field(default=None, metadata={"help": "Picture of that table."})
 
@@ -228,8 +228,9 @@ def main(argv: Sequence[str]) -> dict:
     # 3. The language model that it must beat.
     language_model_figure = model_args.language_model_nll
     if model_args.language_model:
-        scored = load_language_model(model_args.language_model, model, evaluator)
-        language_model_figure = language_model_nll(*scored, batch_size=evaluation_args.batch_size).mean().item()
+        language_model, labels, start = load_language_model(model_args.language_model, model, evaluator)
+        nll = language_model_nll(language_model, labels, start, evaluation_args.batch_size)
+        language_model_figure = nll.mean().item()
 
     # 4. Everything else.
     metrics = evaluate_vae(

@@ -1,4 +1,4 @@
-"""Small tokenizers and configurations to train from scratch, where no pretrained model is at hand."""
+"""Small tokenizers and configurations to train from scratch, if no pretrained model is at hand."""
 
 from __future__ import annotations
 

@@ -70,6 +70,6 @@ def use_all_cores(state: PartialState) -> None:
     """`accelerate launch` gives its only process on a machine without an accelerator one thread; give it the others back."""
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ
     if launched and state.num_processes == 1 and state.device.type == "cpu":
-        # As many as this process may use, where the system says so.
+        # As many as this process may use, if the system says so.
         affinity = getattr(os, "sched_getaffinity", None)
         torch.set_num_threads(len(affinity(0)) if affinity else os.cpu_count() or 1)

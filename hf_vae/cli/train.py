@@ -73,8 +73,8 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
         tokenized["train"] = tokenize_stream(processor, stream, data_args.shuffle_buffer, training_args.seed, **task.lengths)
 
     # 4. Train with the plain Trainer; a callback sets the KL's weight and logs the loss's parts.
-    watched: Any = (list(task.validation["source"]), [targets[0] for targets in task.validation["targets"]])
-    callbacks = report_callbacks(model_args, evaluation_args, training_args, processor, *watched, **task.lengths)
+    texts, targets = list(task.validation["source"]), [targets[0] for targets in task.validation["targets"]]
+    callbacks = report_callbacks(model_args, evaluation_args, training_args, processor, texts, targets, **task.lengths)
     model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks)
 
     # 5. Measure on held-out data; beside it, if that is asked for, the same model trained without z.

@@ -43,6 +43,18 @@ class ImportanceWeighted(NamedTuple):
     kl: torch.Tensor
 
 
+class Tokens(NamedTuple):
+    """
+    Of each example the most tokens that the encoder and the decoder read at once, those of its prompt, and the target's tokens
+    themselves.
+    """
+
+    encoder: list[int]
+    decoder: list[int]
+    prompt: list[int]
+    labels: list[list[int]]
+
+
 class LikelihoodEvaluator:
     """
     Encodes a fixed set of examples, and decodes them with any latents. Inside [`~LikelihoodEvaluator.reading_once`] all passes
@@ -95,21 +107,14 @@ class LikelihoodEvaluator:
         self._distributions: dict[str, LatentDistribution] = {}
 
     @cached_property
-    def _tokens(self) -> dict[str, list[int]]:
-        """Of each example what the encoder and the decoder read at once at most, and its prompt, in tokens."""
+    def _tokens(self) -> Tokens:
         features = self.processor(self.texts, self.targets, return_tensors=None, **self.processor_options)
-        config = self.model.config
-        reads_pairs = config.has_posterior and "posterior_input_ids" in features
-        # A pair holds the source, if that is not read turn by turn.
-        reads_source = not reads_pairs or getattr(config, "context_encoding", None) == "hierarchical"
-        read = [name for name, is_read in (("posterior_input_ids", reads_pairs), ("input_ids", reads_source)) if is_read]
-        encoded = zip(*(map(_longest, features[name]) for name in read))
-        prompts = list(map(len, features.get("prompt_input_ids", [[]] * len(self))))
-        return {
-            "encoder": list(map(max, encoded)),
-            "decoder": [length + len(labels) for length, labels in zip(prompts, features["labels"])],
-            "prompt": prompts,
-        }
+        # A pair holds the source, unless that is read turn by turn.
+        read = ["input_ids", "posterior_input_ids"] if self.model.config.has_posterior else ["input_ids"]
+        encoded = zip(*(map(_longest, features[name]) for name in read if name in features))
+        prompt, labels = list(map(len, features.get("prompt_input_ids", [[]] * len(self)))), features["labels"]
+        decoder = [length + len(row) for length, row in zip(prompt, labels)]
+        return Tokens(encoder=list(map(max, encoded)), decoder=decoder, prompt=prompt, labels=labels)
 
     def check_lengths(self) -> None:
         """
@@ -119,19 +124,20 @@ class LikelihoodEvaluator:
         encoder, decoder = self.model.encoder, self.model.decoder
         longest = {"encoder": longest_text(encoder.config, reserved_positions(encoder)), "decoder": decoder.longest_text}
         for part, most in longest.items():
-            over = [number for number, tokens in enumerate(self._tokens[part]) if most is not None and tokens > most]
+            counts = getattr(self._tokens, part)
+            over = [index for index, tokens in enumerate(counts) if most is not None and tokens > most]
             if over:
                 shown = ", ".join(map(str, over[:10])) + (", …" if len(over) > 10 else "")
                 raise ValueError(
                     f"{len(over)} of {len(self)} examples make more tokens than the {part} holds ({most}), up to "
-                    f"{max(self._tokens[part])}: example(s) {shown}, counted from 0. Cut them with `max_length` and "
+                    f"{max(counts)}: example(s) {shown}, counted from 0. Cut them with `max_length` and "
                     "`max_target_length`, and turns that are encoded one by one with the processor's `max_turn_length`."
                 )
 
     def max_new_tokens_each(self, most: int) -> list[int]:
         """For each example the most new tokens that the decoder has positions for, `most` if it has them."""
         positions = self.model.decoder.longest_text
-        return [most if positions is None else min(most, positions - length) for length in self._tokens["prompt"]]
+        return [most if positions is None else min(most, positions - length) for length in self._tokens.prompt]
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -206,7 +212,7 @@ class LikelihoodEvaluator:
 
     def label_ids(self) -> list[list[int]]:
         """Every target's tokens as the model is scored on them: EOS is one, the start token is none."""
-        return self.processor(self.texts, self.targets, return_tensors=None, **self.processor_options)["labels"]
+        return self._tokens.labels
 
     def truncated_share(self) -> float:
         """Share of the targets that `max_target_length` cuts; a warning counts them, for their likelihood is the cut text's."""

@@ -185,7 +185,9 @@ def _template(processor: VAEProcessor, row: int, text: str, blank: str, tokens_p
             template.append(token)
     template += [UNKNOWN] * tokens_per_blank * len(pending)
     if all(token == UNKNOWN for token in template):
-        raise ValueError(f"`texts_with_blanks` at position {row} holds nothing but blanks; `sample_prior` writes from nothing.")
+        raise ValueError(
+            f"`texts_with_blanks` at position {row} holds nothing but blanks; `sample_prior` writes a text without any."
+        )
     return template
 
 

@@ -33,7 +33,7 @@ class CheckpointedState(ExportableState):
 
     def continue_from(self, state: TrainerState) -> None:
         """
-        Takes up what the checkpoint that `state` was read from holds, or starts anew where there is none.
+        Takes up what the checkpoint that `state` was read from holds, or starts anew if there is none.
 
         Raises:
             ValueError: the Trainer has two callbacks of this class, whose states it does not tell apart.

@@ -25,7 +25,7 @@ def reset_decoder(model: nn.Module, seed: int) -> None:
     Gives the decoder, the projections of z in it included, the weights that a new model of the same configuration has, in place:
     what is tied stays tied, and everything outside `model.decoder` stays as it is.
 
-    The weights are random also where the decoder was pretrained; to go back to pretrained ones, load them into
+    The weights are random also if the decoder was pretrained; to go back to pretrained ones, load them into
     `model.decoder.lm` instead.
 
     Args:

@@ -35,7 +35,7 @@ class NoiseVocabulary:
     def from_tokenizer(cls, tokenizer: PreTrainedTokenizerBase) -> NoiseVocabulary:
         """
         Special tokens are the tokenizer's own but for an unknown token that is nothing besides, or the mask too: it stands for a
-        word. A blank is the mask token, or the unknown token where there is none.
+        word. A blank is the mask token, or the unknown token if there is none.
         """
         special = set(tokenizer.all_special_ids)
         words = [number for number in range(len(tokenizer)) if number not in special]
@@ -79,7 +79,7 @@ class TokenNoise:
             raise ValueError("No noise at all: give `drop`, `blank`, `substitute` or `shuffle`.")
 
     def check(self, vocabulary: NoiseVocabulary) -> None:
-        """Raises a `ValueError` where the vocabulary lacks what this noise puts in a word's place."""
+        """Raises a `ValueError` if the vocabulary lacks what this noise puts in a word's place."""
         if self.blank and vocabulary.blank_id is None:
             raise ValueError("`blank` needs a mask or an unknown token, and the encoder's tokenizer has neither.")
         if self.substitute and not len(vocabulary.word_ids):
@@ -101,7 +101,7 @@ class TokenNoise:
             input_ids, attention_mask, token_type_ids (`(batch, length)`): as the encoder reads them.
 
         Returns:
-            `input_ids` and `attention_mask`, and `token_type_ids` where they were given.
+            `input_ids` and `attention_mask`, and `token_type_ids` if they were given.
 
         Raises:
             ValueError: the vocabulary lacks what this noise puts in a word's place.
@@ -170,7 +170,7 @@ class DenoisingCallback(TrainerCallback):
     does: a forward pre-hook changes what the model is called with while it is in training mode, and draws from torch's generator,
     which the Trainer saves and restores. It works with any dataset and number of workers.
 
-    What is changed is what q reads: `posterior_input_ids` where the model is called with them, `input_ids` otherwise, with their
+    What is changed is what q reads: `posterior_input_ids` if the model is called with them, `input_ids` otherwise, with their
     attention mask and token types.
 
     A training that an exception ends leaves the hook on the model; the next one with this callback removes it.

@@ -16,7 +16,7 @@ class KLAnnealingCallback(KLWeightCallback):
     r"""
     Sets the model's `kl_weight` before every optimiser step and adds to every training log, in nats per sentence averaged over
     all that was trained since the last one on all processes: `reconstruction`, `kl` (neither weighted nor clamped) and `bow_loss`
-    where the model has one (not weighted); and `kl_weight`.
+    if the model has one (not weighted); and `kl_weight`.
 
     The weight is a function of `state.global_step`, so a resumed run continues it.
 

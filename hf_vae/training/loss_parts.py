@@ -69,7 +69,7 @@ class LossParts:
 
     def means(self) -> dict[str, float]:
         """
-        Each field's mean over all examples of all processes since this was last asked, where there were any. Every process must
+        Each field's mean over all examples of all processes since this was last asked, if there were any. Every process must
         call it.
         """
         sums = reduce(self._sums.to(PartialState().device), reduction="sum").tolist()

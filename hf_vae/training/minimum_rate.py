@@ -27,7 +27,7 @@ class MinimumDesiredRateCallback(KLWeightCallback, CheckpointedState):
     \(\mathcal L = \mathrm{reconstruction} + \mathrm{KL} + u\,(r - \mathrm{KL}), \qquad u \ge 0,\)
 
     so the KL's weight is \(1 - u\): a negative one, which rewards the KL, while the multiplier is above 1 (but see below), and
-    towards 1, the ELBO, where the constraint does not bind. After every optimiser step u ascends: by RMSprop, as in the authors'
+    towards 1, the ELBO, if the constraint does not bind. After every optimiser step u ascends: by RMSprop, as in the authors'
     code, along \(r - \mathrm{KL}\) with the mean KL per sentence of the whole step over all micro-batches and processes.
     \(u = \mathrm{softplus}(w)\) with w free. As under any such ascent, the KL swings about the rate before it settles.
 

@@ -32,7 +32,7 @@ def refuse_sharding(name: str) -> None:
 
 
 def refuse_copies(training_args: TrainingArguments) -> None:
-    """Raises a `ValueError` where the Trainer would use `nn.DataParallel`, whose copies of a model have no parameters."""
+    """Raises a `ValueError` if the Trainer would use `nn.DataParallel`, whose copies of a model have no parameters."""
     if training_args.n_gpu > 1:
         raise ValueError(
             f"One process has {training_args.n_gpu} GPUs, which the Trainer would share out with `nn.DataParallel`: its copies of "

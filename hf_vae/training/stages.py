@@ -78,7 +78,7 @@ def train_without_latent(
     callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """
-    Trains p(y|x, z = 0) by the run's other settings, and the bag of words where the model has one: it then knows how frequent words
+    Trains p(y|x, z = 0) by the run's other settings, and the bag of words if the model has one: it then knows how frequent words
     are when z comes. Nothing else.
 
     Args:

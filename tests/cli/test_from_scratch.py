@@ -1,4 +1,4 @@
-"""Tokenizers and configurations for models that start from nothing."""
+"""Tokenizers and configurations for models from scratch."""
 
 import pytest
 import torch

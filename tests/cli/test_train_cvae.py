@@ -273,7 +273,7 @@ def test_bad_arguments_are_refused_before_anything_is_written(script, tmp_path, 
 @pytest.mark.parametrize(
     "texts, given, message",
     [
-        (["a b", "c"], "0.5", "has 1 source; figures need at least two"),
+        (["a b", "c"], "0.5", "has 1 source; metrics need at least two"),
         (["a", "b"], "0.5", "is long enough to be split with `given` 0.5"),
         ([" ", "a b"], "0.5", r"has no text in 1 row\(s\)"),
         (["a b", "c d"], None, "has no column source, targets"),

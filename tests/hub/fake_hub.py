@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
-    # What is asked ---------------------------------------------------------------------------------------------------------
+    # What is asked
 
     def do_POST(self):
         path, body = self._path(), self._body()
@@ -87,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815
 
-    # What is answered ------------------------------------------------------------------------------------------------------
+    # What is answered
 
     def _create(self, asked):
         owner, may_write = self._account()
@@ -142,7 +142,7 @@ class Handler(BaseHTTPRequestHandler):
         code = "RepoNotFound" if repository is None else "RevisionNotFound"
         return self._json({"error": code}, 401 if repository is None else 404, {"X-Error-Code": code})
 
-    # Parts -----------------------------------------------------------------------------------------------------------------
+    # Parts
 
     def _path(self) -> str:
         path = self.path.split("?")[0]

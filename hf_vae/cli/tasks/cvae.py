@@ -43,7 +43,7 @@ class DataArguments(PairArguments):
         default=None,
         metadata={"help": "Share of each text's words that is given, 0.25 for the first quarter; the rest is to be generated."},
     )
-    text_column: str = field(default="text", metadata={"help": "With given: column of the texts, where the rows have columns."})
+    text_column: str = field(default="text", metadata={"help": "With given: column of the texts, if the rows have columns."})
     num_dialogues: int = field(default=60_000, metadata={"help": "Embedded dialogues: training contexts with a reply each."})
 
 
@@ -110,7 +110,7 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
     validation = load(*names["validation"])
     test = load(*names["test"], max_rows=max_test)
     if len(test) < 2:
-        raise ValueError(f"{names['test'][0]} has {len(test)} source; figures need at least two.")
+        raise ValueError(f"{names['test'][0]} has {len(test)} source; metrics need at least two.")
     if data_args.streaming:
         return first_pairs(stream_train(data_args), data_args.first_rows), validation, test
     train = load(str(data_args.train_file), "train", max_rows=data_args.max_train_samples)
@@ -118,7 +118,7 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
 
 
 def score(outputs: list[list[str]], test: Dataset, on_dialogues: bool, tokenize: str | None = None) -> dict[str, float]:
-    """Of several outputs for each test source: how many are right, where that is known, and else text metrics."""
+    """Of several outputs for each test source: how many are right, if that is known, and else text metrics."""
     if not on_dialogues:
         return reference_metrics(outputs, list(test["targets"]), tokenize)
     judged = dialogues.judge(outputs, map(last_turn, test["source"]))

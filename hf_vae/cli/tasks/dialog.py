@@ -47,7 +47,7 @@ class DataArguments(StreamingArguments):
         metadata={"help": "As train_file; measured while training with --eval_strategy, and at the end without a test_file."},
     )
     test_file: str | None = field(
-        default=None, metadata={"help": "As train_file, with references where there are several. Default: validation_file."}
+        default=None, metadata={"help": "As train_file, with references if there are several. Default: validation_file."}
     )
     meta_columns: list[str] = field(default_factory=list, metadata={"help": "Columns with what else is known of a dialogue."})
     max_turns: int = field(default=10, metadata={"help": "The last turns of a context that are read."})
@@ -106,7 +106,7 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
         if not data_args.streaming:
             splits["train"] = load_dialogs(str(data_args.train_file), "train", max_rows=data_args.max_train_samples, **options)
         if len(splits["test"]) < 2:
-            raise ValueError(f"{names['test'][0]} has {len(splits['test'])} context; figures need at least two.")
+            raise ValueError(f"{names['test'][0]} has {len(splits['test'])} context; metrics need at least two.")
     if data_args.streaming:
         train = first_pairs(stream_train(data_args, knowledge_guided=True), data_args.first_rows)
     else:
@@ -146,7 +146,7 @@ def last_turns(test: Dataset) -> list[str]:
 
 
 def score(outputs, test: Dataset, on_grammar: bool, classify=None, word_vectors=None, tokenize=None) -> dict[str, float]:
-    """Of several replies to each test context: how many are right, where that is known, and else the paper's metrics."""
+    """Of several replies to each test context: how many are right, if that is known, and else the paper's metrics."""
     if on_grammar:
         judged = dialogues.judge(outputs, last_turns(test))
         judged[f"distinct_valid_in_{len(outputs[0])}"] = judged.pop("distinct_valid")

@@ -88,9 +88,10 @@ class PairTask(Task):
     def measure(self, model: Any, processor: VAEProcessor, baseline: Callable[[], Any] | None) -> Measured:
         """Likelihood bounds on the first target of each source, and the score of greedy outputs that differ by z."""
         held_out = self.held_out(processor)
-        metrics, outputs = held_out.measure(model)
-        posterior, prior = held_out.distributions(model)
-        metrics = {**self.complete(metrics), **self.more_metrics(model, held_out, outputs)}
+        with held_out.evaluator(model).reading_once():
+            metrics, outputs = held_out.measure(model)
+            posterior, prior = held_out.distributions(model)
+            metrics = {**self.complete(metrics), **self.more_metrics(model, held_out, outputs)}
         if PartialState().is_main_process:
             # Before anything else can fail.
             write_metrics(metrics, Path(cast(str, self.training_args.output_dir)) / "metrics.json")

@@ -64,7 +64,7 @@ def load_data(data_args: DataArguments, max_test: int, seed: int) -> tuple[Datas
     validation = load_pairs(*names["validation"], **options)
     test = load_pairs(*names["test"], max_rows=max_test, **options)
     if len(test) < 2:
-        raise ValueError(f"{names['test'][0]} has {len(test)} source; figures need at least two.")
+        raise ValueError(f"{names['test'][0]} has {len(test)} source; metrics need at least two.")
     if data_args.streaming:
         return first_pairs(stream_train(data_args), data_args.first_rows), validation, test
     train = load_pairs(str(data_args.train_file), "train", max_rows=data_args.max_train_samples, **options)

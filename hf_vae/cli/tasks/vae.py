@@ -37,7 +37,7 @@ class DataArguments(StreamingArguments):
         metadata={"help": "As train_file; measured while training with --eval_strategy, and at the end without a test_file."},
     )
     test_file: str | None = field(default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."})
-    text_column: str = field(default="text", metadata={"help": "Column of the sentences, where the rows have columns."})
+    text_column: str = field(default="text", metadata={"help": "Column of the sentences, if the rows have columns."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training rows."})
     max_length: int = field(default=64, metadata={"help": "Sentences are cut to so many tokens, EOS included."})
     grammar_sentences: int = field(default=60_000, metadata={"help": "Embedded grammar: training sentences."})
@@ -144,14 +144,16 @@ class VAETask(Task):
         if baseline is not None:
             language_model_nll = measure_without_latent(baseline(), processor, texts, self.lengths)
         evaluator = LikelihoodEvaluator(model, processor, texts, texts, **self.lengths)
-        metrics = evaluate_vae(
-            evaluator,
-            importance_samples=self.evaluation_args.importance_samples,
-            seed=seed,
-            refine_steps=self.evaluation_args.refine_steps,
-            language_model_nll=language_model_nll,
-            tokenize=self.evaluation_args.metrics_tokenizer,
-        )
+        with evaluator.reading_once():
+            metrics = evaluate_vae(
+                evaluator,
+                importance_samples=self.evaluation_args.importance_samples,
+                seed=seed,
+                refine_steps=self.evaluation_args.refine_steps,
+                language_model_nll=language_model_nll,
+                tokenize=self.evaluation_args.metrics_tokenizer,
+            )
+            posterior, prior = evaluator.posterior(), evaluator.prior()
         metrics["sentences_cut"] = evaluator.truncated_share()
         if is_main:
             # Before anything else can fail.
@@ -164,7 +166,6 @@ class VAETask(Task):
         reconstructions = decode_latents(model, processor, codes, **self.generation)
         drawn = sample_prior(model, processor, 5, seed=seed, **self.generation).texts
         path = interpolate(model, processor, codes[0], codes[1], steps=7, **self.generation)
-        posterior, prior = evaluator.posterior(), evaluator.prior()
         return Measured(
             metrics,
             baseline={} if language_model_nll is None else {"iw_nll": language_model_nll},
