@@ -20,6 +20,11 @@ from transformers.utils import logging as transformers_logging
 from helpers import VARIANTS, make_batch, make_model
 from hf_vae import ParaphraseVAEProcessor, VAEProcessor
 from hf_vae.cli.from_scratch import train_tokenizers
+from hf_vae.configuration_vae import LATENT_INJECTION_TYPES, POSTERIOR_TYPES, PRIOR_TYPES
+from hf_vae.latent_injection import LATENT_INJECTIONS
+from hf_vae.posterior import POSTERIORS
+from hf_vae.prior import PRIORS
+from hf_vae.training.techniques import TECHNIQUES
 
 torch.set_num_threads(1)
 
@@ -79,3 +84,14 @@ def deprecations_fail(caplog):
     messages = [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.WARNING]
     deprecated = [message for message in messages if "deprecated" in message.lower()]
     assert not deprecated, f"transformers calls this deprecated: {deprecated}"
+
+
+@pytest.fixture(autouse=True)
+def registries_as_they_were():
+    """What a test registers from outside the package is known to that test alone."""
+    registries = (PRIORS, PRIOR_TYPES, POSTERIORS, POSTERIOR_TYPES, LATENT_INJECTIONS, LATENT_INJECTION_TYPES, TECHNIQUES)
+    known = [each.copy() for each in registries]
+    yield
+    for registry, before in zip(registries, known):
+        registry.clear()
+        (registry.update if isinstance(registry, dict) else registry.extend)(before)

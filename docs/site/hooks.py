@@ -27,8 +27,9 @@ _FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
 def on_files(files, config):
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
-    for picture in ROOT.glob("model_cards/*/*.png"):
-        files.append(File.generated(config, picture.relative_to(ROOT).as_posix(), abs_src_path=str(picture)))
+    # What pages link to besides pages.
+    for path in [*ROOT.glob("model_cards/*/*.png"), *ROOT.glob("examples/plain/*.py")]:
+        files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     styles = (ROOT / "docs/site/extra.css").read_text(encoding="utf-8") + HtmlFormatter().get_style_defs(".highlight")
     files.append(File.generated(config, "extra.css", content=styles))
     return files

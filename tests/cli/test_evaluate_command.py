@@ -169,7 +169,7 @@ def test_a_file_of_an_unknown_kind_is_named(tmp_path):
 @pytest.mark.parametrize(
     "content, arguments, message",
     [
-        ("a\nb\n", ["--max_length", "2"], "`--max_length` is 2; the encoder's tokenizer adds 2 tokens"),
+        ("a\nb\n", ["--max_length", "2"], "`--max_length` is 2, and the encoder's tokenizer adds 2 special tokens"),
         ("a\nb\n", ["--max_length", "-1"], "`--max_length` is -1"),
         ("a\nb\n", ["--language_model_nll", "nan"], "`--language_model_nll` is nan"),
         ("a\nb\n" + "the cat " * 60, [], "1 of 3 examples make more tokens than the encoder holds"),

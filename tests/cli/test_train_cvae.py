@@ -143,9 +143,9 @@ def test_texts_too_short_to_split_are_left_out_and_counted(caplog):
         pairs = split_texts(["a b c d", "a b c", "e f g h i"], 0.25)
     assert pairs[:] == {"source": ["a", "e"], "targets": [["b c d"], ["f g h i"]]}
     assert "Left out 1 of 3 text(s)" in caplog.text
-    with pytest.raises(ValueError, match=r"None of 2 text\(s\) is long enough to be split with `given` 0.25"):
+    with pytest.raises(ValueError, match=r"None of 2 text\(s\) is long enough for `given` 0.25"):
         split_texts(["a b", "c"], 0.25)
-    with pytest.raises(ValueError, match="`given` is 1; it is a share between 0 and 1"):
+    with pytest.raises(ValueError, match="`given` is 1; it must be a share above 0 and below 1"):
         split_texts(["a b"], 1)
 
 
@@ -274,7 +274,7 @@ def test_bad_arguments_are_refused_before_anything_is_written(script, tmp_path, 
     "texts, given, message",
     [
         (["a b", "c"], "0.5", "has 1 source; metrics need at least two"),
-        (["a", "b"], "0.5", "is long enough to be split with `given` 0.5"),
+        (["a", "b"], "0.5", "is long enough for `given` 0.5"),
         ([" ", "a b"], "0.5", r"has no text in 1 row\(s\)"),
         (["a b", "c d"], None, "has no column source, targets"),
     ],

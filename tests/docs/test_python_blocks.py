@@ -101,7 +101,7 @@ class Stock:
             (r"outputs/\w*cvae", self.composite("CVAE")),
             (r"outputs/\w*(paraphrase|gupta)", self.composite("ParaphraseVAE")),
             (r"outputs/one", self.composite("VAE", bow_loss_weight=1.0)),
-            (r"outputs/(halves|optimus|\w*_(inputless|optimus)|(\w+_)?vae)", self.composite("VAE")),
+            (r"outputs/(parts|optimus|\w*_(inputless|optimus)|(\w+_)?vae)", self.composite("VAE")),
         ]
 
     def __getitem__(self, name: str) -> Path:
@@ -122,7 +122,7 @@ def stock(tmp_path_factory) -> Stock:
 
 
 def write_files(folder: Path) -> None:
-    """What the pages read besides models: figures of trainings, and dialogues."""
+    """What the pages read besides models: metrics of trainings, and dialogues."""
     for name, kl in (("plain", 0.5), ("vae", 4.0), ("weak", 9.0)):
         (folder / "outputs" / name).mkdir(parents=True, exist_ok=True)
         (folder / "outputs" / name / "metrics.json").write_text(json.dumps({"kl": kl, "reconstruction": 30 - 2 * kl}))

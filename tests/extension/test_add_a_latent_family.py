@@ -96,8 +96,10 @@ class VonMisesFisherPosterior(nn.Module):
         return VonMisesFisher(F.normalize(mean, dim=-1), F.softplus(concentration) + 1)
 
 
-register_prior("uniform_sphere", UniformSpherePrior)
-register_posterior("von_mises_fisher", VonMisesFisherPosterior)
+@pytest.fixture(autouse=True)
+def registered():
+    register_prior("uniform_sphere", UniformSpherePrior)
+    register_posterior("von_mises_fisher", VonMisesFisherPosterior)
 
 
 @pytest.fixture

@@ -23,7 +23,9 @@ class ScaleInjection(LatentInjection):
         return inputs_embeds * (1 + self.projection(latents)).unsqueeze(1)
 
 
-register_latent_injection("scale", ScaleInjection)
+@pytest.fixture(autouse=True)
+def registered():
+    register_latent_injection("scale", ScaleInjection)
 
 
 @pytest.mark.parametrize("ways", [["scale"], ["scale", "memory"], ["embedding", "prefix", "scale"]])

@@ -70,7 +70,9 @@ class FlowPrior(Prior):
         return FlowDistribution(self.layers, zeros, zeros)
 
 
-register_prior("flow", FlowPrior)
+@pytest.fixture(autouse=True)
+def registered():
+    register_prior("flow", FlowPrior)
 
 
 def test_its_density_is_that_of_its_draws():

@@ -70,7 +70,7 @@ def test_agrees_with_the_authors_code(ways, tmp_path):
     exact = {"atol": 1e-5, "rtol": 0}
     torch.testing.assert_close(latent_dist.mean, expected["posterior_mean"], **exact)
     torch.testing.assert_close(latent_dist.logvar, expected["posterior_logvar"], **exact)
-    torch.testing.assert_close(latent_dist.kl(model.prior(5).latent_dist), expected["kl_per_dimension"], **exact)
+    torch.testing.assert_close(latent_dist.kl(model.prior(batch_size=5).latent_dist), expected["kl_per_dimension"], **exact)
     counted = labels != -100
     torch.testing.assert_close(output.logits[counted], expected[f"{mode}.logits"][:, :-1][counted], **exact)
     torch.testing.assert_close(output.reconstruction_loss, expected[f"{mode}.reconstruction_nats"], atol=1e-4, rtol=0)

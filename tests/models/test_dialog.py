@@ -120,7 +120,7 @@ def test_the_likelihood_estimates_use_the_sum_over_acts(dialog_tokenizers):
     "act_labels, message",
     [
         ([0, 1, 3], r"`act_labels` holds \[0, 1, 3\]; the model is configured for 3 acts"),
-        ([0, -1, 2], "-100 where it is not known"),
+        ([0, -1, 2], "-100 if it is not known"),
     ],
 )
 def test_acts_that_the_model_does_not_have(act_labels, message):
