@@ -33,7 +33,8 @@ def find_model(model: nn.Module) -> nn.Module:
         ValueError: there is none.
     """
     for module in model.modules():
-        if isinstance(getattr(module, "kl_weight", None), torch.Tensor):
+        # Its own, and not one that a wrapper such as PEFT's hands on.
+        if "kl_weight" in dict(module.named_buffers(recurse=False)):
             return module
     raise ValueError(f"This trains models of hf_vae, which have a `kl_weight`; {type(model).__name__} has none.")
 
