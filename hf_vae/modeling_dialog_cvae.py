@@ -70,8 +70,15 @@ class DialogCVAEModel(ConditionalVAEModel):
     @property
     def source_readers(self) -> frozenset[str]:
         """Who reads the dialogue through an encoder: q does, and so may the prior, the decoder, the acts and the bag of words."""
-        readers = {"posterior": True, "acts": self.config.num_acts is not None, "bow": bool(self.config.bow_loss_weight)}
-        return super().source_readers | {name for name, reads in readers.items() if reads}
+        # Not by way of `super()`: a property of a base class breaks a compiled graph.
+        readers = {
+            "posterior": True,
+            "prior": self.config.prior_reads_source,
+            "decoder": self.config.source_conditioning != "prompt",
+            "acts": self.config.num_acts is not None,
+            "bow": bool(self.config.bow_loss_weight),
+        }
+        return frozenset(name for name, reads in readers.items() if reads)
 
     @property
     def source_size(self) -> int:
