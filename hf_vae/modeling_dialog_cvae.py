@@ -357,11 +357,10 @@ class DialogCVAEModel(ConditionalVAEModel):
         conditioning = self.condition(source, act_labels)
         return self.objective(labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict)
 
-    def reconstruction_nll(self, latents, labels, conditioning, output: VAEOutput, with_logits: bool = False) -> torch.Tensor:
+    def reconstruction_nll(self, latents, labels, conditioning, output: Any, with_logits: bool = False) -> torch.Tensor:
         """-log p(y,a|x,z), nats per sentence `(batch,)`; if a is not known, -log p(y|x,z), in training of the mean embedding."""
         if self.config.num_acts is None:
             return super().reconstruction_nll(latents, labels, conditioning, output, with_logits)
-        output = cast(DialogCVAEOutput, output)
         act_labels = conditioning.get("act_labels")
         if act_labels is None:
             act_labels = torch.full((len(labels),), -100, device=labels.device)
