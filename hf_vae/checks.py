@@ -88,6 +88,21 @@ def float_latents(latents: object, name: str = "latents") -> torch.Tensor:
     return latents.to(torch.promote_types(latents.dtype, torch.float32))
 
 
+def shaped_latents(latents: object, rows: int | None, latent_size: int) -> torch.Tensor:
+    """
+    [`float_latents`] of shape `(rows, latent_size)`, with any number of rows if `rows` is `None`.
+
+    Raises:
+        ValueError: another shape, or no dense tensor of real numbers.
+    """
+    latents = float_latents(latents)
+    if latents.ndim != 2 or latents.shape[1] != latent_size or (rows is not None and len(latents) != rows):
+        raise ValueError(
+            f"`latents` has shape {tuple(latents.shape)}; expected ({'rows' if rows is None else rows}, {latent_size})."
+        )
+    return latents
+
+
 def check_finite(name: str, rows: torch.Tensor, remedy: str) -> None:
     """Raises a `ValueError` that names the rows of a tensor `(rows, …)` that are not finite, and the `remedy`."""
     if torch.compiler.is_compiling():

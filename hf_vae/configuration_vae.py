@@ -65,8 +65,8 @@ class VAEConfig(CompositeConfig):
         free_bits_per (`str`, defaults to `"sentence"`): whether `free_bits` are granted to a `"sentence"` in total or to
             each latent `"dimension"`, or to the mean over the `"batch"` of each dimension. Changes the loss in training, never the
             reported `kl`, nor anything in evaluation.
-        capacity (`float`, *optional*): instead of the KL, training charges for the distance of the batch's mean KL from so many
-            nats per sentence (Burgess et al. 2018).
+        capacity (`float`, *optional*): instead of the KL, training charges for the distance of the batch's mean KL from this
+            number of nats per sentence (Burgess et al. 2018).
         batch_norm_gamma (`float`, *optional*): posterior means are normalised over the batch to this standard deviation (Zhu et
             al. 2020), which keeps the KL above `latent_size` · `batch_norm_gamma`² / 2 nats.
         bow_loss_weight (`float`, defaults to 0.0): weight, in training, of the bag-of-words loss (Zhao et al. 2017): z, and x where

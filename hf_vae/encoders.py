@@ -206,3 +206,16 @@ def pool(
     if pooler_output is None:
         raise ValueError("`pooling='pooler'`: the encoder has no pooler; choose 'mean' or 'first'.")
     return pooler_output
+
+
+def read_vector(
+    name: str,
+    encoder: PreTrainedModel,
+    pooling: str,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    token_type_ids: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """One vector `(batch, hidden)` for each text: what [`read_text`] gives, pooled. Padding must stand behind the tokens."""
+    check_padding_side(name.replace("input_ids", "attention_mask"), attention_mask)
+    return pool(pooling, *read_text(name, encoder, input_ids, attention_mask, token_type_ids), attention_mask)

@@ -12,7 +12,7 @@ from transformers.utils import ModelOutput, logging
 
 from .assistants import assistant_of
 from .calls import call_with
-from .checks import check_count, check_finite, float_latents, rows_of
+from .checks import check_count, check_finite, rows_of, shaped_latents
 from .configuration_vae import VAEConfig, check_token
 from .encoders import check_length
 from .generation_options import LatentGenerationOptions
@@ -21,8 +21,8 @@ from .logits_processors import AverageOverLatents, RefuseNaN
 from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import check_cache_implementation
 from .modeling_outputs import LatentOutput
-from .prior import GaussianMixturePrior
-from .source import EncodedSource
+from .prior import GaussianMixturePrior, Prior
+from .source import EncodedSource, check_source
 
 logger = logging.get_logger(__name__)
 # Of a model whose `generation_config` says no length, if its decoder holds as many.
@@ -35,11 +35,10 @@ class LatentGenerationMixin(GenerationMixin):
     config: VAEConfig
     decoder: LatentDecoder
     device: torch.device
-    fitted_prior: GaussianMixturePrior | None
     generation_config: GenerationConfig
     read_source: Callable[..., EncodedSource]
     encode: Callable[..., LatentOutput]
-    prior: Callable[..., LatentOutput]
+    prior_named: Callable[[str], Prior | GaussianMixturePrior]
     condition: Callable[..., dict[str, torch.Tensor]]
     # What the decoder reads as its latent and the conditioning that is left; of that, `[prompt, start]`, its mask and the rest.
     decoder_latents: Callable[..., tuple[torch.Tensor, dict[str, Any]]]
@@ -77,8 +76,8 @@ class LatentGenerationMixin(GenerationMixin):
             num_return_sequences (`int`, *optional*, defaults to 1): sequences per input, each with its own z, whatever the
                 decoding; with beams, the best beam of each z.
             num_samples (`int`, *optional*, defaults to 1): without any input, how many draws from the prior.
-            average_latents (`int`, *optional*): write one text for each input, greedily, under the mean of p(y|x,z) over so many z
-                (Sohn et al. 2015, section 3), in place of one text for each z.
+            average_latents (`int`, *optional*): write one text for each input, greedily, under the mean of p(y|x,z) over this
+                many z (Sohn et al. 2015, section 3), in place of one text for each z.
             generator (`torch.Generator`, *optional*): source of the noise in z.
             source ([`EncodedSource`], *optional*): what `read_source` has made of x, so that it need not be read again.
             generation_config (`GenerationConfig`, *optional*): defaults to the model's, where the latent options may stand too.
@@ -112,6 +111,8 @@ class LatentGenerationMixin(GenerationMixin):
             kwargs,
             average_latents,
         )
+        if source is not None:
+            check_source(source)
         batch = self._batch_size(inputs, source, latents, num_samples)
         reads_y = not self.config.is_conditional and input_ids is not None
         origin = options.latent_source or ("posterior" if reads_y else "prior")
@@ -132,14 +133,7 @@ class LatentGenerationMixin(GenerationMixin):
         """What `latent_source` names, one row for each input."""
         if latent_source == "posterior":
             return call_with(self.encode, inputs, source=source).latent_dist
-        if latent_source == "prior":
-            return self.prior(source, batch).latent_dist
-        if self.fitted_prior is None:
-            raise ValueError(
-                "`latent_source` is 'fitted_prior', and this model has none: fit one with `hf_vae.latent_space.fit_prior` and keep "
-                "it with `model.set_fitted_prior`."
-            )
-        return self.fitted_prior(source, batch, self.device)
+        return self.prior_named(latent_source)(source, batch, self.device)
 
     def _batch_size(
         self, inputs: dict[str, Any], source: EncodedSource | None, latents: torch.Tensor | None, num_samples: int | None
@@ -245,9 +239,7 @@ class LatentGenerationMixin(GenerationMixin):
             raise ValueError(
                 "`word_dropout` is 1: the decoder reads no words, and a server would have it read them. Use `generate`."
             )
-        latents = float_latents(latents)
-        if latents.ndim != 2 or latents.shape[1] != self.config.latent_size:
-            raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected (rows, {self.config.latent_size}).")
+        latents = shaped_latents(latents, None, self.config.latent_size)
         conditioning = self.condition(**inputs)
         batch = next(iter(conditioning.values())).shape[0] if conditioning else 1
         if latents.shape[0] % batch:

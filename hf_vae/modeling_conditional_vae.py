@@ -9,14 +9,14 @@ from transformers import PreTrainedModel
 
 from .checks import check_rows
 from .configuration_conditional_vae import ConditionalVAEConfig
-from .encoders import build_encoder, check_padding_side, pool, read_text
+from .encoders import build_encoder, check_padding_side, pool, read_text, read_vector
 from .gaussian import DiagonalGaussian
 from .latent_distribution import LatentDistribution
 from .modeling_outputs import ConditionalVAEOutput, LatentOutput, VAEOutput
 from .modeling_vae import VAEModel
 from .objective import hybrid, kl_divergence
 from .prior import build_prior
-from .source import EncodedSource, hide_tokens
+from .source import EncodedSource, check_source, hide_tokens
 
 
 class ConditionalVAEModel(VAEModel):
@@ -83,6 +83,11 @@ class ConditionalVAEModel(VAEModel):
         return frozenset(name for name, reads in readers.items() if reads)
 
     @property
+    def encodes_source_for_y(self) -> bool:
+        """Whether p(y|x,z) needs x as an encoder reads it."""
+        return bool(self.source_readers - {"prior", "posterior"})
+
+    @property
     def pools_source(self) -> bool:
         """Whether anybody reads one vector of x. Cross-attention reads every state instead."""
         return bool(self.source_readers - {"decoder"}) or self.config.source_conditioning == "initial_state"
@@ -108,28 +113,36 @@ class ConditionalVAEModel(VAEModel):
         Raises:
             ValueError: `input_ids` are missing, a row is padding only, or longer than the encoder holds.
         """
-        check_padding_side("attention_mask", attention_mask)
-        attention_mask = self._hide_source(input_ids, attention_mask)
-        source = EncodedSource(
-            prompt_input_ids=prompt_input_ids,
-            prompt_attention_mask=self._hide_source(prompt_input_ids, prompt_attention_mask),
-        )
+        source = self._visible_source(input_ids, attention_mask, prompt_input_ids, prompt_attention_mask)
         if not self.source_readers - (set() if with_prior else {"prior"}):
             return source
         if input_ids is None:
             raise ValueError("`input_ids` is missing: an encoder reads the source, for the prior or for the decoder.")
         encoder = self.encoder if self.config.tie_encoders else self.source_encoder
-        source.hidden_states, pooler_output = read_text("input_ids", encoder, input_ids, attention_mask)
-        source.attention_mask = attention_mask
+        source.hidden_states, pooler_output = read_text("input_ids", encoder, input_ids, source.attention_mask)
         if self.pools_source:
-            source.vector = pool(self.config.pooling, source.hidden_states, pooler_output, attention_mask)
+            source.vector = pool(self.config.pooling, source.hidden_states, pooler_output, source.attention_mask)
         return source
 
-    def _hide_source(self, tokens: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor | None:
-        """`mask`, and in training without the tokens of x that `config.source_noise` hides."""
-        if tokens is None or not (self.training and self.config.source_noise):
-            return mask
-        return hide_tokens(tokens, mask, self.config.source_noise)
+    def _visible_source(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        prompt_input_ids: torch.Tensor | None,
+        prompt_attention_mask: torch.Tensor | None,
+    ) -> EncodedSource:
+        """x before it is encoded: its masks, in training without the tokens that `config.source_noise` hides, and its prompt."""
+        check_padding_side("attention_mask", attention_mask)
+        rate = self.config.source_noise if self.training else 0.0
+
+        def visible(tokens: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor | None:
+            return mask if tokens is None or not rate else hide_tokens(tokens, mask, rate)
+
+        return EncodedSource(
+            attention_mask=visible(input_ids, attention_mask),
+            prompt_input_ids=prompt_input_ids,
+            prompt_attention_mask=visible(prompt_input_ids, prompt_attention_mask),
+        )
 
     def encode(
         self,
@@ -159,7 +172,8 @@ class ConditionalVAEModel(VAEModel):
                 "`text_target` is given."
             )
         pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
-        return LatentOutput(latent_dist=self.posterior_head(self.pooled_text("posterior_input_ids", *pair)))
+        read = read_vector("posterior_input_ids", self.encoder, self.config.pooling, *pair)
+        return LatentOutput(latent_dist=self.posterior_head(read))
 
     def condition(self, source: EncodedSource | None = None, **x: Any) -> dict[str, torch.Tensor]:
         """
@@ -169,7 +183,7 @@ class ConditionalVAEModel(VAEModel):
         Raises:
             ValueError: x is missing in the form that `config.source_conditioning` asks for.
         """
-        source = self.read_source(**x, with_prior=False) if source is None else source
+        source = self.read_source(**x, with_prior=False) if source is None else check_source(source)
         if self.config.source_conditioning == "prompt":
             if source.prompt_input_ids is None:
                 raise ValueError("`prompt_input_ids` is missing: with `source_conditioning='prompt'` it is the source.")
@@ -196,7 +210,7 @@ class ConditionalVAEModel(VAEModel):
         modules: list[nn.Module] = [self.posterior_head]
         if self.config.prior_reads_source:
             modules.append(cast(nn.Module, self.prior_network))
-        serves_y = bool(self.source_readers - {"prior", "posterior"})
+        serves_y = self.encodes_source_for_y
         if not (serves_y and self.config.tie_encoders):
             modules.append(self.encoder)
         if not (serves_y or self.config.tie_encoders):
@@ -276,12 +290,11 @@ class ConditionalVAEModel(VAEModel):
     def training_objective(
         self,
         objective: torch.Tensor,
-        output: VAEOutput,
+        output: Any,
         labels: torch.LongTensor,
         prior: LatentDistribution,
         conditioning: dict[str, torch.Tensor],
     ) -> torch.Tensor:
-        output = cast(ConditionalVAEOutput, output)
         if self.config.objective == "hybrid":
             nll = self.reconstruction_nll(prior.sample(), labels, conditioning, self.output_class())
             output.prior_reconstruction_loss = nll

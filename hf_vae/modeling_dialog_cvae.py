@@ -12,17 +12,17 @@ from .dialog_modules import ActHead, MetaFeatures, TurnEncoder
 from .encoders import (
     check_attention_mask,
     check_mask,
-    check_padding_side,
     check_tokens,
     longest_text,
     pool,
     read_text,
+    read_vector,
     reserved_positions,
 )
 from .modeling_conditional_vae import ConditionalVAEModel
 from .modeling_outputs import DialogCVAEOutput, LatentOutput, VAEOutput
 from .pipelines import DialogPipeline
-from .source import EncodedSource
+from .source import EncodedSource, check_source
 
 # Tokens that a reply has room for behind any context, if nothing says how long it may be.
 LEAST_ROOM = 20
@@ -94,8 +94,8 @@ class DialogCVAEModel(ConditionalVAEModel):
 
     @property
     def latent_modules(self) -> list[nn.Module]:
-        serves_y = bool(self.source_readers - {"prior", "posterior"})
-        turns = [self.turn_encoder] if self.config.context_encoding == "hierarchical" and not serves_y else []
+        hierarchical = self.config.context_encoding == "hierarchical"
+        turns = [self.turn_encoder] if hierarchical and not self.encodes_source_for_y else []
         return [*super().latent_modules, *turns]
 
     def longest_context(self, max_new_tokens: int | None = None, generation_config: GenerationConfig | None = None) -> int | None:
@@ -164,16 +164,16 @@ class DialogCVAEModel(ConditionalVAEModel):
         if self.config.context_encoding == "flat":
             source = super().read_source(input_ids, attention_mask, *prompt, with_prior)
         else:
-            source = self._read_turns(input_ids, attention_mask, *prompt, same_speaker)
+            source = self._visible_source(input_ids, attention_mask, *prompt)
+            self._read_turns(source, input_ids, same_speaker)
         if meta is not None:
             source.meta = meta
             source.vector = torch.cat([cast(torch.Tensor, source.vector), meta.to(source.vector)], dim=-1)
         return source
 
-    def _read_turns(self, input_ids, attention_mask, prompt_input_ids, prompt_attention_mask, same_speaker) -> EncodedSource:
-        check_padding_side("attention_mask", attention_mask)
-        attention_mask = self._hide_source(input_ids, attention_mask)
-        prompt_attention_mask = self._hide_source(prompt_input_ids, prompt_attention_mask)
+    def _read_turns(self, source: EncodedSource, input_ids: torch.Tensor, same_speaker: torch.Tensor | None) -> None:
+        """Encodes each turn by itself and then the turns: `source`, which has the mask of the words, gets states of turns."""
+        attention_mask = source.attention_mask
         if input_ids.ndim != 3:
             raise ValueError(
                 f"`input_ids` has shape {tuple(input_ids.shape)}; with `context_encoding='hierarchical'` it is "
@@ -194,8 +194,8 @@ class DialogCVAEModel(ConditionalVAEModel):
         hidden_states, pooler_output = read_text("input_ids", encoder, input_ids[mask], words[mask])
         vectors = pool(self.config.pooling, hidden_states, pooler_output, words[mask])
         turns = vectors.new_zeros(*mask.shape, vectors.shape[-1]).masked_scatter(mask.unsqueeze(-1), vectors)
-        states, last = self.turn_encoder(turns, same_speaker, mask)
-        return EncodedSource(states, mask.long(), last, prompt_input_ids, prompt_attention_mask)
+        source.hidden_states, source.vector = self.turn_encoder(turns, same_speaker, mask)
+        source.attention_mask = mask.long()
 
     def encode(
         self,
@@ -224,11 +224,11 @@ class DialogCVAEModel(ConditionalVAEModel):
             raise ValueError(
                 "`posterior_input_ids` is missing: q(z|x,y) reads the reply. The processor makes it if `text_target` is given."
             )
-        source = self.read_source(**x) if source is None else source
+        source = self.read_source(**x) if source is None else check_source(source)
         check_rows(len(source), posterior_input_ids=posterior_input_ids)
         self._check_acts(act_labels, len(source))
         pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
-        read = self.pooled_text("posterior_input_ids", *pair)
+        read = read_vector("posterior_input_ids", self.encoder, self.config.pooling, *pair)
         parts = [read, cast(torch.Tensor, source.vector)]
         if self.config.num_acts is not None:
             unknown = read.new_zeros(len(read), self.config.act_size)
@@ -257,7 +257,7 @@ class DialogCVAEModel(ConditionalVAEModel):
             act_labels (`torch.LongTensor` of shape `(batch,)`, *optional*): the reply's act, -100 if it is not known.
             x: in the place of `source`, the arguments of `read_source`.
         """
-        source = self.read_source(**x) if source is None else source
+        source = self.read_source(**x) if source is None else check_source(source)
         self._check_acts(act_labels, len(source))
         further = {"context": source.vector, "meta": source.meta, "act_labels": act_labels}
         return {**super().condition(source), **{name: each for name, each in further.items() if each is not None}}

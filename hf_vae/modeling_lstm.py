@@ -219,7 +219,7 @@ def check_cache_implementation(name: str | None) -> None:
 
 
 def kept_positions(logits_to_keep: int | torch.Tensor) -> slice | torch.Tensor:
-    """Which positions' logits are meant: the last so many of them, 0 for all, or those that the tensor names."""
+    """Which positions' logits are meant: a number of them from the end, 0 for all, or those that the tensor names."""
     return slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
 
 

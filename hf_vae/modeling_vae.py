@@ -7,10 +7,10 @@ from torch import nn
 from transformers import PreTrainedModel, initialization
 
 from .bag_of_words import BagOfWordsHead
-from .checks import check_rows, float_latents
+from .checks import check_choice, check_rows, shaped_latents
 from .composite import EncoderDecoderComposite
 from .configuration_vae import VAEConfig
-from .encoders import check_attention_mask, check_length, check_mask, check_padding_side, check_tokens, pool, read_text
+from .encoders import check_attention_mask, check_length, check_mask, check_tokens, read_vector
 from .fused_linear_cross_entropy import fusable_lm_head, fused_linear_cross_entropy, sequence_nll, with_fake_logits
 from .generation_options import composite_generation_config
 from .generation_vae import LatentGenerationMixin
@@ -19,7 +19,7 @@ from .modeling_outputs import LatentOutput, VAEOutput
 from .objective import charged_kl, kl_divergence, loss_per_token
 from .posterior import FixedScaleBatchNorm, build_posterior
 from .prior import GaussianMixturePrior, Prior, build_prior
-from .source import EncodedSource
+from .source import EncodedSource, check_source
 
 
 class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
@@ -129,20 +129,8 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         """
         if input_ids is None:
             raise ValueError("`input_ids` is missing: q(z|y) reads y.")
-        read = self.pooled_text("input_ids", input_ids, attention_mask, token_type_ids)
-        return LatentOutput(latent_dist=self.posterior_head(read))
-
-    def pooled_text(
-        self,
-        name: str,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        token_type_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """One vector `(batch, hidden)` of each text, from q's encoder; `name` is what the caller calls `input_ids`."""
-        check_padding_side(name.replace("input_ids", "attention_mask"), attention_mask)
-        hidden_states, pooler_output = read_text(name, self.encoder, input_ids, attention_mask, token_type_ids)
-        return pool(self.config.pooling, hidden_states, pooler_output, attention_mask)
+        text = (input_ids, attention_mask, token_type_ids)
+        return LatentOutput(latent_dist=self.posterior_head(read_vector("input_ids", self.encoder, self.config.pooling, *text)))
 
     def prior(self, source: EncodedSource | None = None, batch_size: int | None = None, **x: Any) -> LatentOutput:
         """
@@ -156,13 +144,31 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         Raises:
             ValueError: x is missing and the prior reads it, or nothing says how many rows there are.
         """
-        network = self.fitted_prior if self.config.prior_type == "fitted" else self.prior_network
-        if source is None and (self.config.prior_reads_source or x):
+        if source is not None:
+            check_source(source)
+        elif self.config.prior_reads_source or x:
             source = self.read_source(**x)
         batch_size = len(source or ()) if batch_size is None else batch_size
         if not batch_size:
             raise ValueError("Neither x nor `batch_size` is given: say how many rows of the prior are wanted.")
-        return LatentOutput(latent_dist=cast(Prior, network)(source, batch_size, self.device))
+        return LatentOutput(latent_dist=self.prior_named("prior")(source, batch_size, self.device))
+
+    def prior_named(self, latent_source: str) -> Prior | GaussianMixturePrior:
+        """
+        The prior that `generate(latent_source=…)` names.
+
+        Raises:
+            ValueError: no such prior, or a model without a fitted one.
+        """
+        check_choice("latent_source", latent_source, ("prior", "fitted_prior"))
+        if latent_source == "prior" and self.config.prior_type != "fitted":
+            return cast(Prior, self.prior_network)
+        if self.fitted_prior is None:
+            raise ValueError(
+                "`latent_source` is 'fitted_prior', and this model has none: fit one with `hf_vae.latent_space.fit_prior` and keep "
+                "it with `model.set_fitted_prior`."
+            )
+        return self.fitted_prior
 
     def set_fitted_prior(self, prior: GaussianMixturePrior) -> None:
         """
@@ -189,7 +195,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             source ([`EncodedSource`], *optional*): what `read_source` has made of x.
             x: in the place of `source`, the arguments of `read_source`.
         """
-        source = self.read_source(**x, with_prior=False) if source is None else source
+        source = self.read_source(**x, with_prior=False) if source is None else check_source(source)
         given = {"prompt_input_ids": source.prompt_input_ids, "prompt_attention_mask": source.prompt_attention_mask}
         return {name: tensor for name, tensor in given.items() if tensor is not None}
 
@@ -209,7 +215,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         Raises:
             ValueError: `latents`, `labels` or what else is given are malformed, or differ in their number of rows.
         """
-        latents = self._check_latents(latents, labels)
+        latents = shaped_latents(latents, len(labels), self.config.latent_size).to(labels.device)
         latents, conditioning = self.decoder_latents(latents, **conditioning)
         target = labels[:, :-1]
         observed = target != -100
@@ -234,14 +240,6 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             **states,
         )
         return outputs.logits
-
-    def _check_latents(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """One z for each of `labels`, where these are and in a float's precision."""
-        latents = float_latents(latents)
-        expected = (labels.shape[0], self.config.latent_size)
-        if latents.shape != expected:
-            raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}.")
-        return latents.to(labels.device)
 
     def nll(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
         """
@@ -344,7 +342,9 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         The loss from q, p and what the decoder is given; or from given `latents`, and then q and p are `None`. What
         [`~VAEModel.forward`] of every model of the family ends with.
         """
-        latents = cast(LatentDistribution, posterior).sample() if latents is None else self._check_latents(latents, labels)
+        if latents is None:
+            latents = cast(LatentDistribution, posterior).sample()
+        latents = shaped_latents(latents, len(labels), self.config.latent_size).to(labels.device)
         output = self.output_class()
         with_logits = not self.training if output_logits is None else output_logits
         objective = self.reconstruction_nll(latents, labels, conditioning, output, with_logits)

@@ -16,13 +16,15 @@ from .latent_distribution import LatentDistribution
 def kl_divergence(posterior: LatentDistribution, prior: LatentDistribution, latents: torch.Tensor | None = None) -> torch.Tensor:
     """
     KL(q ‖ p) in closed form if there is one, `(batch, latent_size)` by dimension or `(batch, 1)`; else the estimate of one sample,
-    log q(z) - log p(z), `(batch, 1)`, which is unbiased and may be negative. The sample is `latents`, or a new one from q.
+    log q(z) - log p(z), `(batch, 1)`, which is unbiased and may be negative. The sample is `latents`, or a new one from q; of
+    `latents` of shape `(batch, samples, latent_size)` it is the mean.
     """
     closed_form = posterior.kl(prior)
     if closed_form is not None:
         return closed_form
     latents = posterior.sample() if latents is None else latents
-    return (posterior.log_prob(latents) - prior.log_prob(latents)).unsqueeze(-1)
+    log_ratio = posterior.log_prob(latents) - prior.log_prob(latents)
+    return log_ratio.view(len(log_ratio), -1).mean(1, keepdim=True)
 
 
 def free_bits_total(kl: torch.Tensor, nats: float) -> torch.Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
+from abc import ABC, abstractmethod
 
 import torch
 from torch import nn
 
-from .checks import check_choice, check_count
+from .checks import check_choice, check_count, shaped_latents
 from .configuration_vae import PRIOR_TYPES, VAEConfig
 from .gaussian import DiagonalGaussian
 from .latent_distribution import LatentDistribution, per_sample
@@ -15,7 +15,7 @@ from .posterior import GaussianHead
 from .source import EncodedSource
 
 
-class Prior(nn.Module):
+class Prior(nn.Module, ABC):
     """
     A prior is made from the model's configuration, the width of the one vector of x, and the dtype of its weights. Called with the
     encoded source it gives the distribution of z for each row.
@@ -28,6 +28,7 @@ class Prior(nn.Module):
         super().__init__()
         self.latent_size = config.latent_size
 
+    @abstractmethod
     def forward(self, source: EncodedSource | None, batch_size: int, device: torch.device) -> LatentDistribution:
         """
         Args:
@@ -35,7 +36,6 @@ class Prior(nn.Module):
             batch_size (`int`): rows.
             device (`torch.device`): where the distribution is to live.
         """
-        raise NotImplementedError
 
 
 class StandardPrior(Prior):
@@ -59,8 +59,9 @@ class PriorNetwork(Prior):
         self.head = GaussianHead(source_size, config.latent_size, dtype)
 
     def forward(self, source: EncodedSource | None, batch_size: int, device: torch.device) -> DiagonalGaussian:
-        vector = cast(torch.Tensor, cast(EncodedSource, source).vector)
-        return self.head(torch.tanh(self.hidden(vector)))
+        if source is None or source.vector is None:
+            raise ValueError("`source` was read without the vector that p(z|x) needs: leave `with_prior=True` in `read_source`.")
+        return self.head(torch.tanh(self.hidden(source.vector)))
 
 
 class GaussianMixture(LatentDistribution):
@@ -213,9 +214,7 @@ class GaussianMixturePrior(nn.Module):
         Raises:
             ValueError: `latents` have another shape.
         """
-        if latents.ndim != 2 or latents.shape[1] != self.latent_size:
-            raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected (rows, {self.latent_size}).")
-        return self().log_prob(latents)
+        return self().log_prob(shaped_latents(latents, None, self.latent_size))
 
 
 # What `config.prior_type` may name, besides `"fitted"`, which is the mixture that was fitted to the model's codes.

@@ -111,6 +111,9 @@ def load_saved_tokenizer(name_or_path: Any, subfolder: str, **kwargs) -> PreTrai
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, subfolder=subfolder, **kwargs)
+    except ImportError:
+        # A package is missing, and its error says which one.
+        raise
     # Each library raises another error for a damaged file, and few of them name the file.
     except Exception as error:
         read_json(name_or_path, "tokenizer.json", **where)

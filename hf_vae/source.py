@@ -60,6 +60,13 @@ class EncodedSource:
         return sum(tensor.nbytes for tensor in self.tensors().values())
 
 
+def check_source(source: object) -> EncodedSource:
+    """`source`, or a `ValueError` unless it is what `read_source` returns."""
+    if not isinstance(source, EncodedSource):
+        raise ValueError(f"`source` is a {type(source).__name__}; give what `model.read_source` returns.")
+    return source
+
+
 def hide_tokens(tokens: torch.Tensor, mask: torch.Tensor | None, rate: float) -> torch.Tensor:
     """
     An attention mask `(batch, length)` that hides each token of `tokens` with probability `rate`, for a model that is to do

@@ -63,7 +63,7 @@ class ModelArguments(
     pooling: str = field(default="mean", metadata={"help": "What the posterior reads of the encoder: mean, first or pooler."})
     free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
     free_bits_per: str = field(default="sentence", metadata={"help": "sentence, dimension or batch."})
-    capacity: float | None = field(default=None, metadata={"help": "Charge for the KL's distance from so many nats instead."})
+    capacity: float | None = field(default=None, metadata={"help": "Charge for the KL's distance from this many nats instead."})
     batch_norm_gamma: float | None = field(default=None, metadata={"help": "Batch norm of posterior means to this spread."})
     bow_loss_weight: float = field(default=0.0, metadata={"help": "Weight of the bag-of-words loss."})
     word_dropout: float = field(default=0.0, metadata={"help": "Share of the target's tokens hidden from the decoder."})
@@ -126,6 +126,19 @@ class ReportArguments:
 
 
 @dataclass
+class PairEvaluationArguments(ReportArguments):
+    """How a model of pairs is measured at the end."""
+
+    max_test_samples: int = field(default=500, metadata={"help": "Test sources to measure on."})
+    importance_samples: int = field(default=100, metadata={"help": "Samples of z in the bounds on the likelihood."})
+    max_new_tokens: int = field(default=40, metadata={"help": "Longest output to generate, in tokens."})
+    latent_temperature: float = field(
+        default=1.0, metadata={"help": "Factor on the spread of z in the outputs measured; becomes the model's default."}
+    )
+    with_baseline: bool = field(default=False, metadata={"help": "Also train and measure the same model without z."})
+
+
+@dataclass
 class FileArguments:
     """How files of texts are to be read."""
 
@@ -176,9 +189,11 @@ class PairArguments(StreamingArguments):
     test_file: str | None = field(default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."})
     source_column: str = field(default="source", metadata={"help": "Column of the sources."})
     target_column: str = field(default="targets", metadata={"help": "Column of the targets: one text or a list."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training rows."})
-    max_source_length: int = field(default=64, metadata={"help": "Sources are cut to so many tokens."})
-    max_target_length: int = field(default=64, metadata={"help": "Targets are cut to so many tokens, EOS included."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many rows at most."})
+    max_source_length: int = field(default=64, metadata={"help": "Longest source in tokens; a longer one is truncated."})
+    max_target_length: int = field(
+        default=64, metadata={"help": "Longest target in tokens with its EOS; a longer one is truncated."}
+    )
 
 
 def with_techniques(arguments: type) -> type:

@@ -48,7 +48,7 @@ def build_model(
         processor_options: passed to the processor.
 
     Raises:
-        ValueError: an option or a part that cannot serve, or a pretrained part that does not hold so many tokens.
+        ValueError: an option or a part that cannot serve, or a pretrained part that does not hold that many tokens.
     """
     config_class: Any = model_class.config_class
     latent_options = {**config_options(config_class, model_args), **(config_of_data or {})}

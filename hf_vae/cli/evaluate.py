@@ -64,10 +64,15 @@ class DataArguments(FileArguments):
     target_column: str = field(
         default="targets", metadata={"help": "Conditional models: column of the targets; of several the first is scored."}
     )
-    max_samples: int | None = field(default=None, metadata={"help": "Use only so many rows, from the first on."})
-    max_length: int | None = field(default=None, metadata={"help": "Cut what the encoder reads to so many tokens."})
+    max_samples: int | None = field(default=None, metadata={"help": "Use this many rows at most, from the first."})
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest text in tokens that the encoder reads; a longer one is truncated."}
+    )
     max_target_length: int | None = field(
-        default=None, metadata={"help": "Cut what is scored to so many tokens, EOS included; the metrics are the cut text's."}
+        default=None,
+        metadata={
+            "help": "Longest target in tokens, EOS included; a longer one is truncated, and its metrics are the truncated text's."
+        },
     )
 
 
@@ -199,7 +204,9 @@ def main(argv: Sequence[str]) -> dict:
     model_args, data_args, evaluation_args = parse_arguments(argv)
     config = AutoConfig.from_pretrained(model_args.model_name_or_path)
     if not isinstance(config, VAEConfig):
-        raise ValueError(f"{model_args.model_name_or_path} holds a model of type {config.model_type!r}, which is none of hf_vae.")
+        raise ValueError(
+            f"{model_args.model_name_or_path} holds a model of type {config.model_type!r}, which is not a model of hf_vae."
+        )
     is_conditional = isinstance(config, ConditionalVAEConfig)
     check_arguments(model_args, data_args, evaluation_args, is_conditional)
     compared = {name: load_metrics(name) for name in evaluation_args.compare_with}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import nn
 from transformers import TrainerCallback
 
-from ..modeling_vae import VAEModel
 from ..objective import kl_divergence
 from ..processing_vae import VAEProcessor
 from ..training.calling_handler import calling_handler
+from ..training.loss_parts import find_model
 from ..training.sharding import refuse_sharding
 from .collapse_report import CollapseReport, collapse_report
 from .distributed import example_noise
@@ -67,12 +67,12 @@ class CollapseReportCallback(TrainerCallback):
         self.report: CollapseReport | None = None
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
-        if not _find_vae(model).config.has_posterior:
+        if not find_model(model).config.has_posterior:
             raise ValueError("`objective='gsnn'` has no q that could be ignored: leave CollapseReportCallback out.")
         refuse_sharding("CollapseReportCallback (`--collapse_report_samples`)")
 
     def on_evaluate(self, args, state, control, model=None, metrics=None, **kwargs):
-        vae = _find_vae(model)
+        vae = find_model(model)
         training = model.training
         figures = self._measure(vae)
         model.train(training)
@@ -92,7 +92,7 @@ class CollapseReportCallback(TrainerCallback):
         if self.report.ignored and state.is_world_process_zero:
             logger.warning("Step %d: %s", state.global_step, self.report)
 
-    def _measure(self, model: VAEModel) -> dict[str, float]:
+    def _measure(self, model: Any) -> dict[str, float]:
         evaluator = LikelihoodEvaluator(model, self.processor, self.texts, self.targets, **self.options)
         with evaluator.reading_once():
             posterior, prior = evaluator.posterior(), evaluator.prior()
@@ -105,11 +105,3 @@ class CollapseReportCallback(TrainerCallback):
             nlls = dict(zip(names, evaluator.nll(exchanged).mean(0).tolist()))
         kl = kl_divergence(posterior, prior, latents).sum(-1).mean().item()
         return {"kl": kl, **information_metrics(posterior, prior, seed=self.seed, examples=evaluator.examples()), **nlls}
-
-
-def _find_vae(model: nn.Module) -> VAEModel:
-    """The model inside whatever wraps it: PEFT, DDP, a compiled module."""
-    for module in model.modules():
-        if isinstance(module, VAEModel):
-            return module
-    raise ValueError(f"CollapseReportCallback measures models of hf_vae; {type(model).__name__} is none.")

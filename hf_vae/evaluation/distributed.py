@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 Result = TypeVar("Result")
-# Samples are drawn in blocks of so many, always whole: so a sample's noise does not depend on how many are asked for, and
+# Samples are drawn in blocks of this size, always whole, so that a sample's noise does not depend on how many are asked for, and
 # whoever walks the blocks holds one at a time.
 NOISE_BLOCK = 128
 

@@ -22,7 +22,6 @@ from ..latent_distribution import LatentDistribution, concatenate
 from ..modeling_vae import VAEModel
 from ..prior import GaussianMixturePrior, Prior
 from ..processing_vae import VAEProcessor
-from ..source import EncodedSource
 from ..unknown_words import unknown_share, warn_of_unknown_words
 from .distributed import NOISE_BLOCK, Result, copied_rows, map_examples, sample_noise
 from .example_batch import ExampleBatch
@@ -251,34 +250,18 @@ class LikelihoodEvaluator:
         Raises:
             ValueError: a model without a fitted prior, or a prior over another number of dimensions.
         """
-        prior_of, reads_source = self._prior_of(latent_source)
-        if reads_source:
+        prior = self.model.prior_named(latent_source) if isinstance(latent_source, str) else latent_source
+        device = self.model.device
+        if prior.reads_source:
             name = latent_source if isinstance(latent_source, str) else None
-            return self._distribution(name, lambda batch: prior_of(batch.source, len(batch.indices)))
+            return self._distribution(name, lambda batch: prior(batch.source, len(batch.indices), device))
         with torch.no_grad():
-            one = prior_of(None, 1).to("cpu")
+            one = prior(None, 1, device).to("cpu")
         size, expected = one.mode().shape[-1], self.model.config.latent_size
         if size != expected:
             raise ValueError(f"`latent_source` is over {size} dimensions; the model's z has {expected}.")
         # One row stands for all of them, and takes no more memory.
         return one.map(lambda parameter: parameter.expand(len(self), *parameter.shape[1:]))
-
-    def _prior_of(
-        self, latent_source: str | Prior | GaussianMixturePrior
-    ) -> tuple[Callable[[EncodedSource | None, int], LatentDistribution], bool]:
-        """What gives the prior of a source in so many rows, and whether it reads the source."""
-        model = self.model
-        if latent_source == "prior":
-            return lambda source, rows: model.prior(source, rows).latent_dist, model.config.prior_reads_source
-        prior = model.fitted_prior if latent_source == "fitted_prior" else latent_source
-        if prior is None:
-            raise ValueError(
-                "`latent_source` is 'fitted_prior', and this model has none: fit one with `hf_vae.latent_space.fit_prior` and keep "
-                "it with `model.set_fitted_prior`."
-            )
-        if isinstance(prior, str):
-            raise ValueError(f"`latent_source` is {prior!r}; give 'prior', 'fitted_prior', or a prior itself.")
-        return lambda source, rows: prior(source, rows, model.device), prior.reads_source
 
     @torch.no_grad()
     def _distribution(self, name: str | None, read: Callable[[ExampleBatch], LatentDistribution]) -> LatentDistribution:

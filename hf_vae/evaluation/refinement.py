@@ -12,6 +12,7 @@ import torch
 from ..checks import check_count, check_number
 from ..gaussian import DiagonalGaussian
 from ..latent_distribution import LatentDistribution
+from ..objective import kl_divergence
 from .distributed import copied_rows, sample_noise
 from .evaluator import LikelihoodEvaluator
 from .example_batch import ExampleBatch
@@ -124,6 +125,4 @@ def _ascend(
 def _elbo(batch: ExampleBatch, q: DiagonalGaussian, prior: LatentDistribution, samples: range, seed: int) -> torch.Tensor:
     """Of each example, `(examples,)`, differentiable in q; the KL in closed form if there is one."""
     latents = q.from_noise(sample_noise(batch.indices, samples, q.noise_size, seed))
-    closed_form = q.kl(prior)
-    kl = (q.log_prob(latents) - prior.log_prob(latents)).mean(1) if closed_form is None else closed_form.sum(-1)
-    return -batch.nll(latents).cpu().mean(1) - kl
+    return -batch.nll(latents).cpu().mean(1) - kl_divergence(q, prior, latents).sum(-1)

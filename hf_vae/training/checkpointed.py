@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, cast
 
 from transformers import TrainerState
 from transformers.trainer_callback import ExportableState
 
 
-class CheckpointedState(ExportableState):
+class CheckpointedState(ExportableState, ABC):
     """
     Mixin of a callback whose state goes into `trainer_state.json` and comes back when training resumes, whether or not
     `restore_callback_states_from_checkpoint` is set: the stored states are in the `TrainerState` that every event is given, so the
@@ -20,9 +21,9 @@ class CheckpointedState(ExportableState):
 
     ARGUMENTS: tuple[str, ...] = ()
 
+    @abstractmethod
     def start(self) -> dict[str, Any]:
         """Names and values of the state at the start of a training."""
-        raise NotImplementedError
 
     def begin(self) -> None:
         vars(self).update(self.start())

@@ -33,7 +33,7 @@ def reset_decoder(model: nn.Module, seed: int) -> None:
         seed (`int`): of the new weights. The generators of the run are left as they are, and all processes get the same weights.
 
     Raises:
-        ValueError: `model` is none of ours as it was built; adapters (PEFT) around it have no new weights to draw.
+        ValueError: `model` is not a model of hf_vae as it was built; adapters (PEFT) around it have no new weights to draw.
     """
     if not isinstance(model, VAEModel):
         raise ValueError(f"`model` is a {type(model).__name__}; a decoder can be reset in a VAEModel that nothing wraps.")

@@ -24,7 +24,7 @@ class KLAnnealingCallback(KLWeightCallback):
         schedule (`Schedule`, *optional*): the KL weight at a step; constant 1, the ELBO, by default.
 
     Raises:
-        ValueError: the model trained is none of ours, `label_smoothing_factor` is set, or another callback sets the weight too.
+        ValueError: the model is not one of hf_vae's, `label_smoothing_factor` is set, or another callback sets the weight too.
     """
 
     def __init__(self, schedule: Schedule | None = None):

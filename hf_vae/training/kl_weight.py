@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +13,7 @@ from .loss_parts import LossParts, find_model
 from .sharding import refuse_copies
 
 
-class KLWeightCallback(TrainerCallback):
+class KLWeightCallback(TrainerCallback, ABC):
     r"""
     Base of the callbacks that set the model's `kl_weight` before every optimiser step. It adds to every training log, in nats per
     sentence averaged over all that was trained since the last one on all processes, none of them weighted or clamped:
@@ -21,7 +22,7 @@ class KLWeightCallback(TrainerCallback):
     `kl_weight`. A subclass says what the weight is.
 
     Raises:
-        ValueError: the model trained is none of ours, `label_smoothing_factor` is set, two callbacks set the weight, or one process
+        ValueError: the model is not one of hf_vae's, `label_smoothing_factor` is set, two callbacks set the weight, or one process
             has several GPUs.
     """
 
@@ -32,9 +33,9 @@ class KLWeightCallback(TrainerCallback):
         self._model: Any = None
         self._parts: LossParts
 
+    @abstractmethod
     def weight(self, state: TrainerState) -> float:
         """The KL's weight in the step that is about to begin."""
-        raise NotImplementedError
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self._model = find_model(model)

@@ -36,7 +36,7 @@ def find_model(model: nn.Module) -> nn.Module:
         # Its own, and not one that a wrapper such as PEFT's hands on.
         if "kl_weight" in dict(module.named_buffers(recurse=False)):
             return module
-    raise ValueError(f"This trains models of hf_vae, which have a `kl_weight`; {type(model).__name__} has none.")
+    raise ValueError(f"A model of hf_vae is needed, which has a `kl_weight`; {type(model).__name__} has none.")
 
 
 class LossParts:

@@ -108,7 +108,7 @@ class MinimumDesiredRateCallback(KLWeightCallback, CheckpointedState):
 @dataclass
 class MinimumRateArguments:
     minimum_rate: float | None = field(
-        default=None, metadata={"help": "Instead of a schedule: keep the KL above so many nats with a Lagrange multiplier."}
+        default=None, metadata={"help": "Instead of a schedule: keep the KL above this number of nats with a Lagrange multiplier."}
     )
 
 

@@ -254,7 +254,7 @@ def test_a_model_of_another_kind_and_a_missing_file_are_named(script, saved, vae
     with pytest.raises(FileNotFoundError, match="There is no file none"):
         script.main([str(tmp_path / "model"), "--file", "none.txt"])
     save_language_model(vae_processor, tmp_path / "lm")
-    with pytest.raises(ValueError, match="a model of type 'llama', which is none of hf_vae"):
+    with pytest.raises(ValueError, match="a model of type 'llama', which is not a model of hf_vae"):
         script.main([str(tmp_path / "lm"), "--file", "none.txt"])
 
 

@@ -104,7 +104,7 @@ def test_bad_priors_are_named(vae_processor):
     evaluator = evaluator_with(2, vae_processor)
     with pytest.raises(ValueError, match="this model has none: fit one"):
         evaluator.prior("fitted_prior")
-    with pytest.raises(ValueError, match="`latent_source` is 'posterior'; give 'prior', 'fitted_prior'"):
+    with pytest.raises(ValueError, match="`latent_source` is 'posterior'; choose one of 'prior', 'fitted_prior'"):
         evaluator.prior("posterior")
     with pytest.raises(ValueError, match="over 1 dimensions; the model's z has 2"):
         evaluator.prior(mixture(1))

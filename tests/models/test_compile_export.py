@@ -45,6 +45,17 @@ def test_forward_is_one_graph_whatever_the_kl_s_weight(variant):
             assert (losses[0] != losses[1]) == training
 
 
+def test_training_with_all_terms_is_one_graph():
+    model = make_model("cvae", objective="hybrid", prior_regularization=0.5, bow_loss_weight=1.0).train()
+    batch = make_batch(model)
+    torch.manual_seed(0)
+    output = torch.compile(model, fullgraph=True, backend="eager", dynamic=False)(**batch)
+    torch.manual_seed(0)
+    expected = model(**batch)
+    for name in ("loss", "prior_reconstruction_loss", "prior_kl", "bow_loss"):
+        torch.testing.assert_close(output[name], expected[name])
+
+
 @pytest.mark.slow
 def test_lstms_compile_in_pieces():
     # Rows of unequal length are packed, by lengths that no graph can know.

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Independent, Normal
+from torch.distributions import kl_divergence as kl_of_torch
 
-from hf_vae import DiagonalGaussian
+from hf_vae import DiagonalGaussian, GaussianMixturePrior
 from hf_vae.gaussian import LOGVAR_RANGE
-from hf_vae.objective import free_bits_per_dimension, free_bits_total
+from hf_vae.objective import free_bits_per_dimension, free_bits_total, kl_divergence
 from hf_vae.posterior import FixedScaleBatchNorm
 
 
@@ -22,7 +23,7 @@ def as_torch(gaussian):
 
 def test_kl_is_the_closed_form(gaussians):
     q, p = gaussians
-    torch.testing.assert_close(q.kl(p), kl_divergence(as_torch(q), as_torch(p)))
+    torch.testing.assert_close(q.kl(p), kl_of_torch(as_torch(q), as_torch(p)))
 
 
 def test_kl_to_the_standard_prior_vanishes_only_there():
@@ -101,3 +102,13 @@ def test_batch_norm_holds_its_bound_however_small_the_encoder_makes_its_means(sp
     means = norm(0.3 + spread * torch.randn(64, 4, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(means.std(0, unbiased=False), torch.full((4,), 0.6), atol=1e-3, rtol=0)
     assert (means.square().sum(-1) / 2).mean() >= 4 * 0.6**2 / 2 - 1e-2
+
+
+def test_without_a_closed_form_the_kl_is_the_mean_log_ratio_of_the_samples(gaussians):
+    q, _ = gaussians
+    mixture = GaussianMixturePrior.from_components(torch.tensor([0.3, 0.7]), torch.randn(2, 5), torch.zeros(2, 5))(batch_size=3)
+    assert q.kl(mixture) is None
+    latents = q.from_noise(torch.randn(3, 7, 5))
+    ratio = Independent(as_torch(q), 1).log_prob(latents.transpose(0, 1)).T - mixture.log_prob(latents)
+    torch.testing.assert_close(kl_divergence(q, mixture, latents), ratio.mean(1, keepdim=True))
+    torch.testing.assert_close(kl_divergence(q, mixture, latents[:, 0]), ratio[:, :1])

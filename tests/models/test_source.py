@@ -74,3 +74,26 @@ def test_rows_of_a_source_are_sources(variant):
     assert len(twice) == 6 and twice.num_bytes == 2 * source.num_bytes
     for name, tensor in twice.select([0, 2, 4]).tensors().items():
         torch.testing.assert_close(tensor, source.tensors()[name])
+
+
+def test_what_is_not_a_source_is_refused_by_every_verb():
+    model = make_model("dialog")
+    batch = make_batch(model)
+    pair = {name: tensor for name, tensor in batch.items() if name.startswith("posterior")}
+    for call in (
+        lambda source: model.prior(source),
+        lambda source: model.condition(source),
+        lambda source: model.encode(**pair, source=source),
+        lambda source: model.generate(source=source, **GREEDY),
+    ):
+        with pytest.raises(ValueError, match=r"`source` is a Tensor; give what `model.read_source` returns"):
+            call(batch["input_ids"])
+    with pytest.raises(ValueError, match="`source` is a int"):
+        make_model("vae").prior(3)
+
+
+def test_a_source_that_was_read_without_the_prior_is_refused_by_it():
+    model = make_model("cvae")
+    source = call_with(model.read_source, make_batch(model), with_prior=False)
+    with pytest.raises(ValueError, match="`source` was read without the vector that p"):
+        model.prior(source)

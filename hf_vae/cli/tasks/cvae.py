@@ -26,9 +26,8 @@ from ...evaluation import conditional_log_likelihoods, reference_metrics
 from ...modeling_cvae import CVAEModel
 from ...processing_conditional_vae import CVAEProcessor
 from .. import train
-from ..arguments import ConditionalArguments, PairArguments, ReportArguments
+from ..arguments import ConditionalArguments, PairArguments, PairEvaluationArguments
 from ..build import config_options
-from ..checks import check_held_out, check_least, check_report
 from .pairs import PairTask
 
 
@@ -48,15 +47,8 @@ class DataArguments(PairArguments):
 
 
 @dataclass
-class EvaluationArguments(ReportArguments):
-    max_test_samples: int = field(default=500, metadata={"help": "Test sources to measure on."})
+class EvaluationArguments(PairEvaluationArguments):
     num_outputs: int = field(default=10, metadata={"help": "Outputs for each test source."})
-    importance_samples: int = field(default=100, metadata={"help": "Samples of z in the bounds on the likelihood."})
-    max_new_tokens: int = field(default=40, metadata={"help": "Longest text to generate."})
-    latent_temperature: float = field(
-        default=1.0, metadata={"help": "Factor on the spread of z in the outputs measured; becomes the model's default."}
-    )
-    with_baseline: bool = field(default=False, metadata={"help": "Also train and measure the same model without z."})
 
 
 def context_text(turns: list[dict]) -> str:
@@ -132,24 +124,17 @@ class CVAETask(PairTask):
     processor_class = CVAEProcessor
     arguments = (CVAEArguments, DataArguments, EvaluationArguments)
     corpus = "dialogues made of hf_vae's grammar"
+    least = {"num_outputs": 2, "num_dialogues": 1}
     measured_on = "sources: bounds on the first target of each; other metrics on {} greedy outputs"
 
     def check(self) -> None:
-        data_args, evaluation_args = self.data_args, self.evaluation_args
         CVAEConfig(**config_options(CVAEConfig, self.model_args))
-        if evaluation_args.latent_temperature < 0:
-            raise ValueError(f"`--latent_temperature` is {evaluation_args.latent_temperature}; it cannot be negative.")
-        least = {
-            "num_outputs": 2, "importance_samples": 1, "max_test_samples": 2, "max_new_tokens": 1, "num_dialogues": 1,
-            "max_source_length": 1, "max_target_length": 2, "max_train_samples": 1,
-        }  # fmt: skip
-        check_least({**vars(data_args), **vars(evaluation_args)}, least)
-        check_held_out(data_args)
-        check_report(evaluation_args)
-        if data_args.given is None:
+        super().check()
+        given = self.data_args.given
+        if given is None:
             return
-        if not 0 < data_args.given < 1:
-            raise ValueError(f"`--given` is {data_args.given}; it is a share between 0 and 1, such as 0.25 for the first quarter.")
+        if not 0 < given < 1:
+            raise ValueError(f"`--given` is {given}; it is a share between 0 and 1, such as 0.25 for the first quarter.")
         if self.on_embedded:
             raise ValueError(
                 "`--given` splits texts of your own: add a `--train_file`. The embedded dialogues have replies already."

@@ -16,9 +16,8 @@ from ...modeling_dialog_cvae import DialogCVAEModel
 from ...processing_dialog import DialogCVAEProcessor
 from ...processing_vae import VAEProcessor
 from .. import train
-from ..arguments import ConditionalArguments, ReportArguments, StreamingArguments
+from ..arguments import ConditionalArguments, PairEvaluationArguments, StreamingArguments
 from ..build import build_model, config_options, freeze_or_adapt
-from ..checks import check_held_out, check_least, check_report
 from ..held_out import HeldOutPairs, predict_acts
 from .pairs import PairTask
 
@@ -52,23 +51,20 @@ class DataArguments(StreamingArguments):
     meta_columns: list[str] = field(default_factory=list, metadata={"help": "Columns with what else is known of a dialogue."})
     max_turns: int = field(default=10, metadata={"help": "The last turns of a context that are read."})
     max_turn_length: int | None = field(default=None, metadata={"help": "With hierarchical: tokens of each turn that are read."})
-    max_source_length: int = field(default=128, metadata={"help": "As one text, a context has so many tokens at most."})
-    max_target_length: int = field(default=40, metadata={"help": "Replies are cut to so many tokens, EOS included."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training contexts."})
+    max_source_length: int = field(
+        default=128, metadata={"help": "Longest context in tokens, as one text; a longer one keeps its last turns."}
+    )
+    max_target_length: int = field(
+        default=40, metadata={"help": "Longest reply in tokens with its EOS; a longer one is truncated."}
+    )
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many contexts at most."})
     num_dialogues: int = field(default=60_000, metadata={"help": "Embedded dialogues: training contexts with a reply each."})
 
 
 @dataclass
-class EvaluationArguments(ReportArguments):
-    max_test_samples: int = field(default=500, metadata={"help": "Test contexts to measure on."})
+class EvaluationArguments(PairEvaluationArguments):
     num_outputs: int = field(default=10, metadata={"help": "Replies to each test context."})
-    importance_samples: int = field(default=100, metadata={"help": "Samples of z in the bounds on the likelihood."})
-    max_new_tokens: int = field(default=40, metadata={"help": "Longest reply to generate."})
-    latent_temperature: float = field(
-        default=1.0, metadata={"help": "Factor on the spread of z in the replies measured; becomes the model's default."}
-    )
     word_vectors: str | None = field(default=None, metadata={"help": "A text file of word vectors, for A-bow and E-bow."})
-    with_baseline: bool = field(default=False, metadata={"help": "Also train and measure the same model without z."})
 
 
 def without_act(row: dict) -> dict:
@@ -164,6 +160,7 @@ class DialogTask(PairTask):
     processor_class = DialogCVAEProcessor
     arguments = (DialogArguments, DataArguments, EvaluationArguments)
     corpus = "dialogues made of hf_vae's grammar"
+    least = {"num_outputs": 2, "num_dialogues": 1, "max_turns": 1, "max_turn_length": 1}
     measured_on = "contexts: bounds on the first reply to each; other metrics on {} greedy replies"
 
     # The act of each training reply, and what the processor is told of acts and meta features.
@@ -171,18 +168,10 @@ class DialogTask(PairTask):
     values: dict[str, Any] = field(init=False)
 
     def check(self) -> None:
-        data_args, evaluation_args = self.data_args, self.evaluation_args
         DialogCVAEConfig(**config_options(DialogCVAEConfig, self.model_args))
-        if evaluation_args.latent_temperature < 0:
-            raise ValueError(f"`--latent_temperature` is {evaluation_args.latent_temperature}; it cannot be negative.")
-        least = {
-            "num_outputs": 2, "importance_samples": 1, "max_test_samples": 2, "max_new_tokens": 1, "num_dialogues": 1,
-            "max_turns": 1, "max_turn_length": 1, "max_source_length": 1, "max_target_length": 2, "max_train_samples": 1,
-        }  # fmt: skip
-        check_least({**vars(data_args), **vars(evaluation_args)}, least)
-        check_held_out(data_args)
-        check_report(evaluation_args)
-        if data_args.meta_columns and self.on_embedded:
+        super().check()
+        evaluation_args = self.evaluation_args
+        if self.data_args.meta_columns and self.on_embedded:
             raise ValueError(
                 "`--meta_columns` names columns of your own data: add a `--train_file`. The embedded dialogues have none."
             )

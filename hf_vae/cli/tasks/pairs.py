@@ -15,9 +15,16 @@ from ...modeling_conditional_vae import ConditionalVAEModel
 from ...processing_conditional_vae import ConditionalVAEProcessor
 from ...processing_vae import VAEProcessor
 from ..build import build_conditional_model
+from ..checks import check_held_out, check_least, check_report
 from ..held_out import HeldOutPairs
 from ..plots import plot_latents
 from ..task import Measured, Task
+
+# The least that arguments of every task of pairs may be.
+LEAST = {
+    "importance_samples": 1, "max_test_samples": 2, "max_new_tokens": 1, "max_source_length": 1, "max_target_length": 2,
+    "max_train_samples": 1,
+}  # fmt: skip
 
 
 class PairTask(Task):
@@ -25,6 +32,8 @@ class PairTask(Task):
 
     # What a card calls sources, targets and outputs, whose number stands in the braces.
     measured_on: ClassVar[str]
+    # The least that further arguments may be, by name.
+    least: ClassVar[dict[str, int]]
 
     @property
     def lengths(self) -> dict[str, int]:
@@ -42,6 +51,14 @@ class PairTask(Task):
     def build(self) -> tuple[Any, VAEProcessor]:
         classes = (cast(type[ConditionalVAEModel], self.model_class), cast(type[ConditionalVAEProcessor], self.processor_class))
         return build_conditional_model(*classes, self.model_args, self.data_args, self.evaluation_args.max_new_tokens, self.train)
+
+    def check(self) -> None:
+        evaluation_args = self.evaluation_args
+        if evaluation_args.latent_temperature < 0:
+            raise ValueError(f"`--latent_temperature` is {evaluation_args.latent_temperature}; it cannot be negative.")
+        check_least({**vars(self.data_args), **vars(evaluation_args)}, {**LEAST, **self.least})
+        check_held_out(self.data_args)
+        check_report(evaluation_args)
 
     @abstractmethod
     def score(self, outputs: list[list[str]]) -> dict[str, float]:

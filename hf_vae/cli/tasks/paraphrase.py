@@ -14,8 +14,7 @@ from ...evaluation import paraphrase_metrics
 from ...modeling_paraphrase_vae import ParaphraseVAEModel
 from ...processing_conditional_vae import ParaphraseVAEProcessor
 from .. import train
-from ..arguments import ConditionalArguments, PairArguments, ReportArguments
-from ..checks import check_held_out, check_least, check_report
+from ..arguments import ConditionalArguments, PairArguments, PairEvaluationArguments
 from .pairs import PairTask
 
 
@@ -29,15 +28,8 @@ class DataArguments(PairArguments):
 
 
 @dataclass
-class EvaluationArguments(ReportArguments):
-    max_test_samples: int = field(default=500, metadata={"help": "Test sources to measure on."})
+class EvaluationArguments(PairEvaluationArguments):
     num_paraphrases: int = field(default=10, metadata={"help": "Paraphrases of each test source."})
-    importance_samples: int = field(default=100, metadata={"help": "Samples of z in the importance-weighted bound."})
-    max_new_tokens: int = field(default=40, metadata={"help": "Longest paraphrase to generate."})
-    latent_temperature: float = field(
-        default=1.0, metadata={"help": "Factor on the spread of z in the paraphrases measured; becomes the model's default."}
-    )
-    with_baseline: bool = field(default=False, metadata={"help": "Also train and measure the same model without z."})
 
 
 def stream_train(data_args: DataArguments) -> IterableDataset:
@@ -87,6 +79,7 @@ class ParaphraseTask(PairTask):
     processor_class = ParaphraseVAEProcessor
     arguments = (ConditionalArguments, DataArguments, EvaluationArguments)
     corpus = "sentences of hf_vae's paraphrase grammar"
+    least = {"num_paraphrases": 2, "grammar_pairs": 1}
     measured_on = "sources: bounds on the first reference of each; text metrics on {} greedy outputs"
 
     @property
@@ -94,14 +87,8 @@ class ParaphraseTask(PairTask):
         return self.evaluation_args.num_paraphrases
 
     def check(self) -> None:
-        evaluation_args = self.evaluation_args
-        if evaluation_args.latent_temperature < 0:
-            raise ValueError(f"`--latent_temperature` is {evaluation_args.latent_temperature}; it cannot be negative.")
         check_choice("--pairing", self.data_args.pairing, tuple(PAIRINGS))
-        least = {"num_paraphrases": 2, "importance_samples": 1, "max_test_samples": 2, "max_new_tokens": 1}
-        check_least(vars(evaluation_args), least)
-        check_held_out(self.data_args)
-        check_report(evaluation_args)
+        super().check()
 
     def load(self) -> None:
         splits = load_data(self.data_args, self.evaluation_args.max_test_samples, self.training_args.seed)

@@ -38,8 +38,8 @@ class DataArguments(StreamingArguments):
     )
     test_file: str | None = field(default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."})
     text_column: str = field(default="text", metadata={"help": "Column of the sentences, if the rows have columns."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Use only so many training rows."})
-    max_length: int = field(default=64, metadata={"help": "Sentences are cut to so many tokens, EOS included."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many rows at most."})
+    max_length: int = field(default=64, metadata={"help": "Longest sentence in tokens with its EOS; a longer one is truncated."})
     grammar_sentences: int = field(default=60_000, metadata={"help": "Embedded grammar: training sentences."})
 
 
