@@ -87,3 +87,14 @@ def test_a_dialogue_s_processor_keeps_what_was_set(saved, tmp_path):
     assert VAEProcessor.from_pretrained(saved, token=None).tokenizer.get_vocab() != again.tokenizer.get_vocab()
     below = DialogCVAEProcessor.from_pretrained(tmp_path / "below", subfolder="sub")
     assert below.encoder_tokenizer.get_vocab() == again.encoder_tokenizer.get_vocab() and below.max_turns == 3
+
+
+def test_a_package_that_is_missing_is_not_taken_for_damage(saved, monkeypatch):
+    """Fetching the files again would not help: the error says which package to install."""
+
+    def lacking(*args, **kwargs):
+        raise ImportError("This tokenizer needs the sentencepiece library")
+
+    monkeypatch.setattr("hf_vae.processing_vae.AutoTokenizer.from_pretrained", lacking)
+    with pytest.raises(ImportError, match="needs the sentencepiece library"):
+        CVAEProcessor.from_pretrained(saved)
