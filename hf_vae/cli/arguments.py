@@ -160,9 +160,18 @@ class FileArguments:
 
 
 @dataclass
-class StreamingArguments(FileArguments):
-    """Training data that is read while it is trained on."""
+class SplitArguments(FileArguments):
+    """The files of the three splits. That of the training may be read while it is trained on."""
 
+    train_file: str | None = field(
+        default=None, metadata={"help": "JSON lines, CSV or a dataset's name. Without it: the embedded corpus."}
+    )
+    validation_file: str | None = field(
+        default=None,
+        metadata={"help": "As train_file; measured while training with --eval_strategy, and at the end without a test_file."},
+    )
+    test_file: str | None = field(default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many rows at most."})
     streaming: bool = field(
         default=False, metadata={"help": "Read the train_file while training, tokenised on the fly; needs --max_steps."}
     )
@@ -176,20 +185,11 @@ class StreamingArguments(FileArguments):
 
 
 @dataclass
-class PairArguments(StreamingArguments):
-    """Where sources and targets come from, and how long they may be."""
+class PairArguments(SplitArguments):
+    """Sources and targets: where they stand in a row, and how long they may be."""
 
-    train_file: str | None = field(
-        default=None, metadata={"help": "JSON lines, CSV or a dataset's name. Without it: the embedded corpus."}
-    )
-    validation_file: str | None = field(
-        default=None,
-        metadata={"help": "As train_file; measured while training with --eval_strategy, and at the end without a test_file."},
-    )
-    test_file: str | None = field(default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."})
     source_column: str = field(default="source", metadata={"help": "Column of the sources."})
     target_column: str = field(default="targets", metadata={"help": "Column of the targets: one text or a list."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many rows at most."})
     max_source_length: int = field(default=64, metadata={"help": "Longest source in tokens; a longer one is truncated."})
     max_target_length: int = field(
         default=64, metadata={"help": "Longest target in tokens with its EOS; a longer one is truncated."}

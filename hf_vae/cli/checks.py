@@ -111,7 +111,7 @@ def check_report(report_args: ReportArguments) -> None:
 
 
 def check_streaming(data_args: Any, training_args: TrainingArguments) -> None:
-    """Raises a `ValueError` for what [`StreamingArguments`] cannot do."""
+    """Raises a `ValueError` for what [`SplitArguments`] cannot do."""
     if not data_args.streaming:
         return
     if data_args.train_file is None:

@@ -16,7 +16,7 @@ from ...modeling_dialog_cvae import DialogCVAEModel
 from ...processing_dialog import DialogCVAEProcessor
 from ...processing_vae import VAEProcessor
 from .. import train
-from ..arguments import ConditionalArguments, PairEvaluationArguments, StreamingArguments
+from ..arguments import ConditionalArguments, PairEvaluationArguments, SplitArguments
 from ..build import build_model, config_options, freeze_or_adapt
 from ..held_out import HeldOutPairs, predict_acts
 from .pairs import PairTask
@@ -37,13 +37,9 @@ class DialogArguments(ConditionalArguments):
 
 
 @dataclass
-class DataArguments(StreamingArguments):
+class DataArguments(SplitArguments):
     train_file: str | None = field(
         default=None, metadata={"help": "JSON lines or a dataset's name. Without it: the embedded dialogues."}
-    )
-    validation_file: str | None = field(
-        default=None,
-        metadata={"help": "As train_file; measured while training with --eval_strategy, and at the end without a test_file."},
     )
     test_file: str | None = field(
         default=None, metadata={"help": "As train_file, with references if there are several. Default: validation_file."}
@@ -57,7 +53,6 @@ class DataArguments(StreamingArguments):
     max_target_length: int = field(
         default=40, metadata={"help": "Longest reply in tokens with its EOS; a longer one is truncated."}
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many contexts at most."})
     num_dialogues: int = field(default=60_000, metadata={"help": "Embedded dialogues: training contexts with a reply each."})
 
 

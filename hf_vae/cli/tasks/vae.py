@@ -20,7 +20,7 @@ from ...latent_space.grammar_probe import grammar_metrics
 from ...modeling_vae import VAEModel
 from ...processing_vae import VAEProcessor
 from .. import train
-from ..arguments import ModelArguments, ReportArguments, StreamingArguments
+from ..arguments import ModelArguments, ReportArguments, SplitArguments
 from ..build import build_model, freeze_or_adapt
 from ..checks import check_held_out, check_least, check_report
 from ..plots import plot_interpolation, plot_latents
@@ -28,17 +28,11 @@ from ..task import Measured, Task
 
 
 @dataclass
-class DataArguments(StreamingArguments):
+class DataArguments(SplitArguments):
     train_file: str | None = field(
         default=None, metadata={"help": "Text lines, JSON lines, CSV or a dataset's name. Without it: the embedded grammar."}
     )
-    validation_file: str | None = field(
-        default=None,
-        metadata={"help": "As train_file; measured while training with --eval_strategy, and at the end without a test_file."},
-    )
-    test_file: str | None = field(default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."})
     text_column: str = field(default="text", metadata={"help": "Column of the sentences, if the rows have columns."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many rows at most."})
     max_length: int = field(default=64, metadata={"help": "Longest sentence in tokens with its EOS; a longer one is truncated."})
     grammar_sentences: int = field(default=60_000, metadata={"help": "Embedded grammar: training sentences."})
 
