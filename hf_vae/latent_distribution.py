@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 
 from .checks import check_number
+from .rows import Rows
 
 
-class LatentDistribution(ABC):
+class LatentDistribution(Rows):
     """
     One distribution over z in each row. A family has `parameter_names`, `noise_size`, `from_noise`, `log_prob` and `mode`, and
     `kl` if it knows a closed form. `parameters()` and `with_parameters` must make the same distribution again: by them rows are
@@ -97,18 +98,6 @@ class LatentDistribution(ABC):
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
         """The distribution of the parameters that `function` makes of these."""
         return self.with_parameters({name: function(parameter) for name, parameter in self.parameters().items()})
-
-    def repeat(self, count: int) -> Self:
-        """Each row `count` times in succession."""
-        return self.map(lambda parameter: parameter.repeat_interleave(count, 0))
-
-    def select(self, rows: Sequence[int] | torch.Tensor) -> Self:
-        """Some of the rows, in the order given."""
-        return self.map(lambda parameter: parameter[rows])
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """As `torch.Tensor.to`."""
-        return self.map(lambda parameter: parameter.to(*args, **kwargs))
 
 
 def concatenate(distributions: Sequence[LatentDistribution]) -> LatentDistribution:

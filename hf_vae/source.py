@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Self
 
 import torch
 
+from .rows import Rows
+
 
 @dataclass
-class EncodedSource:
+class EncodedSource(Rows):
     """
     What `read_source` has made of x. `prior`, `encode` and `condition` take it, so that x is encoded once however many of them ask.
 
@@ -41,18 +43,6 @@ class EncodedSource:
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
         """The source of the tensors that `function` makes of these."""
         return type(self)(**{name: function(tensor) for name, tensor in self.tensors().items()})
-
-    def repeat(self, count: int) -> Self:
-        """Each row `count` times in succession."""
-        return self.map(lambda tensor: tensor.repeat_interleave(count, 0))
-
-    def select(self, rows: Sequence[int] | torch.Tensor) -> Self:
-        """Some of the rows, in the order given."""
-        return self.map(lambda tensor: tensor[rows])
-
-    def to(self, device: torch.device | str) -> Self:
-        """The source on another device."""
-        return self.map(lambda tensor: tensor.to(device))
 
     @property
     def num_bytes(self) -> int:
