@@ -97,11 +97,11 @@ class Stock:
             (r"outputs/adapter", self.adapter),
             (r"outputs/prefix", self.composite("ParaphraseVAE", latent_injection=["prefix"])),
             (r"outputs/ptb_lm", self.composite("VAE", "lstm", pooling="pooler")),
-            (r"outputs/(dialog\w*|dailydialog_\w+|switchboard_\w+)", self.composite("DialogCVAE", acts=["doubt", "other"])),
-            (r"outputs/\w*cvae", self.composite("CVAE")),
-            (r"outputs/\w*(paraphrase|gupta)", self.composite("ParaphraseVAE")),
+            (r"(outputs/)?(dialog\w*|dailydialog_\w+|switchboard_\w+)", self.composite("DialogCVAE", acts=["doubt", "other"])),
+            (r"(outputs/)?\w*cvae", self.composite("CVAE")),
+            (r"(outputs/)?\w*(paraphrase|gupta)", self.composite("ParaphraseVAE")),
             (r"outputs/one", self.composite("VAE", bow_loss_weight=1.0)),
-            (r"outputs/(parts|optimus|\w*_(inputless|optimus)|(\w+_)?vae)", self.composite("VAE")),
+            (r"(outputs/)?(parts|optimus|\w*_(inputless|optimus)|(\w+_)?vae)", self.composite("VAE")),
         ]
 
     def __getitem__(self, name: str) -> Path:
