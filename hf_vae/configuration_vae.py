@@ -15,6 +15,7 @@ from .configuration_lstm import LSTMConfig  # noqa: F401
 
 # What the fields of these names may say. Whoever registers a class under a new name adds the name here.
 LATENT_INJECTION_TYPES = ["embedding", "memory", "prefix"]
+LATENT_PLACEMENTS = ("before_source", "after_source")
 POSTERIOR_TYPES = ["gaussian"]
 # And whether the prior is one of x, p(z|x).
 PRIOR_TYPES = {"standard": False, "conditional": True, "fitted": False}
@@ -22,7 +23,7 @@ FREE_BITS_PER = ("sentence", "dimension", "batch")
 POOLINGS = ("mean", "first", "pooler")
 PARTS = ("encoder", "decoder")
 # Goes up when what is saved means something that earlier versions of this code would not understand.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def without_places(config: Any) -> Any:
@@ -53,6 +54,9 @@ class VAEConfig(CompositeConfig):
         latent_size (`int`, defaults to 32): number of dimensions of z.
         latent_injection (`str` or `list[str]`, defaults to `"embedding"`): how z enters the decoder, in one or several ways:
             `"embedding"`, `"memory"` or `"prefix"` (see [`LatentDecoder`]).
+        latent_placement (`str`, defaults to `"before_source"`): where z begins, if the decoder reads a prompt. `"before_source"`:
+            whatever it reads knows z. `"after_source"`: it reads the prompt without z, which enters at the start token; so
+            one reading of x serves any number of z.
         prefix_length (`int`, defaults to 4): embeddings that stand for z with `"prefix"`.
         pooling (`str`, defaults to `"mean"`): what the posterior's head reads: `"mean"` of the encoder's last hidden states
             over the tokens that are no padding, the `"first"` token's state, or the encoder's trained `"pooler"`.
@@ -103,6 +107,7 @@ class VAEConfig(CompositeConfig):
     decoder: Any = None
     latent_size: int = 32
     latent_injection: str | list[str] = "embedding"
+    latent_placement: str = "before_source"
     prefix_length: int = 4
     pooling: str = "mean"
     posterior_bias: bool = True
@@ -174,11 +179,18 @@ class VAEConfig(CompositeConfig):
         if cls.__module__.partition(".")[0] != TRANSFORMERS_DYNAMIC_MODULE_NAME:
             # The package is here, and its own pipelines with it: `pipeline` need not run the copy that was saved with the model.
             config_dict = {name: value for name, value in config_dict.items() if name != "custom_pipelines"}
+        if config_dict.get("format_version", FORMAT_VERSION) < 3:
+            # There was but one placement then.
+            config_dict = {"latent_placement": "before_source", **config_dict}
         return super().from_dict(config_dict, **kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """As `PreTrainedConfig.to_diff_dict`, always with the `format_version`, and without the places that the parts came from."""
-        return {**without_places(super().to_diff_dict()), "format_version": self.format_version}
+        """
+        As `PreTrainedConfig.to_diff_dict`, always with the `format_version` and the `latent_placement`, and without the places that
+        the parts came from.
+        """
+        always = {"format_version": self.format_version, "latent_placement": self.latent_placement}
+        return {**without_places(super().to_diff_dict()), **always}
 
     @property
     def decoder_latent_size(self) -> int:
@@ -234,6 +246,7 @@ class VAEConfig(CompositeConfig):
             check_choice("latent_injection", way, tuple(LATENT_INJECTION_TYPES))
         if not self.latent_injection or len(set(self.latent_injection)) < len(self.latent_injection):
             raise ValueError(f"`latent_injection` is {self.latent_injection}; name at least one way in, and each once.")
+        check_choice("latent_placement", self.latent_placement, LATENT_PLACEMENTS)
         check_choice("pooling", self.pooling, POOLINGS)
         for part, base in (self.frozen_parts or {}).items():
             check_choice("frozen_parts", part, PARTS)

@@ -13,15 +13,17 @@ from transformers.utils import ModelOutput, logging
 from .assistants import assistant_of
 from .calls import call_with
 from .checks import check_count, check_finite, rows_of, shaped_latents
-from .configuration_vae import VAEConfig, check_token
+from .compat import CACHE
+from .configuration_vae import check_token
+from .decoding_vae import LatentDecodingMixin
 from .encoders import check_length
 from .generation_options import LatentGenerationOptions
 from .latent_distribution import LatentDistribution
 from .logits_processors import AverageOverLatents, RefuseNaN
-from .modeling_latent_decoder import LatentDecoder
 from .modeling_lstm import check_cache_implementation
 from .modeling_outputs import LatentOutput
 from .prior import GaussianMixturePrior, Prior
+from .rows import repeat_rows
 from .source import EncodedSource, check_source
 
 logger = logging.get_logger(__name__)
@@ -29,20 +31,14 @@ logger = logging.get_logger(__name__)
 DEFAULT_NEW_TOKENS = 128
 
 
-class LatentGenerationMixin(GenerationMixin):
+class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
     """Draws z and has the decoder write a text for each, for a model that has the verbs named here."""
 
-    config: VAEConfig
-    decoder: LatentDecoder
-    device: torch.device
     generation_config: GenerationConfig
     read_source: Callable[..., EncodedSource]
     encode: Callable[..., LatentOutput]
     prior_named: Callable[[str], Prior | GaussianMixturePrior]
     condition: Callable[..., dict[str, torch.Tensor]]
-    # What the decoder reads as its latent and the conditioning that is left; of that, `[prompt, start]`, its mask and the rest.
-    decoder_latents: Callable[..., tuple[torch.Tensor, dict[str, Any]]]
-    decoder_prompt: Callable[..., tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]
 
     @torch.no_grad()
     def generate(
@@ -157,13 +153,22 @@ class LatentGenerationMixin(GenerationMixin):
         if self.decoder.recurrent:
             check_cache_implementation(options.config.cache_implementation)
         latents = latents.to(self.device)
+        config = options.config
+        rows_each = max(config.num_beams or 1, config.num_return_sequences or 1)
+        # A cache of a kind that is asked for, or none at all, is generation's own to make: each row then reads its source itself.
+        fills_any_cache = config.cache_implementation is None and config.use_cache is not False
+        if len(latents) * rows_each > batch and fills_any_cache:
+            conditioning = self.prefill(conditioning)
         decoder_latents, context_ids, context_mask, states = self._prepare_decoder_inputs(latents, batch, conditioning)
+        source_cache = states.pop("source_cache", None)
+        if source_cache is not None:
+            model_kwargs[CACHE] = source_cache.repeat(rows_each).cache
         check_token("pad_token_id", options.config.pad_token_id, self.config.decoder)
         # Padding in front takes no position.
         longest = int(context_mask.sum(-1).max())
         options.config.max_new_tokens = self._new_tokens(options.config.max_new_tokens, longest)
         step = options.average_latents or 1
-        processors: list[Any] = [RefuseNaN(max(options.config.num_beams or 1, options.config.num_return_sequences or 1))]
+        processors: list[Any] = [RefuseNaN(rows_each)]
         processors += model_kwargs.get("logits_processor") or ()
         if step > 1:
             processors.append(AverageOverLatents(step))
@@ -177,6 +182,7 @@ class LatentGenerationMixin(GenerationMixin):
             input_ids=context_ids,
             attention_mask=context_mask,
             latents=decoder_latents,
+            source_length=self.source_length(context_ids),
             generation_config=options.config,
             **states,
             **model_kwargs,
@@ -205,7 +211,7 @@ class LatentGenerationMixin(GenerationMixin):
     def _prepare_decoder_inputs(self, latents, batch: int, conditioning) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict]:
         """For each of `latents`: what the decoder reads as its latent, `[prompt, start]`, its mask, and what it reads besides."""
         rows = latents.shape[0]
-        repeated = {name: tensor.repeat_interleave(rows // batch, 0) for name, tensor in conditioning.items()}
+        repeated = repeat_rows(conditioning, rows // batch)
         decoder_latents, repeated = self.decoder_latents(latents, **repeated)
         context_ids, context_mask, states = self.decoder_prompt(rows, **repeated)
         check_length("prompt and start token together", context_mask, self.config.decoder)
@@ -224,7 +230,8 @@ class LatentGenerationMixin(GenerationMixin):
 
         Returns:
             `torch.Tensor` of shape `(rows, prefix_length + prompt + 1, embedding size)`: z's embeddings, the prompt's and the start
-            token's, in the decoder's dtype.
+            token's, in the decoder's dtype. With `latent_placement="after_source"` the prompt's come first, so a server that keeps
+            what it has read of a prompt reads it once for all z.
 
         Raises:
             ValueError: z or x reaches the decoder in another way than through its prompt, the decoder is inputless, `latents` have
@@ -249,4 +256,4 @@ class LatentGenerationMixin(GenerationMixin):
             raise ValueError(f"The decoder reads {' and '.join(states)} besides its prompt; a server has no place for that.")
         if not mask.all():
             raise ValueError("`prompt_attention_mask` has padding, and a prompt of embeddings no mask: give prompts of one length.")
-        return self.decoder.prompt_embeds(cast(torch.LongTensor, ids), latents)
+        return self.decoder.prompt_embeds(cast(torch.LongTensor, ids), latents, self.source_length(ids))

@@ -8,29 +8,13 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedConfig, PreTrainedModel, initialization
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, initialization
 from transformers.cache_utils import Cache, DynamicLayer
 
 from .compat import head_shapes, is_activation_checkpointing
 from .configuration_vae import LATENT_INJECTION_TYPES
 from .modeling_lstm import LSTMStateLayer
-
-# What a cache keeps for a layer that forgets nothing.
-GROWING = {DynamicLayer, LSTMStateLayer}
-
-
-def self_attention(cache: Cache) -> Cache:
-    """The part of `cache` for what the LM itself has read; one with cross-attention keeps what it reads of a source beside it."""
-    return cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
-
-
-def layer_kinds(cache: Cache) -> list[type]:
-    """
-    What `cache` keeps for each layer of what the LM itself has read. An LSTM's state counts as this copy's: if several models
-    bring their code along, each copy has such a class, and transformers takes the last one that was loaded.
-    """
-    kinds = [type(layer) for layer in self_attention(cache).layers]
-    return [LSTMStateLayer if getattr(kind, "_layer_type", None) == LSTMStateLayer._layer_type else kind for kind in kinds]
+from .source_cache import layer_kinds, self_attention
 
 
 class DecoderShape:
@@ -83,27 +67,30 @@ class DecoderShape:
                 "). Choose 'embedding', which works with any decoder."
             )
 
-    def write_states(self, lm: PreTrainedModel, states: Iterable[torch.Tensor], cache: Cache) -> Cache:
-        """
-        Puts the sum of `states`, each `(rows, state_size)`, in front of the first token of a `cache` that has read nothing: as c of
-        an LSTM, whose h is its tanh (Bowman et al. 2015), else as one position, whose key is its value too (Li et al. 2020).
-
-        Raises:
-            ValueError: gradient checkpointing, which would drop the cache.
-        """
+    def check_checkpointing(self, lm: PreTrainedModel) -> None:
+        """Raises a `ValueError` under gradient checkpointing, which would drop the cache by which z enters."""
         if lm.training and not self.recurrent and is_activation_checkpointing(lm):
             raise ValueError(
-                "`latent_injection` names 'memory', and gradient checkpointing drops the cache that holds it: turn "
-                "`gradient_checkpointing` off, or choose 'embedding'."
+                "`latent_injection` names 'memory', or 'prefix' behind a source, and gradient checkpointing drops the cache that "
+                "holds it: turn `gradient_checkpointing` off, or choose 'embedding'."
             )
+
+    def write_states(self, states: Iterable[torch.Tensor], cache: Cache) -> Cache:
+        """
+        Puts the sum of `states`, each `(rows, state_size)`, behind what `cache` has read: added to the c of an LSTM, to whose h its
+        tanh is added (Bowman et al. 2015, whose LSTM has read nothing yet), else as one position, whose key is its value too (Li
+        et al. 2020).
+        """
         layers = self_attention(cache)
         flat = torch.stack(list(states)).sum(0).split(list(map(math.prod, self.state_shapes)), dim=-1)
         for layer, (part, shape) in enumerate(zip(flat, self.state_shapes)):
             state = part.unflatten(-1, shape)
-            if self.recurrent:
-                layers.update(state.tanh(), state, layer, 0)
-            else:
+            if not self.recurrent:
                 layers.update(state, state, layer)
+            elif (read := cast(LSTMStateLayer, layers.layers[layer])).is_initialized:
+                layers.update(read.keys + state.tanh(), read.values + state, layer, 0)
+            else:
+                layers.update(state.tanh(), state, layer, 0)
         return cache
 
 

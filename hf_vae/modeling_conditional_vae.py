@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from .checks import check_rows
 from .configuration_conditional_vae import ConditionalVAEConfig
+from .cross_attention_check import check_cross_attention
 from .encoders import build_encoder, check_padding_side, pool, read_text, read_vector
 from .gaussian import DiagonalGaussian
 from .latent_distribution import LatentDistribution
@@ -47,7 +48,7 @@ class ConditionalVAEModel(VAEModel):
                 )
             read = self.source_size if config.source_conditioning == "initial_state" else self.encoder_hidden_size
             if config.source_conditioning == "cross_attention":
-                self.decoder.check_cross_attention()
+                check_cross_attention(self.decoder)
             self.source_projection = nn.Linear(read, self.projection_size, dtype=self.encoder.dtype)
         if not config.tie_encoders:
             pooling = config.pooling if self.pools_source else "mean"
@@ -175,7 +176,7 @@ class ConditionalVAEModel(VAEModel):
         read = read_vector("posterior_input_ids", self.encoder, self.config.pooling, *pair)
         return LatentOutput(latent_dist=self.posterior_head(read))
 
-    def condition(self, source: EncodedSource | None = None, **x: Any) -> dict[str, torch.Tensor]:
+    def condition(self, source: EncodedSource | None = None, **x: Any) -> dict[str, Any]:
         """
         How the decoder sees x, one row per example: as the prompt, as the states of the encoder that reads it, or as the state to
         start from. Arguments as of [`VAEModel.condition`].
@@ -233,7 +234,7 @@ class ConditionalVAEModel(VAEModel):
     def context_size(self) -> int:
         return self.projection_size
 
-    def context_vector(self, conditioning: dict[str, torch.Tensor]) -> torch.Tensor:
+    def context_vector(self, conditioning: dict[str, Any]) -> torch.Tensor:
         """What the decoder sees of x before it reads it: the mean of the prompt's embeddings or encoder's states, or its state."""
         if self.config.source_conditioning == "initial_state":
             return conditioning["initial_state"]
@@ -293,7 +294,7 @@ class ConditionalVAEModel(VAEModel):
         output: Any,
         labels: torch.LongTensor,
         prior: LatentDistribution,
-        conditioning: dict[str, torch.Tensor],
+        conditioning: dict[str, Any],
     ) -> torch.Tensor:
         if self.config.objective == "hybrid":
             nll = self.reconstruction_nll(prior.sample(), labels, conditioning, self.output_class())

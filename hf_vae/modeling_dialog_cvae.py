@@ -22,6 +22,7 @@ from .encoders import (
 from .modeling_conditional_vae import ConditionalVAEModel
 from .modeling_outputs import DialogCVAEOutput, LatentOutput, VAEOutput
 from .pipelines import DialogPipeline
+from .rows import select_rows
 from .source import EncodedSource, check_source
 
 # Tokens that a reply has room for behind any context, if nothing says how long it may be.
@@ -248,7 +249,7 @@ class DialogCVAEModel(ConditionalVAEModel):
 
     def condition(
         self, source: EncodedSource | None = None, act_labels: torch.LongTensor | None = None, **x: Any
-    ) -> dict[str, torch.Tensor]:
+    ) -> dict[str, Any]:
         """
         What the decoder and the acts are given of x, one row per example; and the acts that are asked for.
 
@@ -262,7 +263,7 @@ class DialogCVAEModel(ConditionalVAEModel):
         further = {"context": source.vector, "meta": source.meta, "act_labels": act_labels}
         return {**super().condition(source), **{name: each for name, each in further.items() if each is not None}}
 
-    def context_vector(self, conditioning: dict[str, torch.Tensor]) -> torch.Tensor:
+    def context_vector(self, conditioning: dict[str, Any]) -> torch.Tensor:
         return conditioning["context"]
 
     def predict_acts(self, latents: torch.Tensor, context: torch.Tensor, **conditioning) -> torch.Tensor:
@@ -370,7 +371,7 @@ class DialogCVAEModel(ConditionalVAEModel):
         nll = super().reconstruction_nll(latents, labels, conditioning, output, with_logits)
         unknown = act_labels == -100
         if not self.training and bool(unknown.any()):
-            rest = {name: tensor[unknown] for name, tensor in conditioning.items() if name != "act_labels"}
+            rest = select_rows({name: each for name, each in conditioning.items() if name != "act_labels"}, unknown)
             nll = nll.masked_scatter(unknown, self.nll(latents[unknown], labels[unknown], **rest))
         output.act_log_probs = act_log_probs
         output.act_loss = nn.functional.nll_loss(act_log_probs, act_labels, ignore_index=-100, reduction="none")

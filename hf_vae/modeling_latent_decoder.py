@@ -1,38 +1,39 @@
 """p(y|x,z): any causal language model, reading a latent."""
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoModelForCausalLM,
-    DynamicCache,
-    EncoderDecoderCache,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .checks import check_choice
-from .compat import CACHE, cache_parameter, takes_cache
-from .encoders import check_length, longest_text, reserved_positions
-from .latent_injection import GROWING, LATENT_INJECTIONS, DecoderShape, LatentInjection, build_injections, layer_kinds
-from .modeling_lstm import kept_positions
+from .compat import CACHE, takes_cache
+from .encoders import check_length, longest_text
+from .latent_injection import LATENT_INJECTIONS, DecoderShape, LatentInjection, build_injections
+from .source_cache import GROWING, layer_kinds
+from .wrapped_lm import WrappedLM
 
 
-def runs_on_the_cpu(model: PreTrainedModel) -> bool:
-    """Whether a forward pass can be tried here: `model` has all its weights, in main memory, and an attention for it."""
-    here = all(each.device.type == "cpu" and each.is_floating_point() and each.numel() for each in model.parameters())
-    return here and model.config._attn_implementation in ("eager", "sdpa", None)
+def without_cache(outputs: ModelOutput) -> Any:
+    """`outputs` without the cache: an output forgets no item that is set to None."""
+    return type(outputs)(**{name: value for name, value in outputs.items() if name != CACHE})
 
 
-class LatentDecoder(PreTrainedModel, GenerationMixin):
+def split_kept(logits_to_keep: int | torch.Tensor, ahead: int, length: int) -> tuple[torch.Tensor, int | torch.Tensor]:
+    """Which of the first `ahead` of `length` tokens' logits `logits_to_keep` means, and which of the others'."""
+    if isinstance(logits_to_keep, torch.Tensor):
+        return logits_to_keep[logits_to_keep < ahead], logits_to_keep[logits_to_keep >= ahead] - ahead
+    kept = logits_to_keep or length
+    return torch.arange(min(max(length - kept, 0), ahead), ahead), min(kept, length - ahead)
+
+
+class LatentDecoder(WrappedLM, GenerationMixin):
     r"""
     A causal LM that reads `latents`, in one or several of the ways of `latent_injection.py`: `embedding`, `memory`, `prefix`.
 
@@ -51,10 +52,6 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         ValueError: a way in that does not exist or that this LM does not have.
     """
 
-    base_model_prefix = "lm"
-    supports_gradient_checkpointing = True
-    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
-
     def __init__(
         self,
         config: PreTrainedConfig,
@@ -65,42 +62,9 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
     ):
         for way in latent_injection:
             check_choice("latent_injection", way, tuple(LATENT_INJECTIONS))
-        if lm is None and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and getattr(config, "auto_map", None) is None:
-            raise ValueError(
-                f"The decoder's {type(config).__name__} has no causal LM under `AutoModelForCausalLM`; choose a family that has "
-                "one."
-            )
-        # The LM comes first: it settles the attention in the configuration that both share.
-        lm = AutoModelForCausalLM.from_config(config) if lm is None else lm
-        parameters = inspect.signature(type(lm).forward).parameters
-        if "inputs_embeds" not in parameters:
-            raise ValueError(
-                f"The decoder {type(lm).__name__} takes no `inputs_embeds`, so a latent cannot be added to its embeddings; "
-                "choose a causal LM that does."
-            )
-        cache_name = cache_parameter(lm)
-        if cache_name is None:
-            raise ValueError(
-                f"The decoder {type(lm).__name__} takes no cache under the name `{CACHE}`, so generation cannot go on from what it "
-                "has read; choose a causal LM that does."
-            )
-        # A mixture of experts has settled its experts too, and they are not this wrapper's to check.
-        experts = lm.config._experts_implementation_internal
-        lm.config._experts_implementation_internal = None
-        super().__init__(lm.config)
-        lm.config._experts_implementation_internal = experts
-        self.lm = lm
+        super().__init__(config, lm)
         self.latent_size = latent_size
-        # Assisted generation takes tokens back, which an LM that has compressed them cannot; generation asks the wrapper.
-        self._is_stateful = lm._is_stateful
-        self.cache_name = cache_name
-        self.takes_position_ids = "position_ids" in parameters
-        self.supports_cross_attention = "encoder_hidden_states" in parameters
-        self.takes_logits_to_keep = "logits_to_keep" in parameters
-        self.position_offset = reserved_positions(lm) if self.takes_position_ids else 0
-        has_positions = getattr(lm.config.get_text_config(decoder=True), "max_position_embeddings", None) is not None
-        self.counts_padding = has_positions and not self.takes_position_ids
-        self.shape = DecoderShape(lm, prefix_length)
+        self.shape = DecoderShape(self.lm, prefix_length)
         self.recurrent = self.shape.recurrent
         self.embedding_size = self.shape.embedding_size
         # What else has a row for each word, in the model around this one.
@@ -122,54 +86,6 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         """Most tokens that the LM was built for, beside what z fills; `None`: any number."""
         return longest_text(self.config, self.num_latent_positions + self.position_offset)
 
-    @property
-    def encoder_states_size(self) -> int:
-        """Width of the encoder's states that the LM reads by cross-attention."""
-        text_config = self.config.get_text_config(decoder=True)
-        return getattr(text_config, "cross_attention_hidden_size", None) or text_config.hidden_size
-
-    @torch.no_grad()
-    def check_cross_attention(self) -> None:
-        """
-        Reads two tokens beside an encoder's states, at once and one after the other, so that an LM whose cross-attention cannot
-        serve is refused before anything is trained. An LM that cannot run where it is built is not tried.
-
-        Raises:
-            ValueError: it fails, or the two differ.
-        """
-        if not runs_on_the_cpu(self.lm):
-            return
-        trained = self.training
-        self.eval()
-        try:
-            at_once, in_steps = self._two_tokens_beside_a_source()
-            # Another order of the same sums rounds otherwise.
-            tolerance = torch.finfo(self.dtype).eps ** 0.5 * at_once.abs().max()
-            serves, cause = bool((at_once - in_steps).abs().max() <= tolerance), None
-        except Exception as error:
-            serves, cause = False, error
-        finally:
-            self.train(trained)
-        if not serves:
-            raise ValueError(
-                f"`source_conditioning='cross_attention'`: {type(self.lm).__name__} fails at cross-attention with a cache. It was "
-                "built without cross-attention, or its class in this version of transformers raises an error, or gives other "
-                "numbers with a cache than without. Choose 'prompt', or another decoder."
-            ) from cause
-
-    def _two_tokens_beside_a_source(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits `(1, 2, vocab)` of two tokens that are read at once, without a cache, and of the same in two steps with one."""
-        latents = torch.zeros(1, self.latent_size)
-        # Two that differ: an LM that looks ahead reads the same twice otherwise.
-        tokens, mask = torch.arange(2).unsqueeze(0), torch.ones(1, 2, dtype=torch.long)
-        states = (torch.arange(3.0).unsqueeze(1) + torch.arange(self.encoder_states_size)).sin().to(self.dtype)
-        source = {"encoder_hidden_states": states.unsqueeze(0), "encoder_attention_mask": torch.ones(1, 3, dtype=torch.long)}
-        at_once = self(tokens, latents, mask, use_cache=False, **source).logits
-        cache = DynamicCache(config=self.config)
-        first = self(tokens[:, :1], latents, mask[:, :1], cache=cache, use_cache=True, **source)
-        second = self(tokens[:, 1:], latents, mask, cache=first[CACHE], use_cache=True, **source)
-        return at_once, torch.cat([first.logits, second.logits], dim=1)
-
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
@@ -177,18 +93,6 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             # Module by module, because transformers passes over modules that have no weights of their own.
             if any(module is each for each in way.modules()):
                 way.init_weights(module)
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.lm.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module):
-        self.lm.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.lm.get_output_embeddings()
-
-    def set_output_embeddings(self, value: nn.Module):
-        self.lm.set_output_embeddings(value)
 
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Module:
         """As `PreTrainedModel.resize_token_embeddings`; what else has a row for each word follows."""
@@ -210,21 +114,28 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
         initial_state: torch.Tensor | None = None,
+        source_length: int = 0,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs,
     ) -> CausalLMOutputWithPast:
         """
-        One pass of the LM over `input_ids` of shape `(rows, length)`, given `latents` of shape `(rows, latent_size)`. A recurrent
-        LM takes an `initial_state` too, of shape `(rows, sum of its layers' widths)`: the c that it starts from, added to z's.
+        One pass of the LM over `input_ids` of shape `(rows, length)`, given `latents` of shape `(rows, latent_size)`.
+
+        Args:
+            source_length (`int`, defaults to 0): how many tokens of the text, counted from its beginning, are a source that is read
+                without z. z enters behind them, so their keys and values are the same for every z ([`~LatentDecoder.prefill`]).
+            initial_state (`torch.Tensor`, *optional*): of a recurrent LM the c that it starts from, added to z's, of shape
+                `(rows, sum of its layers' widths)`.
 
         Returns the LM's own output. Its logits at a token predict the next one, as in any causal LM; attentions, hidden states and
-        the cache also hold the positions that z fills.
+        the cache also hold the positions that z fills. With `memory` and `prefix` the LM reads a source by itself first, and
+        attentions and hidden states are of what follows it.
 
         Raises:
             ValueError: `latents` are missing, there are more tokens than positions beside those that z fills, padding stands
-                in front of tokens of an LM that counts its positions over it, or `memory` or `prefix` meet a cache of fixed size
-                or gradient checkpointing, which cannot hold them.
+                in front of tokens of an LM that counts its positions over it, an `initial_state` meets a source that the LM reads,
+                or `memory` or `prefix` meet a cache of fixed size or gradient checkpointing, which cannot hold them.
         """
         if latents is None:
             raise ValueError("`latents` is missing: the decoder models p(y|x,z) and needs a z of shape (rows, latent_size).")
@@ -232,95 +143,120 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             inputs_embeds = self.get_input_embeddings()(input_ids)
         # Follow the embeddings' dtype: quantised weights report an integer one.
         latents = latents.to(inputs_embeds)
-        for way in self.injections:
-            inputs_embeds = way.embed(inputs_embeds, latents)
-        asked_for_cache = cache is not None or use_cache is not False
+        self._check_pass(attention_mask, cache, initial_state, source_length)
+        states = {"encoder_hidden_states": encoder_hidden_states, "encoder_attention_mask": encoder_attention_mask}
+        kwargs.update(states if encoder_hidden_states is not None else {})
         # Asked of the cache only if the answer matters: one of fixed size counts in a tensor, which would break the graph.
-        in_front = self.has_state or self.prefix_length or self.position_offset or initial_state is not None
-        starts = in_front and (cache is None or cache.get_seq_length() == 0)
-        if self.num_latent_positions and cache is not None and not set(layer_kinds(cache)) <= GROWING:
-            raise ValueError(
-                "`latent_injection` names 'memory' or 'prefix', which need a cache that grows: leave `cache_implementation` unset."
-            )
-        if self.counts_padding and attention_mask is not None:
-            self._check_padding(attention_mask)
+        fills = self.has_state or self.prefix_length or initial_state is not None
+        read = self._num_read(cache, source_length) if fills or source_length or self.position_offset else 0
+        length = inputs_embeds.shape[1]
+        if fills and read < source_length < read + length:
+            tokens = (inputs_embeds, attention_mask, position_ids, cache)
+            return self._read_in_turn(tokens, source_length - read, latents, source_length, use_cache, logits_to_keep, **kwargs)
+        asked_for_cache = cache is not None or use_cache is not False
+        enters = fills and read <= source_length < read + length
+        columns = read + torch.arange(length, device=inputs_embeds.device)
         if reserved := self.num_latent_positions + self.position_offset:
-            if starts:
-                mask = inputs_embeds.new_ones(inputs_embeds.shape[:2]) if attention_mask is None else attention_mask
+            if enters or read == 0:
+                mask = inputs_embeds.new_ones(len(inputs_embeds), read + length) if attention_mask is None else attention_mask
                 check_length("What the decoder reads", mask, self.config, reserved)
-            position_ids = self._positions(inputs_embeds, attention_mask, position_ids, cache) + reserved
-            if attention_mask is not None:
-                attention_mask = nn.functional.pad(attention_mask, (self.num_latent_positions, 0), value=1)
-        if starts and (self.has_state or initial_state is not None):
+            behind_z = self.num_latent_positions * (columns >= source_length)
+            position_ids = self._positions(columns, attention_mask, position_ids) + self.position_offset + behind_z
+            if attention_mask is not None and read + length > source_length:
+                slots = attention_mask.new_ones(len(attention_mask), self.num_latent_positions)
+                attention_mask = torch.cat([attention_mask[:, :source_length], slots, attention_mask[:, source_length:]], dim=1)
+        with_latents = inputs_embeds
+        for way in self.injections:
+            with_latents = way.embed(with_latents, latents)
+        if source_length and not (isinstance(read, int) and read >= source_length):
+            with_latents = torch.where((columns >= source_length).unsqueeze(-1), with_latents, inputs_embeds)
+        if enters and (self.has_state or initial_state is not None):
             cache = self._begin_from_states(latents, initial_state, cache)
-        if starts and self.prefix_length:
+        if enters and self.prefix_length:
             prefix = self._prefix(latents)
-            inputs_embeds = torch.cat([prefix, inputs_embeds], dim=1)
-            slots = torch.arange(reserved - prefix.shape[1], reserved, device=latents.device)
-            tokens = cast(torch.Tensor, position_ids)
-            position_ids = torch.cat([slots.expand(len(latents), -1), tokens.expand(len(latents), -1)], dim=1)
+            with_latents = torch.cat([prefix, with_latents], dim=1)
+            tokens_at = cast(torch.Tensor, position_ids)
+            slots = tokens_at[:, :1] + torch.arange(-prefix.shape[1], 0, device=latents.device)
+            position_ids = torch.cat([slots, tokens_at], dim=1).expand(len(latents), -1)
             if isinstance(logits_to_keep, torch.Tensor):
                 logits_to_keep = logits_to_keep + prefix.shape[1]
             elif logits_to_keep == 0:
-                logits_to_keep = inputs_embeds.shape[1] - prefix.shape[1]
-        if self.takes_position_ids:
-            kwargs["position_ids"] = position_ids
-        if encoder_hidden_states is not None:
-            kwargs.update(encoder_hidden_states=encoder_hidden_states, encoder_attention_mask=encoder_attention_mask)
-            if cache is not None and not isinstance(cache, EncoderDecoderCache):
-                # `generate` knows the LM as one without an encoder. The cache that the LM returns is the one that it goes on with.
-                cache = EncoderDecoderCache(cache, DynamicCache())
-        kwargs[self.cache_name] = cache
-        if self.takes_logits_to_keep:
-            kwargs["logits_to_keep"] = logits_to_keep
-        outputs = self.lm(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            use_cache=use_cache,
-            return_dict=True,
-            **kwargs,
-        )
-        if not self.takes_logits_to_keep:
-            outputs.logits = outputs.logits[:, kept_positions(logits_to_keep)]
-        if not asked_for_cache:
-            # What carried the memory in. An output forgets no item that is set to None.
-            outputs = type(outputs)(**{name: value for name, value in outputs.items() if name != CACHE})
-        return outputs
+                logits_to_keep = length
+        outputs = self.read(with_latents, attention_mask, position_ids, cache, use_cache, logits_to_keep, **kwargs)
+        return outputs if asked_for_cache else without_cache(outputs)
 
-    def prompt_embeds(self, input_ids: torch.LongTensor, latents: torch.Tensor) -> torch.Tensor:
+    def _read_in_turn(self, tokens, ahead, latents, source_length, use_cache, logits_to_keep, **kwargs) -> CausalLMOutputWithPast:
+        """The source, which are the `ahead` first of `tokens`, and then the others, in front of which z fills positions."""
+        inputs_embeds, attention_mask, position_ids, cache = tokens
+        self.shape.check_checkpointing(self.lm)
+        asked_for_cache = cache is not None or use_cache is not False
+        cache = DynamicCache(config=self.config) if cache is None else cache
+        outputs = []
+        kept = split_kept(logits_to_keep, ahead, inputs_embeds.shape[1])
+        for part, logits in zip((slice(ahead), slice(ahead, None)), kept):
+            until = None if attention_mask is None else attention_mask[:, : source_length if part.stop else None]
+            positions = None if position_ids is None else position_ids[:, part]
+            outputs.append(
+                self.forward(
+                    inputs_embeds=inputs_embeds[:, part],
+                    latents=latents,
+                    attention_mask=until,
+                    position_ids=positions,
+                    source_length=source_length,
+                    use_cache=True,
+                    logits_to_keep=logits,
+                    return_dict=True,
+                    **{CACHE: cache},
+                    **kwargs,
+                )
+            )
+            cache = outputs[-1][CACHE]
+        last = outputs[-1]
+        last.logits = torch.cat([each.logits for each in outputs], dim=1)
+        return last if asked_for_cache else without_cache(last)
+
+    def prompt_embeds(self, input_ids: torch.LongTensor, latents: torch.Tensor, source_length: int = 0) -> torch.Tensor:
         """`(rows, prefix_length + length, embedding size)`: what the LM is given of z, with `prefix`, and of the tokens."""
         tokens = self.get_input_embeddings()(input_ids)
-        return torch.cat([self._prefix(latents.to(tokens)), tokens], dim=1)
+        return torch.cat([tokens[:, :source_length], self._prefix(latents.to(tokens)), tokens[:, source_length:]], dim=1)
 
     def _prefix(self, latents: torch.Tensor) -> torch.Tensor:
         prefixes = (way.prefix(latents) for way in self.injections)
         return torch.cat([prefix for prefix in prefixes if prefix is not None], dim=1)
 
-    def _check_padding(self, attention_mask: torch.Tensor) -> None:
-        if not torch.compiler.is_compiling() and bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any()):
+    def _check_pass(self, attention_mask, cache, initial_state, source_length) -> None:
+        if self.num_latent_positions and cache is not None and not set(layer_kinds(cache)) <= GROWING:
             raise ValueError(
-                f"`attention_mask` has padding in front of tokens, which {type(self.lm).__name__} counts as positions: give it "
-                "prompts of one length at a time."
+                "`latent_injection` names 'memory' or 'prefix', which need a cache that grows: leave `cache_implementation` unset."
             )
-
-    def _positions(self, inputs_embeds, attention_mask, position_ids, cache) -> torch.Tensor:
-        """Of the tokens, counted from the first one, as `generate` counts them."""
-        if position_ids is not None:
-            return position_ids
-        length = inputs_embeds.shape[1]
-        if attention_mask is not None:
-            return (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -length:]
-        past = 0 if cache is None else max(cache.get_seq_length() - self.num_latent_positions, 0)
-        return torch.arange(past, past + length, device=inputs_embeds.device).unsqueeze(0)
-
-    def _begin_from_states(self, latents: torch.Tensor, initial_state: torch.Tensor | None, cache: Cache | None) -> Cache:
-        """What z, and for an LSTM the source, gives every layer, put in the cache before anything is read."""
         if initial_state is not None and not self.recurrent:
             raise ValueError(f"`initial_state` is for recurrent decoders; {type(self.lm).__name__} has no state to start from.")
+        if initial_state is not None and source_length:
+            raise ValueError(
+                "`initial_state` and `source_length` are both given: the LM reads its source in one way or in the other."
+            )
+        self.check_padding(attention_mask)
+
+    def _num_read(self, cache: Cache | None, source_length: int) -> int:
+        """Tokens in `cache`, without the positions that z fills behind the source."""
+        length = 0 if cache is None else cache.get_seq_length()
+        return length - self.num_latent_positions if self.num_latent_positions and length > source_length else length
+
+    def _positions(self, columns, attention_mask, position_ids) -> torch.Tensor:
+        """Of the tokens in these `columns` of the text, counted from the first one, as `generate` counts them."""
+        if position_ids is not None:
+            return position_ids
+        if attention_mask is not None:
+            return (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -len(columns) :]
+        return columns.unsqueeze(0)
+
+    def _begin_from_states(self, latents: torch.Tensor, initial_state: torch.Tensor | None, cache: Cache | None) -> Cache:
+        """What z, and for an LSTM the source, gives every layer, put in the cache before anything else is read."""
+        self.shape.check_checkpointing(self.lm)
         cache = DynamicCache(config=self.config) if cache is None else cache
         states = [state for way in self.injections if (state := way.state(latents)) is not None]
         states += [] if initial_state is None else [initial_state.to(latents)]
-        return self.shape.write_states(self.lm, states, cache)
+        return self.shape.write_states(states, cache)
 
     @takes_cache
     def prepare_inputs_for_generation(
@@ -343,7 +279,8 @@ class LatentDecoder(PreTrainedModel, GenerationMixin):
             input_ids = input_ids.masked_fill(written, unread_token_id)
         if next_sequence_length is not None and kwargs.get("is_first_iteration") and cache is not None:
             # Told from the length of the cache, in which z has positions of its own.
-            next_sequence_length += self.num_latent_positions if cache.get_seq_length() else 0
+            length = cache.get_seq_length()
+            next_sequence_length += length - self._num_read(cache, kwargs.get("source_length", 0))
         return super().prepare_inputs_for_generation(
             input_ids,
             next_sequence_length=next_sequence_length,

@@ -10,8 +10,8 @@ from .bag_of_words import BagOfWordsHead
 from .checks import check_choice, check_rows, shaped_latents
 from .composite import EncoderDecoderComposite
 from .configuration_vae import VAEConfig
-from .encoders import check_attention_mask, check_length, check_mask, check_tokens, read_vector
-from .fused_linear_cross_entropy import fusable_lm_head, fused_linear_cross_entropy, sequence_nll, with_fake_logits
+from .encoders import read_vector
+from .fused_linear_cross_entropy import sequence_nll
 from .generation_options import composite_generation_config
 from .generation_vae import LatentGenerationMixin
 from .latent_distribution import LatentDistribution
@@ -52,8 +52,6 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         self.fitted_prior: GaussianMixturePrior | None = None
         if config.fitted_prior_components is not None:
             self.fitted_prior = GaussianMixturePrior(config.fitted_prior_components, config.latent_size)
-        # Set to False once the LM is seen to change its output layer's logits, which rules out the fused loss.
-        self.lm_head_is_final = True
         # A buffer, because a Python number that changes at every step would recompile the graph. It follows from the step.
         self.kl_weight: torch.Tensor
         self.register_buffer("kl_weight", torch.ones((), dtype=torch.float32), persistent=False)
@@ -187,7 +185,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         self.config.fitted_prior_components = prior.num_components
         self.fitted_prior = prior.to(self.device)
 
-    def condition(self, source: EncodedSource | None = None, **x: Any) -> dict[str, torch.Tensor]:
+    def condition(self, source: EncodedSource | None = None, **x: Any) -> dict[str, Any]:
         """
         What the decoder is given besides z and the start token, by name, one row per example.
 
@@ -198,89 +196,6 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         source = self.read_source(**x, with_prior=False) if source is None else check_source(source)
         given = {"prompt_input_ids": source.prompt_input_ids, "prompt_attention_mask": source.prompt_attention_mask}
         return {name: tensor for name, tensor in given.items() if tensor is not None}
-
-    def decode(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
-        """
-        Logits of y given z, with teacher forcing. Of the words that the decoder reads, `config.word_dropout` of them are hidden in
-        training; an inputless decoder (a rate of 1) reads none at any time.
-
-        Args:
-            latents (`torch.Tensor` of shape `(batch, latent_size)`).
-            labels (`torch.LongTensor` of shape `(batch, target)`): y in the decoder's vocabulary, -100 on padding.
-            conditioning: what else the decoder is given, as [`~VAEModel.forward`] names it.
-
-        Returns:
-            `torch.Tensor` of shape `(batch, target, vocab)`; `[:, t]` predicts `labels[:, t]`.
-
-        Raises:
-            ValueError: `latents`, `labels` or what else is given are malformed, or differ in their number of rows.
-        """
-        latents = shaped_latents(latents, len(labels), self.config.latent_size).to(labels.device)
-        latents, conditioning = self.decoder_latents(latents, **conditioning)
-        target = labels[:, :-1]
-        observed = target != -100
-        words = target.masked_fill(~observed, cast(int, self.config.pad_token_id))
-        if self.config.inputless:
-            words = words.masked_fill(observed, cast(int, self.config.word_dropout_token_id))
-        elif self.training and self.config.word_dropout:
-            dropped = torch.rand(words.shape, device=words.device) < self.config.word_dropout
-            words = words.masked_fill(dropped & observed, cast(int, self.config.word_dropout_token_id))
-        context_ids, context_mask, states = self.decoder_prompt(labels.shape[0], **conditioning)
-        input_ids = torch.cat([context_ids, words], dim=1)
-        attention_mask = torch.cat([context_mask, observed.to(context_mask)], dim=1)
-        check_length("prompt, start token and target together", attention_mask, self.config.decoder)
-        outputs = self.decoder(
-            input_ids=input_ids,
-            latents=latents,
-            attention_mask=attention_mask,
-            # Counted as `generate` counts them, whatever stands in front of the first token.
-            position_ids=(attention_mask.cumsum(-1) - 1).clamp(min=0),
-            use_cache=False,
-            logits_to_keep=labels.shape[1],
-            **states,
-        )
-        return outputs.logits
-
-    def nll(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
-        """
-        -log p(y|x,z) of each row, nats per sentence: arguments as of [`~VAEModel.decode`], result of shape `(batch,)`. Of a large
-        vocabulary, only a few tokens' logits are ever held at once.
-        """
-        lm_head = fusable_lm_head(self.decoder.lm, labels) if self.lm_head_is_final else None
-        if lm_head is not None:
-            with with_fake_logits(lm_head) as call:
-                logits = self.decode(latents, labels, **conditioning)
-            if call.is_untouched(logits, labels):
-                return fused_linear_cross_entropy(lm_head, cast(torch.Tensor, call.hidden_states), labels)
-            self.lm_head_is_final = False
-        return sequence_nll(self.decode(latents, labels, **conditioning), labels)
-
-    def decoder_latents(self, latents: torch.Tensor, **conditioning: Any) -> tuple[torch.Tensor, dict[str, Any]]:
-        """What the decoder reads as its latent, `(batch, config.decoder_latent_size)`, and the conditioning that is left."""
-        return latents, conditioning
-
-    def decoder_prompt(
-        self,
-        batch_size: int,
-        prompt_input_ids: torch.LongTensor | None = None,
-        prompt_attention_mask: torch.Tensor | None = None,
-        **states,
-    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """`[prompt, start]`, its mask, and what the decoder reads besides tokens."""
-        if not self.training and not torch.compiler.is_compiling():
-            # In training once, with `check_parts`.
-            self.config.validate_tokens()
-        start = torch.full((batch_size, 1), cast(int, self.config.decoder_start_token_id), device=self.device)
-        if prompt_input_ids is None:
-            return start, torch.ones_like(start), states
-        if prompt_attention_mask is None:
-            prompt_attention_mask = torch.ones_like(prompt_input_ids)
-        check_tokens("prompt_input_ids", prompt_input_ids, self.decoder.config)
-        check_mask("prompt_attention_mask", prompt_attention_mask, prompt_input_ids)
-        check_attention_mask("prompt_attention_mask", prompt_attention_mask)
-        check_rows(batch_size, prompt_input_ids=prompt_input_ids)
-        mask = torch.cat([prompt_attention_mask, torch.ones_like(start)], dim=1)
-        return torch.cat([prompt_input_ids, start], dim=1), mask, states
 
     def forward(
         self,
@@ -333,7 +248,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         latents: torch.Tensor | None,
         posterior: LatentDistribution | None,
         prior: LatentDistribution | None,
-        conditioning: dict[str, torch.Tensor],
+        conditioning: dict[str, Any],
         num_items_in_batch: torch.Tensor | int | None = None,
         output_logits: bool | None = None,
         return_dict: bool | None = None,
@@ -369,7 +284,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         self,
         latents: torch.Tensor,
         labels: torch.LongTensor,
-        conditioning: dict[str, torch.Tensor],
+        conditioning: dict[str, Any],
         output: VAEOutput,
         with_logits: bool = False,
     ) -> torch.Tensor:
@@ -387,12 +302,12 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         output: VAEOutput,
         labels: torch.LongTensor,
         prior: LatentDistribution,
-        conditioning: dict[str, torch.Tensor],
+        conditioning: dict[str, Any],
     ) -> torch.Tensor:
         """What training minimises, `(batch,)`, given the negative ELBO with all that the configuration does to it."""
         return objective
 
-    def context_vector(self, conditioning: dict[str, torch.Tensor]) -> torch.Tensor | None:
+    def context_vector(self, conditioning: dict[str, Any]) -> torch.Tensor | None:
         """One vector `(batch, context_size)` of x, for auxiliary heads; a VAE has no x."""
         return None
 

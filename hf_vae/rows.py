@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -27,3 +27,15 @@ class Rows(ABC):
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """As `torch.Tensor.to`."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
+
+
+def repeat_rows(named: Mapping[str, torch.Tensor | Rows], count: int) -> dict[str, Any]:
+    """Each row of everything in `named` `count` times in succession."""
+    return {
+        name: each.repeat(count) if isinstance(each, Rows) else each.repeat_interleave(count, 0) for name, each in named.items()
+    }
+
+
+def select_rows(named: Mapping[str, torch.Tensor | Rows], rows: Sequence[int] | torch.Tensor) -> dict[str, Any]:
+    """Some rows of everything in `named`, in the order given; or those of a mask."""
+    return {name: each.select(rows) if isinstance(each, Rows) else each[rows] for name, each in named.items()}

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from transformers import BatchEncoding
 
 from ..calls import call_with
 from ..modeling_vae import VAEModel
+from ..rows import repeat_rows
 from ..source import EncodedSource
+from ..source_cache import SourceCache
 
 
 @dataclass
 class ExampleBatch:
     """
-    Some of the examples, ready to be decoded with any z. x is encoded when it is first asked for, and once.
+    Some of the examples, ready to be decoded with any z. x is read when it is first asked for, and once, by the encoder and by the
+    decoder.
 
     Args:
         model ([`VAEModel`]): the model, in evaluation mode.
@@ -37,20 +41,21 @@ class ExampleBatch:
             return call_with(self.model.read_source, self.inputs)
 
     @cached_property
-    def conditioning(self) -> dict[str, torch.Tensor]:
+    def conditioning(self) -> dict[str, Any]:
+        """What the decoder is given besides z, with what it can read of x before it is given z."""
         with torch.no_grad():
-            return self.model.condition(self.source)
+            return self.model.prefill(self.model.condition(self.source))
 
     @property
     def num_bytes(self) -> int:
         """Memory that the batch takes: its tokens, and what has been made of x."""
-        held: list[Mapping[str, torch.Tensor]] = [self.inputs]
+        held: list[Mapping[str, torch.Tensor | SourceCache]] = [self.inputs]
         if "source" in vars(self):
             held.append(self.source.tensors())
         if "conditioning" in vars(self):
             held.append(self.conditioning)
         # The conditioning has some of the source's tensors.
-        return sum({id(tensor): tensor.nbytes for each in held for tensor in each.values()}.values())
+        return sum({id(part): part.nbytes for each in held for part in each.values()}.values())
 
     def nll(self, latents: torch.Tensor) -> torch.Tensor:
         """
@@ -59,7 +64,7 @@ class ExampleBatch:
         passes = []
         for part in latents.to(self.model.device).split(self.samples_per_pass, dim=1):
             count = part.shape[1]
-            repeated = {name: tensor.repeat_interleave(count, 0) for name, tensor in self.conditioning.items()}
+            repeated = repeat_rows(self.conditioning, count) if count > 1 else self.conditioning
             labels = self.inputs["labels"].repeat_interleave(count, 0)
             passes.append(self.model.nll(part.flatten(0, 1), labels, **repeated).view(-1, count))
         return torch.cat(passes, dim=1)

@@ -58,7 +58,7 @@ def test_a_repository_holds_the_package_s_own_files_and_safetensors(hub, publish
         assert all(files[path] == (PACKAGE / path).read_bytes() for path in code)
         assert "model.safetensors" in files and not any(path.endswith((".bin", ".pt", ".pkl")) for path in files)
         config = json.loads(files["config.json"])
-        assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForSeq2SeqLM"} and config["format_version"] == 2
+        assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForSeq2SeqLM"} and config["format_version"] == 3
         assert json.loads(files["processor_config.json"])["auto_map"].keys() == {"AutoProcessor"}
     assert hub.repositories["someone/dialog"].private and not hub.repositories["someone/vae"].private
 

@@ -10,7 +10,8 @@ from families import CROSS_ATTENTION
 from helpers import BOS, EOS, GREEDY, PAD, VOCAB, make_batch, make_model, tiny_encoder_config, tiny_gpt2_config
 from hf_vae import DialogCVAEConfig, DialogCVAEModel, ParaphraseVAEConfig, ParaphraseVAEModel
 from hf_vae.compat import ACTIVATION_CHECKPOINTING, CACHE
-from hf_vae.latent_injection import self_attention
+from hf_vae.cross_attention_check import check_cross_attention
+from hf_vae.source_cache import self_attention
 
 DECODERS = ("GPT-2", "BERT", "BART")
 WAYS = (["embedding"], ["memory"], ["prefix"], ["memory", "embedding"])
@@ -160,7 +161,7 @@ def test_a_decoder_that_looks_ahead_is_refused(monkeypatch):
     model = make_model("paraphrase-cross")
     monkeypatch.setattr(type(model.decoder.lm), "forward", both_ways(type(model.decoder.lm).forward))
     with pytest.raises(ValueError, match="gives other numbers with a cache than without"):
-        model.decoder.check_cross_attention()
+        check_cross_attention(model.decoder)
 
 
 def both_ways(forward):
@@ -173,7 +174,7 @@ def both_ways(forward):
 def test_trying_the_decoder_leaves_chance_and_mode_as_they_were():
     model = make_model("paraphrase-cross").train()
     before = torch.get_rng_state()
-    model.decoder.check_cross_attention()
+    check_cross_attention(model.decoder)
     assert torch.equal(torch.get_rng_state(), before) and all(module.training for module in model.decoder.modules())
     with torch.device("meta"):
         # Nothing can be tried without weights.

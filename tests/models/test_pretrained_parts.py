@@ -129,9 +129,9 @@ def test_a_configuration_of_a_later_version_is_refused(tmp_path):
     make_model("vae").save_pretrained(tmp_path / "later")
     path = tmp_path / "later" / "config.json"
     config = json.loads(path.read_text())
-    assert config["format_version"] == 2
-    path.write_text(json.dumps({**config, "format_version": 3}))
-    with pytest.raises(Exception, match=r"`format_version` is 3: a later hf_vae .* understands 2 at most"):
+    assert config["format_version"] == 3
+    path.write_text(json.dumps({**config, "format_version": 4}))
+    with pytest.raises(Exception, match=r"`format_version` is 4: a later hf_vae .* understands 3 at most"):
         AutoModel.from_pretrained(tmp_path / "later")
 
 

@@ -40,7 +40,7 @@ def test_a_model_saved_under_the_old_names_is_loaded_and_saved_under_the_new_one
     model.save_pretrained(tmp_path / "same")
     same, new = (load_file(tmp_path / name / "model.safetensors").keys() for name in ("same", "new"))
     assert same == new
-    assert json.loads((tmp_path / "new" / "config.json").read_text())["format_version"] == 2
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["format_version"] == 3
     # It is an old one no longer, and is loaded as what it is.
     again = AutoModel.from_pretrained(tmp_path / "new")
     assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in model.state_dict().items())
