@@ -58,6 +58,10 @@ class ModelArguments(
     latent_injection: list[str] = field(
         default_factory=lambda: ["embedding"], metadata={"help": "Ways of z into the decoder: embedding, memory, prefix."}
     )
+    latent_placement: str = field(
+        default="before_source",
+        metadata={"help": "before_source: the decoder reads its prompt with z; after_source: z enters at the start token."},
+    )
     prefix_length: int = field(default=4, metadata={"help": "Embeddings that z becomes, with `prefix`."})
     posterior_bias: bool = field(default=True, metadata={"help": "Whether the posterior's head has a bias; Optimus' has none."})
     pooling: str = field(default="mean", metadata={"help": "What the posterior reads of the encoder: mean, first or pooler."})
