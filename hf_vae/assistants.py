@@ -5,7 +5,15 @@ from typing import Any
 from .modeling_latent_decoder import LatentDecoder
 
 # What the decoder of a composite is handed besides words, and no other language model takes.
-OURS_ALONE = {"latents", "encoder_hidden_states", "encoder_attention_mask", "initial_state", "unread_from", "unread_token_id"}
+OURS_ALONE = {
+    "latents",
+    "encoder_hidden_states",
+    "encoder_attention_mask",
+    "initial_state",
+    "source_length",
+    "unread_from",
+    "unread_token_id",
+}
 
 
 class WordsAlone:

@@ -65,7 +65,7 @@ def used(monkeypatch) -> list:
     """Filled with what the path without logits is called for."""
     calls: list = []
     monkeypatch.setattr(
-        "hf_vae.modeling_vae.fused_linear_cross_entropy",
+        "hf_vae.decoding_vae.fused_linear_cross_entropy",
         lambda *inputs: calls.append(inputs) or fused_linear_cross_entropy(*inputs),
     )
     return calls
