@@ -32,9 +32,12 @@ CASES = {
 }
 
 
-def evaluator_of(case, tokenizers, **options):
+def texts_of(case):
+    return DIALOGUES if CASES[case][0].startswith("dialog") else TEXTS
+
+
+def evaluator_of(case, tokenizers, latent_placement="before_source", **options):
     variant, model_options, _ = CASES[case]
-    texts = TEXTS
     if variant.startswith("dialog"):
         acts = None if variant == "dialog" else ["x", "y", "z"]
         encoding = "hierarchical" if variant == "dialog-lstm" else "flat"
@@ -42,15 +45,14 @@ def evaluator_of(case, tokenizers, **options):
         processor = DialogCVAEProcessor(
             *tokenizers, acts=acts, max_turns=2, context_encoding=encoding, source_conditioning=conditioning
         )
-        texts = DIALOGUES
     else:
         processor_class = CVAEProcessor if variant.startswith("cvae") else ParaphraseVAEProcessor
         conditioning = make_model(variant).config.source_conditioning
         processor = processor_class(*tokenizers, source_conditioning=conditioning)
-    model = resized(make_model(variant, **model_options), processor)
+    model = resized(make_model(variant, latent_placement=latent_placement, **model_options), processor)
     if not model.config.tie_encoders:
         model.source_encoder.resize_token_embeddings(len(processor.encoder_tokenizer))
-    return LikelihoodEvaluator(model, processor, texts, TARGETS, batch_size=3, **options)
+    return LikelihoodEvaluator(model, processor, texts_of(case), TARGETS, batch_size=3, **options)
 
 
 def counted(model):
@@ -149,3 +151,39 @@ def test_what_a_command_measures_reads_x_once(case, tokenizers):
     assert len(outputs) == len(TEXTS) and metrics["iw_nll"] > 0
     # All examples are in one batch here.
     assert calls == dict(zip(calls, CASES[case][2]))
+
+
+DECODER_READS = ("conditional prior", "dialogue with acts", "cross-attention")
+
+
+@pytest.mark.parametrize("case", DECODER_READS)
+def test_the_decoder_reads_each_source_once_and_behind_it_nothing_but_targets(case, tokenizers):
+    """Whatever is measured: both bounds, another's z and none, and the steps of the refinement."""
+    evaluator = evaluator_of(case, tokenizers, latent_placement="after_source")
+    decoder, prefilled, lengths = evaluator.model.decoder, [], []
+    prefill = decoder.prefill
+    decoder.prefill = lambda *args: prefilled.append(args) or prefill(*args)
+    decoder.lm.register_forward_pre_hook(
+        lambda module, args, kwargs: lengths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    with evaluator.reading_once():
+        likelihood_metrics(evaluator, num_samples=3)
+        refine(evaluator, num_steps=2)
+    assert len(prefilled) == BATCHES
+    sources = [1 if tokens is None else tokens.shape[1] for tokens, *_ in prefilled]
+    for source in sources:
+        lengths.remove(source)
+    assert max(lengths) <= evaluator.processor(texts_of(case), TARGETS)["labels"].shape[1]
+
+
+@pytest.mark.parametrize("case", DECODER_READS)
+def test_a_source_read_once_is_measured_as_one_read_with_every_z(case, tokenizers):
+    metrics = []
+    for reads_once in (True, False):
+        evaluator = evaluator_of(case, tokenizers, latent_placement="after_source", samples_per_pass=2)
+        if not reads_once:
+            evaluator.model.prefill = lambda conditioning: conditioning
+        metrics.append(evaluate_vae(evaluator, importance_samples=3, refine_steps=2))
+    reports = [each.pop("collapse_report") for each in metrics]
+    assert metrics[0] == pytest.approx(metrics[1], abs=2e-5, rel=2e-5)
+    assert reports[0]["verdict"] == reports[1]["verdict"]
