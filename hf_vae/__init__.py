@@ -30,6 +30,7 @@ from .processing_conditional_vae import ConditionalVAEProcessor, CVAEProcessor, 
 from .processing_dialog import DialogCVAEProcessor
 from .processing_vae import VAEProcessor
 from .source import EncodedSource
+from .source_cache import SourceCache
 from .training import KLAnnealingCallback, VAEDataCollator
 from .variants import Paper, register_variant
 
@@ -119,6 +120,7 @@ __all__ = [
     "ParaphraseVAEModel",
     "ParaphraseVAEProcessor",
     "Prior",
+    "SourceCache",
     "VAEConfig",
     "VAEDataCollator",
     "VAEModel",
