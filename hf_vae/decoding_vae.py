@@ -140,8 +140,8 @@ class LatentDecodingMixin:
             tokens, mask, _ = self.decoder_prompt(len(conditioning["prompt_input_ids"]), **prompt)
             # Without the start token, which is the first to read z.
             tokens, mask = tokens[:, :-1], mask[:, :-1]
-        cache = self.decoder.prefill(tokens, mask, by_cross_attention, conditioning.get("encoder_attention_mask"))
-        return {**conditioning, "source_cache": cache}
+        states = {name: conditioning.get(name) for name in ("encoder_hidden_states", "encoder_attention_mask")}
+        return {**conditioning, "source_cache": self.decoder.prefill(tokens, mask, **states)}
 
 
 __all__ = ["LatentDecodingMixin"]

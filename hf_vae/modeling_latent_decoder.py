@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -16,7 +16,7 @@ from .checks import check_choice
 from .compat import CACHE, takes_cache
 from .encoders import check_length, longest_text
 from .latent_injection import LATENT_INJECTIONS, DecoderShape, LatentInjection, build_injections
-from .source_cache import GROWING, layer_kinds
+from .source_cache import GROWING, SourceCache, layer_kinds
 from .wrapped_lm import WrappedLM
 
 
@@ -214,6 +214,52 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         last = outputs[-1]
         last.logits = torch.cat([each.logits for each in outputs], dim=1)
         return last if asked_for_cache else without_cache(last)
+
+    def prefill(
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None = None, **states: torch.Tensor | None
+    ) -> SourceCache:
+        """
+        Reads a source once, for as many continuations as there are z, each of which goes on from a fork of what is returned.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(rows, source)`, *optional*): the source; `None` if the LM reads one by
+                cross-attention alone.
+            attention_mask (`torch.Tensor` of shape `(rows, source)`, *optional*): 0 on padding.
+            states: `encoder_hidden_states` and `encoder_attention_mask`, if the LM reads by cross-attention.
+
+        Raises:
+            ValueError: there is nothing to read, more tokens than positions, or layers whose states several continuations
+                cannot share (`shares_source` is false).
+        """
+        if not self.shares_source:
+            raise ValueError(
+                f"{type(self.lm).__name__} has layers that write into what they keep of a source, so nothing can share it: have "
+                "each row read its source itself."
+            )
+        by_cross_attention = states.get("encoder_hidden_states")
+        tokens = input_ids
+        if tokens is None:
+            if by_cross_attention is None:
+                raise ValueError("Neither `input_ids` nor `encoder_hidden_states` is given: there is no source to read.")
+            # The keys of cross-attention do not depend on what looks at them: any token will do, and is forgotten below.
+            tokens = torch.zeros(len(by_cross_attention), 1, dtype=torch.long, device=by_cross_attention.device)
+        mask = torch.ones_like(tokens) if attention_mask is None else attention_mask
+        output = self(
+            input_ids=tokens,
+            # All of it is read without z.
+            latents=torch.zeros(len(tokens), self.latent_size, device=tokens.device),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            source_length=tokens.shape[1],
+            use_cache=True,
+            logits_to_keep=1,
+            **{CACHE: DynamicCache(config=self.config)},
+            **states,
+        )
+        cache = output[CACHE]
+        if input_ids is None:
+            cache = EncoderDecoderCache(DynamicCache(config=self.config), cache.cross_attention_cache)
+        return SourceCache(cache)
 
     def prompt_embeds(self, input_ids: torch.LongTensor, latents: torch.Tensor, source_length: int = 0) -> torch.Tensor:
         """`(rows, prefix_length + length, embedding size)`: what the LM is given of z, with `prefix`, and of the tokens."""

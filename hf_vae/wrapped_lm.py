@@ -1,7 +1,6 @@
-"""Any causal language model behind one signature: what it takes, its own pass, and reading a source once."""
+"""Any causal language model behind one signature: what it takes, and its own pass."""
 
 import inspect
-from typing import cast
 
 import torch
 from torch import nn
@@ -17,9 +16,9 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .compat import CACHE, cache_parameter
-from .encoders import check_length, reserved_positions
+from .encoders import reserved_positions
 from .modeling_lstm import kept_positions
-from .source_cache import SHAREABLE, SourceCache, layer_kinds
+from .source_cache import SHAREABLE, layer_kinds
 
 
 class WrappedLM(PreTrainedModel):
@@ -93,53 +92,6 @@ class WrappedLM(PreTrainedModel):
 
     def set_output_embeddings(self, value: nn.Module):
         self.lm.set_output_embeddings(value)
-
-    def prefill(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None = None,
-        encoder_hidden_states: torch.Tensor | None = None,
-        encoder_attention_mask: torch.Tensor | None = None,
-    ) -> SourceCache:
-        """
-        Reads a source once, for as many continuations as one likes, each of which goes on from a fork of what is returned.
-
-        Args:
-            input_ids (`torch.LongTensor` of shape `(rows, source)`, *optional*): the source; `None` if the LM reads one by
-                cross-attention alone.
-            attention_mask (`torch.Tensor` of shape `(rows, source)`, *optional*): 0 on padding.
-            encoder_hidden_states, encoder_attention_mask (*optional*): what the LM reads by cross-attention.
-
-        Raises:
-            ValueError: there is nothing to read, more tokens than positions, or layers whose states several continuations
-                cannot share (`shares_source` is false).
-        """
-        if not self.shares_source:
-            raise ValueError(
-                f"{type(self.lm).__name__} has layers that write into what they keep of a source, so nothing can share it: have "
-                "each row read its source itself."
-            )
-        if input_ids is None and encoder_hidden_states is None:
-            raise ValueError("Neither `input_ids` nor `encoder_hidden_states` is given: there is no source to read.")
-        states: dict[str, torch.Tensor | None] = {}
-        cache: Cache = DynamicCache(config=self.config)
-        tokens = input_ids
-        if encoder_hidden_states is not None:
-            states = {"encoder_hidden_states": encoder_hidden_states, "encoder_attention_mask": encoder_attention_mask}
-            cache = EncoderDecoderCache(cache, DynamicCache())
-            if tokens is None:
-                # Cross-attention's keys do not depend on what reads them: for them any token will do, and it is forgotten below.
-                tokens = torch.zeros(len(encoder_hidden_states), 1, dtype=torch.long, device=encoder_hidden_states.device)
-        tokens = cast(torch.Tensor, tokens)
-        mask = torch.ones_like(tokens) if attention_mask is None else attention_mask
-        self.check_padding(mask)
-        check_length("The source", mask, self.config, self.position_offset)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0) + self.position_offset
-        self.read(self.get_input_embeddings()(tokens), mask, positions, cache, use_cache=True, logits_to_keep=1, **states)
-        if input_ids is None:
-            of_encoder = cast(EncoderDecoderCache, cache).cross_attention_cache
-            cache = EncoderDecoderCache(DynamicCache(config=self.config), of_encoder)
-        return SourceCache(cache)
 
     def read(
         self,

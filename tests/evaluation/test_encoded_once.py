@@ -162,7 +162,7 @@ def test_the_decoder_reads_each_source_once_and_behind_it_nothing_but_targets(ca
     evaluator = evaluator_of(case, tokenizers, latent_placement="after_source")
     decoder, prefilled, lengths = evaluator.model.decoder, [], []
     prefill = decoder.prefill
-    decoder.prefill = lambda *args: prefilled.append(args) or prefill(*args)
+    decoder.prefill = lambda *args, **states: prefilled.append(args) or prefill(*args, **states)
     decoder.lm.register_forward_pre_hook(
         lambda module, args, kwargs: lengths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
     )
