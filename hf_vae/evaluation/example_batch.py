@@ -61,10 +61,12 @@ class ExampleBatch:
         """
         -log p(y|x,z) in nats per sentence, differentiable in z: `(examples, samples, latent_size)` to `(examples, samples)`.
         """
-        passes = []
+        passes, count, repeated = [], 1, self.conditioning
         for part in latents.to(self.model.device).split(self.samples_per_pass, dim=1):
-            count = part.shape[1]
-            repeated = repeat_rows(self.conditioning, count) if count > 1 else self.conditioning
+            if part.shape[1] != count:
+                # All passes but the last are of as many samples and go on from the same rows, which nothing changes.
+                count = part.shape[1]
+                repeated = repeat_rows(self.conditioning, count) if count > 1 else self.conditioning
             labels = self.inputs["labels"].repeat_interleave(count, 0)
             passes.append(self.model.nll(part.flatten(0, 1), labels, **repeated).view(-1, count))
         return torch.cat(passes, dim=1)
