@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--langvae_python", help="Interpreter of an environment with LangVAE; its rows are skipped without.")
     parse.add_argument("--output", type=Path, help="Results as JSON.")
     parse.add_argument("--markdown", type=Path, help="Results as a Markdown table.")
-    parse.add_argument("--plots", help="Folder for the plots of the scaling.")
+    parse.add_argument("--plots", help="Folder for the plots of the scaling and of `read_once`.")
     parse.add_argument("--profile", help="Folder for torch.profiler's tables of the hot paths.")
     return parse
 

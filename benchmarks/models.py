@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, BertConfig, GPT2Config
 
-from hf_vae import CVAEConfig, CVAEModel, VAEConfig, VAEModel
+from hf_vae import CVAEConfig, CVAEModel, DialogCVAEConfig, DialogCVAEModel, VAEConfig, VAEModel
 
 from .options import Options
 from .sizes import Size
@@ -45,9 +45,14 @@ def make_vae(size: Size, options: Options, **fields) -> VAEModel:
     return VAEModel(VAEConfig(latent_injection=list(options.latent_injection), **parts, **fields)).to(options.device)
 
 
-def make_cvae(size: Size, options: Options) -> CVAEModel:
+def make_cvae(size: Size, options: Options, **fields) -> CVAEModel:
     parts: dict[str, Any] = {"encoder": encoder_config(size), "decoder": decoder_config(size), "latent_size": size.latent}
-    return CVAEModel(CVAEConfig(latent_injection=list(options.latent_injection), **parts)).to(options.device)
+    return CVAEModel(CVAEConfig(latent_injection=list(options.latent_injection), **parts, **fields)).to(options.device)
+
+
+def make_dialog_cvae(size: Size, options: Options, **fields) -> DialogCVAEModel:
+    parts: dict[str, Any] = {"encoder": encoder_config(size), "decoder": decoder_config(size), "latent_size": size.latent}
+    return DialogCVAEModel(DialogCVAEConfig(latent_injection=list(options.latent_injection), **parts, **fields)).to(options.device)
 
 
 def make_encoder(size: Size, options: Options):

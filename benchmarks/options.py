@@ -33,7 +33,7 @@ class Options:
         synthetic_dir (`str`, *optional*): `train.txt` and `eval.txt` of sentences whose entropy is 30.1 nats, for LangVAE and the
             time to a quality; else the embedded grammar.
         langvae_python (`str`, *optional*): the interpreter of an environment with LangVAE.
-        plots (`str`, *optional*): folder for the plots of the scaling.
+        plots (`str`, *optional*): folder for the plots of the scaling and of `read_once`.
         profile (`str`, *optional*): folder for profiles of the hot paths.
 
     Raises:

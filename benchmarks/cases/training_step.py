@@ -15,10 +15,10 @@ from ..sizes import SIZES
 Step = Callable[[], object]
 
 
-def vae_step(options: Options, size: str) -> Step:
+def vae_step(options: Options, size: str, **fields) -> Step:
     """One training step of the VAE, without the optimiser."""
     sizes = SIZES[size]
-    model = make_vae(sizes, options).train()
+    model = make_vae(sizes, options, **fields).train()
     words = tokens(sizes.batch, sizes.length, sizes, options)
     batch = {"input_ids": words, "attention_mask": torch.ones_like(words), "labels": words}
 
@@ -46,10 +46,10 @@ def halves_step(options: Options, size: str) -> Step:
     return step
 
 
-def cvae_step(options: Options, size: str) -> Step:
+def cvae_step(options: Options, size: str, **fields) -> Step:
     """One training step of the CVAE: q reads the pair, the prior reads x, the decoder reads x as its prompt."""
     sizes = SIZES[size]
-    model = make_cvae(sizes, options).train()
+    model = make_cvae(sizes, options, **fields).train()
     source, target = (tokens(sizes.batch, sizes.length, sizes, options, seed) for seed in (0, 1))
     pair = torch.cat([source, target], dim=1)
     names = {"input_ids": source, "posterior_input_ids": pair, "prompt_input_ids": source}

@@ -4,6 +4,7 @@ import json
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from benchmarks.__main__ import main, settle
-from benchmarks.cases import CASES, DEFAULTS, langvae, quality, ragged_text, scaling
+from benchmarks.cases import CASES, DEFAULTS, langvae, quality, ragged_text, read_once, scaling
 from benchmarks.comparison import Row, compare, interleave, interquartile_range, skipped, summarise
 from benchmarks.models import make_decoder, make_vae
 from benchmarks.options import Options
@@ -130,11 +131,44 @@ def test_quick_takes_one_size_and_few_pairs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [name for name in DEFAULTS if name not in ("quality", "langvae")])
+@pytest.mark.parametrize("case", [name for name in DEFAULTS if name not in ("quality", "langvae", "read_once")])
 def test_every_case_runs(case):
     rows = list(CASES[case].run(TOY))
     assert rows and all(row.ratio > 0 and row.ours > 0 and row.theirs > 0 for row in rows)
     assert len({row.case for row in rows}) == len(rows)
+
+
+@pytest.mark.slow
+def test_every_row_of_reading_once_has_a_ratio_and_a_target(monkeypatch, tmp_path):
+    def peak(case, function, options, **arguments):
+        assert (case, function) == ("read_once", "generating")
+        read_once.generating(options, **arguments)()
+        return 1.0
+
+    monkeypatch.setattr(read_once, "peak_memory", peak)
+    rows = list(read_once.run(replace(TOY, plots=str(tmp_path))))
+    assert all(row.ratio > 0 and row.ours > 0 and row.theirs > 0 and isinstance(row.target, float) for row in rows)
+    # Two bounds, time and memory of two batches, an evaluation, four that read no source or read it once, and the growth.
+    assert len({row.case for row in rows}) == len(rows) == 2 + 4 + 1 + 4 + 1
+    assert (tmp_path / "read_once.svg").stat().st_size > 1000
+
+
+def test_both_placements_have_the_same_weights_and_read_texts_of_the_lengths_that_are_named():
+    ours, theirs = (read_once.evaluator_of(TOY, placement, source=30, target=7) for placement in (read_once.OURS, read_once.THEIRS))
+    assert [each.model.config.latent_placement for each in (ours, theirs)] == ["after_source", "before_source"]
+    of_theirs = theirs.model.state_dict()
+    assert all(torch.equal(weight, of_theirs[name]) for name, weight in ours.model.state_dict().items())
+    inputs = ours.processor(ours.texts, ours.targets, **ours.processor_options)
+    assert inputs["prompt_attention_mask"].sum(1).tolist() == [30] * read_once.EXAMPLES
+    assert (inputs["labels"] != -100).sum(1).tolist() == [7] * read_once.EXAMPLES
+
+
+def test_the_plot_of_reading_once_is_the_same_from_the_same_numbers(tmp_path):
+    sides = {"ours": [1.0, 2.0, 3.0], "theirs": [2.0, 4.0, 6.5]}
+    for file in ("one.svg", "two.svg"):
+        read_once.plot(tmp_path / file, (10, 20, 30), sides)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert read_once.slope((10, 20, 30), sides["ours"]) == pytest.approx(0.1)
 
 
 def test_length_groups_pad_less_and_leave_no_text_out():
