@@ -16,7 +16,7 @@ from .checks import check_choice
 from .compat import CACHE, takes_cache
 from .encoders import check_length, longest_text
 from .latent_injection import LATENT_INJECTIONS, DecoderShape, LatentInjection, build_injections
-from .source_cache import GROWING, SourceCache, layer_kinds
+from .source_cache import GROWING, SourceCache, layer_kinds, num_read
 from .wrapped_lm import WrappedLM
 
 
@@ -148,8 +148,9 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         kwargs.update(states if encoder_hidden_states is not None else {})
         # Asked of the cache only if the answer matters: one of fixed size counts in a tensor, which would break the graph.
         fills = self.has_state or self.prefix_length or initial_state is not None
-        read = self._num_read(cache, source_length) if fills or source_length or self.position_offset else 0
-        length = inputs_embeds.shape[1]
+        length, read = inputs_embeds.shape[1], 0
+        if cache is not None and (fills or source_length or self.position_offset):
+            read = self._without_latents(num_read(cache, attention_mask, length), source_length)
         if fills and read < source_length < read + length:
             tokens = (inputs_embeds, attention_mask, position_ids, cache)
             return self._read_in_turn(tokens, source_length - read, latents, source_length, use_cache, logits_to_keep, **kwargs)
@@ -283,9 +284,8 @@ class LatentDecoder(WrappedLM, GenerationMixin):
             )
         self.check_padding(attention_mask)
 
-    def _num_read(self, cache: Cache | None, source_length: int) -> int:
-        """Tokens in `cache`, without the positions that z fills behind the source."""
-        length = 0 if cache is None else cache.get_seq_length()
+    def _without_latents(self, length: int, source_length: int) -> int:
+        """How many of `length` positions in a cache are tokens': those that z fills stand behind the source."""
         return length - self.num_latent_positions if self.num_latent_positions and length > source_length else length
 
     def _positions(self, columns, attention_mask, position_ids) -> torch.Tensor:
@@ -326,7 +326,7 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         if next_sequence_length is not None and kwargs.get("is_first_iteration") and cache is not None:
             # Told from the length of the cache, in which z has positions of its own.
             length = cache.get_seq_length()
-            next_sequence_length += length - self._num_read(cache, kwargs.get("source_length", 0))
+            next_sequence_length += length - self._without_latents(length, kwargs.get("source_length", 0))
         return super().prepare_inputs_for_generation(
             input_ids,
             next_sequence_length=next_sequence_length,

@@ -34,6 +34,24 @@ def layer_kinds(cache: Cache) -> list[type]:
     return [LSTMStateLayer if getattr(kind, "_layer_type", None) == LSTMStateLayer._layer_type else kind for kind in kinds]
 
 
+def num_read(cache: Cache, attention_mask: torch.Tensor | None, length: int) -> int:
+    """
+    Tokens that `cache` has read, of a text of which `length` more are to be read. One of states alone does not count them: of what
+    `attention_mask` covers, it has read all but those.
+
+    Raises:
+        ValueError: a cache of states has read something, and no mask says how much.
+    """
+    layers = self_attention(cache).layers
+    if not layers or any(isinstance(layer, CacheLayerMixin) for layer in layers):
+        return cache.get_seq_length()
+    if attention_mask is not None:
+        return attention_mask.shape[1] - length
+    if cache.has_previous_state():
+        raise ValueError("The decoder's cache does not count what it has read: give the `attention_mask` of the whole text.")
+    return 0
+
+
 def map_layers(cache: Cache, function: Callable[[torch.Tensor], torch.Tensor]) -> Cache:
     """A cache of its own, whose layers hold what `function` makes of the keys and of the values of this one's."""
     if isinstance(cache, EncoderDecoderCache):
