@@ -11,7 +11,7 @@ from typing import Any
 
 import transformers
 from packaging.version import Version
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, configuration_utils
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, cache_utils, configuration_utils
 from transformers.generation import GenerationMixin
 
 # The cache in every `forward`, output and hook of generation: `past_key_values` up to 5.23, `cache` from 5.24 on.
@@ -70,6 +70,9 @@ def head_shapes(config: Any) -> tuple[int | list[int], int | list[int]]:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     return heads, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
+
+# What a cache keeps for a layer that reads another's keys. Up to 5.22 it has nothing there.
+EMPTY_LAYERS: set[type] = {cache_utils.DummyLayer} if hasattr(cache_utils, "DummyLayer") else set()
 
 # The word in names of methods and fields of `TrainingArguments`: `gradient_checkpointing` up to 5.22.
 ACTIVATION_CHECKPOINTING = (

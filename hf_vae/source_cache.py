@@ -10,6 +10,7 @@ import torch
 from transformers import EncoderDecoderCache
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
+from .compat import EMPTY_LAYERS
 from .modeling_lstm import LSTMStateLayer
 from .rows import Rows
 
@@ -17,7 +18,7 @@ from .rows import Rows
 GROWING = {DynamicLayer, LSTMStateLayer}
 # Of these a source that was read once serves any number of z: reading on makes new tensors and leaves those of the source alone.
 # A layer that writes into its state (a convolution, a recurrence beside attention) could go on from it for one z only.
-SHAREABLE = GROWING | {DynamicSlidingWindowLayer}
+SHAREABLE = GROWING | {DynamicSlidingWindowLayer} | EMPTY_LAYERS
 
 
 def self_attention(cache: Cache) -> Cache:
@@ -61,7 +62,7 @@ def map_layers(cache: Cache, function: Callable[[torch.Tensor], torch.Tensor]) -
     mapped = copy.copy(cache)
     mapped.layers = [copy.copy(layer) for layer in cache.layers]
     for layer in cast(list[CacheLayerMixin], mapped.layers):
-        if layer.is_initialized:
+        if layer.is_initialized and layer.keys is not None:
             layer.keys, layer.values = (function(cast(torch.Tensor, states)) for states in (layer.keys, layer.values))
     return mapped
 
