@@ -234,8 +234,8 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         """
         if not self.shares_source:
             raise ValueError(
-                f"{type(self.lm).__name__} has layers that write into what they keep of a source, so nothing can share it: have "
-                "each row read its source itself."
+                f"{type(self.lm).__name__} keeps of a source what several continuations cannot share "
+                f"({', '.join(self.unshared_layers)}): have each row read its source itself."
             )
         by_cross_attention = states.get("encoder_hidden_states")
         tokens = input_ids

@@ -72,8 +72,14 @@ class WrappedLM(PreTrainedModel):
         self.position_offset = reserved_positions(lm) if self.takes_position_ids else 0
         has_positions = getattr(lm.config.get_text_config(decoder=True), "max_position_embeddings", None) is not None
         self.counts_padding = has_positions and not self.takes_position_ids
-        # Whether a source that was read once serves several continuations.
-        self.shares_source = set(layer_kinds(DynamicCache(config=lm.config))) <= SHAREABLE
+        # What of a source that was read once only one continuation could go on from.
+        unshared = set(layer_kinds(DynamicCache(config=lm.config))) - SHAREABLE
+        self.unshared_layers = sorted(kind.__name__ for kind in unshared)
+
+    @property
+    def shares_source(self) -> bool:
+        """Whether a source that was read once serves several continuations."""
+        return not self.unshared_layers
 
     @property
     def encoder_states_size(self) -> int:

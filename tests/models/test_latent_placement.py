@@ -195,7 +195,7 @@ def test_what_would_drop_or_confuse_it_is_refused():
         decoder.prefill(None)
     hybrid = LatentDecoder(FAMILIES["Jamba"].config(), latent_size=3)
     assert not hybrid.shares_source
-    with pytest.raises(ValueError, match="write into what they keep of a source"):
+    with pytest.raises(ValueError, match="keeps of a source what several continuations cannot share"):
         hybrid.prefill(*left_padded())
 
 
