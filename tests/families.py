@@ -50,6 +50,8 @@ def tiny_lstm_config(**options) -> LSTMConfig:
 
 
 WORKS = "works"
+# What is found of a decoder besides its ways in.
+READ_ONCE = "source read once"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,14 @@ REFUSALS = {
     "fails at cross-attention": Refusal(
         "fails at cross-attention with a cache. It was built without cross-attention, or its class in this version of transformers",
         "transformers has a class with cross-attention, but it raises an error, or gives other numbers with a cache than without",
+    ),
+    "states that are overwritten": Refusal(
+        r"keeps of a source what several continuations cannot share \(\w*LinearAttention\w*\): have each row read its source",
+        "a convolution or a state goes on in place, for one z: each z then reads the source itself, to the same numbers",
+    ),
+    "an index beside the keys": Refusal(
+        r"keeps of a source what several continuations cannot share \(DynamicIndexedLayer\): have each row read its source",
+        "what sparse attention chooses by is not repeated with them: each z then reads the source itself, to the same numbers",
     ),
     "no state": Refusal(
         "has no state to start from. Choose 'prompt', which works with any decoder", "only recurrent decoders have one"
@@ -144,10 +154,14 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Decoder:
-    """`expected` is for each way in; `padded_prompts` says whether prompts of unequal length may share a batch."""
+    """
+    `expected` is for each way in, `read_once` for reading a source once with z behind it; `padded_prompts` says whether prompts of
+    unequal length may share a batch.
+    """
 
     config: Callable[[], PreTrainedConfig]
     expected: tuple[str, str, str] = (WORKS, WORKS, WORKS)
+    read_once: str = WORKS
     padded_prompts: bool = True
     remark: str = ""
 
@@ -193,6 +207,7 @@ ENCODERS = {
 }  # fmt: skip
 
 FORGETS = (WORKS, "layers that forget or compress", "layers that forget or compress")
+OVERWRITES = "states that are overwritten"
 
 DECODERS = {
     "GPT-2": Decoder(tiny_gpt2_config),
@@ -229,6 +244,16 @@ DECODERS = {
         lambda: hf.MixtralConfig(**LLAMA_LIKE, num_local_experts=4, num_experts_per_tok=2), remark="mixture of experts"
     ),
     "Qwen3-MoE": Decoder(lambda: hf.Qwen3MoeConfig(**LLAMA_LIKE, **EXPERTS, head_dim=8), remark="mixture of experts"),
+    "Gemma 3n": Decoder(
+        lambda: hf.Gemma3nTextConfig(
+            # Its gradient is NaN at an embedding of 0, which is what a new padding token has.
+            **{**SLIDING, "num_hidden_layers": 4, "pad_token_id": VOCAB - 1}, head_dim=8, num_kv_shared_layers=2,
+            layer_types=["sliding_attention", "full_attention"] * 2, vocab_size_per_layer_input=VOCAB,
+            hidden_size_per_layer_input=8, altup_num_inputs=2, laurel_rank=4, activation_sparsity_pattern=[0.0] * 4,
+        ),
+        FORGETS,
+        remark="windows in every other layer, layers that share keys",
+    ),
     "DeepSeek-V3": Decoder(
         lambda: hf.DeepseekV3Config(
             **{**LLAMA_LIKE, "num_key_value_heads": 4}, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4,
@@ -238,14 +263,28 @@ DECODERS = {
         (WORKS, "compressed keys and values", WORKS),
         remark="multi-head latent attention, mixture of experts",
     ),
+    "DeepSeek-V3.2": Decoder(
+        lambda: hf.DeepseekV32Config(
+            **{**LLAMA_LIKE, "num_key_value_heads": 4}, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4,
+            v_head_dim=4, n_routed_experts=4, num_experts_per_tok=2, n_group=1, topk_group=1, first_k_dense_replace=1,
+            moe_intermediate_size=16, index_n_heads=2, index_head_dim=8, index_topk=48,
+        ),
+        FORGETS,
+        "an index beside the keys",
+        remark="sparse latent attention, mixture of experts",
+    ),
     "LFM2": Decoder(
-        lambda: hf.Lfm2Config(**LLAMA_LIKE, layer_types=["conv", "full_attention"]), FORGETS, remark="convolutions and attention"
+        lambda: hf.Lfm2Config(**LLAMA_LIKE, layer_types=["conv", "full_attention"]),
+        FORGETS,
+        OVERWRITES,
+        remark="convolutions and attention",
     ),
     "Falcon-H1": Decoder(
         lambda: hf.FalconH1Config(
             **LLAMA_LIKE, mamba_d_ssm=16, mamba_n_heads=2, mamba_d_head=8, mamba_n_groups=1, mamba_d_state=8, mamba_chunk_size=4
         ),
         FORGETS,
+        OVERWRITES,
         remark="state space and attention",
     ),
     "Qwen3-Next": Decoder(
@@ -254,6 +293,7 @@ DECODERS = {
             linear_value_head_dim=8, shared_expert_intermediate_size=16, layer_types=["linear_attention", "full_attention"],
         ),
         FORGETS,
+        OVERWRITES,
         remark="linear and full attention, mixture of experts",
     ),
     "Jamba": Decoder(
@@ -262,6 +302,7 @@ DECODERS = {
             mamba_d_state=8,
         ),
         FORGETS,
+        OVERWRITES,
         remark="state space and attention",
     ),
     "BERT": Decoder(lambda: hf.BertConfig(**BERT_LIKE), remark="as a causal LM"),
@@ -275,6 +316,7 @@ DECODERS = {
         ),
         # Its cache had a name of its own before 5.24.
         FORGETS if CACHE == "cache" else ("no cache",) * 3,
+        OVERWRITES,
         remark="state space, with transformers 5.24 or later",
     ),
     "RWKV": Decoder(
@@ -372,6 +414,8 @@ def expectations() -> dict[tuple[str, str, str], str]:
     for name, decoder in DECODERS.items():
         for way, expected in zip(LATENT_INJECTION_TYPES, decoder.expected):
             entries["decoder", name, way] = expected
+        if decoder.expected[0] == WORKS:
+            entries["decoder", name, READ_ONCE] = decoder.read_once
     for name, (_, expected) in CROSS_ATTENTION.items():
         for way in LATENT_INJECTION_TYPES:
             entries["cross_attention", name, way] = expected

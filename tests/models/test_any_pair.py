@@ -22,6 +22,7 @@ from families import (
     DECODERS,
     ENCODERS,
     PAIRS,
+    READ_ONCE,
     REFUSALS,
     WORKS,
     expectations,
@@ -33,6 +34,7 @@ from hf_vae import LatentDecoder, ParaphraseVAEConfig, ParaphraseVAEModel, VAECo
 from hf_vae.compat import CACHE
 from hf_vae.configuration_vae import LATENT_INJECTION_TYPES
 from hf_vae.fused_linear_cross_entropy import sequence_nll
+from hf_vae.rows import repeat_rows
 
 # What the tests of this run found: (part, family, aspect) -> `WORKS`, or the reason why not.
 FOUND: dict[tuple[str, str, str], str] = {}
@@ -74,8 +76,8 @@ def prompts(lengths: tuple[int, ...] = (5, 3, 1)) -> dict[str, torch.Tensor]:
     return {"prompt_input_ids": ids.masked_fill(mask == 0, 0), "prompt_attention_mask": mask}
 
 
-def some_latents() -> torch.Tensor:
-    return torch.randn(3, 3, generator=torch.Generator().manual_seed(2))
+def some_latents(rows: int = 3, seed: int = 1) -> torch.Tensor:
+    return torch.randn(rows, 3, generator=torch.Generator().manual_seed(seed))
 
 
 def check_the_objective_is_finite_and_reconstruction_teaches_the_posterior(model: VAEModel) -> None:
@@ -95,12 +97,15 @@ GENERATION = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "ret
 
 @torch.no_grad()
 def one_pass(model: VAEModel, sequences: torch.Tensor, given: dict) -> torch.Tensor:
-    """log p of every token after the start token, without a cache."""
-    return model.decode(some_latents(), sequences[:, 1:], **model.condition(**given)).log_softmax(-1)
+    """log p of every token after the start token, without a cache; several sequences for each of three inputs."""
+    conditioning = repeat_rows(model.condition(**given), len(sequences) // 3)
+    return model.decode(some_latents(len(sequences)), sequences[:, 1:], **conditioning).log_softmax(-1)
 
 
-def check_steps_are_one_pass(model: VAEModel, given: dict, **options) -> torch.Tensor:
-    output = model.generate(**given, latents=some_latents(), output_logits=True, **GENERATION, **options)
+def check_steps_are_one_pass(model: VAEModel, given: dict, sequences_each: int = 1, **options) -> torch.Tensor:
+    latents = some_latents(3 * sequences_each)
+    options["num_return_sequences"] = sequences_each
+    output = model.generate(**given, latents=latents, output_logits=True, **GENERATION, **options)
     steps = torch.stack(output.logits, dim=1).log_softmax(-1)
     torch.testing.assert_close(steps, one_pass(model, output.sequences, given), atol=2e-5, rtol=0)
     return steps
@@ -144,6 +149,46 @@ def check_generation_from_sources(model: ParaphraseVAEModel) -> None:
     check_steps_are_one_pass(model, texts(model, (5, 5, 5)))
     torch.testing.assert_close(check_steps_are_one_pass(model, padded, use_cache=False), steps, atol=2e-5, rtol=0)
     check_beams_are_scored_as_in_one_pass(model, padded)
+
+
+def check_a_source_read_once_serves_every_z(model: VAEModel, given: dict) -> None:
+    """Equal nats, and equal gradients of z, whether the source is read with each z or once for all."""
+    with torch.no_grad():
+        conditioning = model.condition(**given)
+        read = model.prefill(conditioning)
+    for seed in (5, 6):
+        results = []
+        for each in (conditioning, read):
+            latents = some_latents(seed=seed).requires_grad_()
+            nats = model.nll(latents, targets(), **each)
+            [gradient] = torch.autograd.grad(nats.sum(), latents)
+            results.append((nats.detach(), gradient))
+        torch.testing.assert_close(*results, atol=2e-5, rtol=1e-5)
+        assert (results[0][1].abs().sum(1) > 1e-8).all()
+
+
+def check_z_behind_a_source(model: ParaphraseVAEModel, padded_prompts: bool) -> None:
+    given = prompts() if padded_prompts else prompts((5, 5, 5))
+    for sequences_each in (1, 3):
+        check_steps_are_one_pass(model, given, sequences_each)
+    check_a_source_read_once_serves_every_z(model, given)
+    if padded_prompts:
+        check_padding_is_no_source(model, given)
+
+
+@torch.no_grad()
+def check_padding_is_no_source(model: ParaphraseVAEModel, given: dict) -> None:
+    """Of a row it changes nothing, and without any source z stands where it stands in front of one."""
+    latents, labels = some_latents(), targets()
+    alone = {name: tensor[1:2, 2:] for name, tensor in given.items()}
+    together = model.nll(latents, labels, **model.condition(**given))[1:2]
+    torch.testing.assert_close(model.nll(latents[1:2], labels[1:2], **model.condition(**alone)), together, atol=2e-5, rtol=0)
+    tokens = targets().clamp(min=4)
+    mask = torch.cat([torch.zeros(3, 2, dtype=torch.long), torch.ones_like(tokens)], dim=1)
+    padded = torch.cat([torch.zeros_like(tokens[:, :2]), tokens], dim=1)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    behind = model.decoder(padded, latents, mask, position_ids=positions, source_length=2).logits[:, 2:]
+    torch.testing.assert_close(behind, model.decoder(tokens, latents).logits, atol=2e-5, rtol=0)
 
 
 def check_rows_are_scored_in_training_as_alone(model: ParaphraseVAEModel) -> None:
@@ -245,6 +290,31 @@ def reads_source(decoder, **options) -> ParaphraseVAEModel:
     return ParaphraseVAEModel(ParaphraseVAEConfig(encoder=encoder, decoder=decoder, latent_size=3, **options)).eval()
 
 
+@pytest.mark.parametrize("name", [name for name, family in DECODERS.items() if family.expected[0] == WORKS])
+def test_a_decoder_that_reads_its_source_once(name):
+    """In each way in that it has: z enters behind the source."""
+    family = DECODERS[name]
+
+    def attempt():
+        for way, expected in zip(LATENT_INJECTION_TYPES, family.expected):
+            if expected == WORKS:
+                model = reads_source(family.config(), latent_injection=way, latent_placement="after_source")
+                check_z_behind_a_source(model, family.padded_prompts)
+        # Where sources cannot be shared, each is read with every z, to the same numbers.
+        model.decoder.prefill(torch.tensor([[4, 5]]))
+
+    found(("decoder", name, READ_ONCE), family.read_once, attempt)
+
+
+@pytest.mark.parametrize("window", [2, 5, 6, 7, 20])
+def test_a_window_may_be_shorter_or_longer_than_the_source(window):
+    """Of 5 tokens, with the start token 6; what follows is then read at once."""
+    for name in ("Mistral", "Gemma 3"):
+        config = DECODERS[name].config()
+        config.sliding_window = window
+        check_z_behind_a_source(reads_source(config, latent_placement="after_source"), padded_prompts=True)
+
+
 @pytest.mark.parametrize("way", LATENT_INJECTION_TYPES)
 @pytest.mark.parametrize("name", CROSS_ATTENTION)
 def test_a_decoder_that_reads_its_source_by_cross_attention(name, way):
@@ -254,6 +324,7 @@ def test_a_decoder_that_reads_its_source_by_cross_attention(name, way):
         model = reads_source(config(), source_conditioning="cross_attention", latent_injection=way)
         check_generation_from_sources(model)
         check_rows_are_scored_in_training_as_alone(model)
+        check_a_source_read_once_serves_every_z(model, texts(model))
 
     found(("cross_attention", name, way), expected, attempt)
 
