@@ -336,7 +336,7 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         rest = [{name: row[name] for name in row if name not in apart} for row in features]
         options: dict[str, Any] = {"padding": padding, "pad_to_multiple_of": pad_to_multiple_of}
         options.update(max_length=max_length, max_target_length=max_target_length)
-        batch = super().pad(rest, return_tensors=None, **options) if rest[0] else BatchEncoding()
+        batch = super().pad(rest, return_tensors=return_tensors, **options) if rest[0] else BatchEncoding()
         for name in own:
             batch[name] = [row[name] for row in features]
         if turn_by_turn:

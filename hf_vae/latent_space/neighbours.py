@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import torch
-from sklearn.neighbors import NearestNeighbors
 
 from ..checks import check_choice
 from ..modeling_vae import VAEModel
@@ -76,6 +75,9 @@ def nearest_neighbours(
         corpus_latents = as_latents(model, processor, "corpus_latents", corpus_latents)
         if len(corpus_latents) != len(corpus):
             raise ValueError(f"{len(corpus_latents)} `corpus_latents` for {len(corpus)} texts in `corpus`.")
+    # Here, because importing scikit-learn takes long.
+    from sklearn.neighbors import NearestNeighbors
+
     search = NearestNeighbors(n_neighbors=k, metric=metric).fit(corpus_latents.double().numpy())
     distances, indices = search.kneighbors(latents.double().numpy())
     return Neighbours(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from numbers import Integral
 
 import torch
-from sklearn.mixture import GaussianMixture
 
 from ..gaussian import DiagonalGaussian
 from ..modeling_vae import VAEModel
@@ -52,6 +51,9 @@ def fit_prior(
     if not isinstance(num_components, Integral) or not 1 <= num_components <= len(rows):
         raise ValueError(f"`num_components` is {num_components!r}; it must be from 1 to the number of texts, {len(rows)}.")
     means = as_latents(model, processor, "texts", rows, batch_size)
+    # Here, because importing scikit-learn takes long.
+    from sklearn.mixture import GaussianMixture
+
     mixture = GaussianMixture(num_components, covariance_type="diag", random_state=seed).fit(means.double().numpy())
     return GaussianMixturePrior.from_components(
         torch.from_numpy(mixture.weights_), torch.from_numpy(mixture.means_), torch.from_numpy(mixture.covariances_).log()
