@@ -9,9 +9,10 @@ white space, METEOR words and punctuation. Texts of Chinese, Japanese or Thai ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean
+from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF, TER
 from sacrebleu.metrics.ter import TERScore
@@ -24,16 +25,28 @@ from .words import check_tokenizer, split_words, warn_if_spaceless
 IBLEU_ALPHA = 0.8
 
 
-def _corpus_score(metric: BLEU | CHRF, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """`references[i]` are those of `hypotheses[i]`; they may differ in number."""
+def _streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """`references[i]`, which may differ in number, as sacrebleu takes them: the first of each row, the second, and so on."""
     most = max(map(len, references))
-    streams: list = [[row[which] if which < len(row) else None for row in references] for which in range(most)]
-    return metric.corpus_score(list(hypotheses), streams).score
+    return [[row[which] if which < len(row) else None for row in references] for which in range(most)]
 
 
-def _bleu(tokenize: str | None) -> BLEU:
+def _bleu(tokenize: str | None, references: Sequence[Sequence[str]] | None = None) -> BLEU:
+    """With `references`, whose n-grams are then counted once, however often [`_score`] asks."""
+    streams: Any = None if references is None else _streams(references)
     # `force` only keeps sacrebleu from warning of corpora that are published tokenised.
-    return BLEU(lowercase=True, force=True, effective_order=True, tokenize=tokenize)
+    return BLEU(lowercase=True, force=True, effective_order=True, tokenize=tokenize, references=streams)
+
+
+def _chrf(references: Sequence[Sequence[str]]) -> CHRF:
+    """As [`_bleu`]."""
+    streams: Any = _streams(references)
+    return CHRF(lowercase=True, references=streams)
+
+
+def _score(metric: BLEU | CHRF, hypotheses: Sequence[str]) -> float:
+    """Of one hypothesis for each row of the references that `metric` was made with."""
+    return metric.corpus_score(list(hypotheses), None).score
 
 
 def _check_list(name: str, texts: Sequence[str]) -> None:
@@ -62,13 +75,13 @@ def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokeniz
     """
     _check_references(hypotheses, references)
     warn_if_spaceless(_texts(references), tokenize)
-    return _corpus_score(_bleu(tokenize), hypotheses, references)
+    return _score(_bleu(tokenize, references), hypotheses)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Corpus chrF2 of one hypothesis a row, 0 to 100; raises as [`bleu`]."""
     _check_references(hypotheses, references)
-    return _corpus_score(CHRF(lowercase=True), hypotheses, references)
+    return _score(_chrf(references), hypotheses)
 
 
 def distinct(texts: Sequence[str], n: int, tokenize: str | None = None) -> float:
@@ -119,12 +132,14 @@ def _texts(rows: Sequence[Sequence[str]]) -> list[str]:
     return [text for row in rows for text in row]
 
 
-def _best(metric: BLEU | CHRF, outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> list[str]:
-    """For each source the output whose sentence score is highest."""
+def _best(
+    metric_of: Callable[[list[Sequence[str]]], BLEU | CHRF], outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]]
+) -> list[str]:
+    """For each source the output whose score by the metric of its references is highest."""
     best = []
     for texts, refs in zip(outputs, references):
-        scores = [metric.sentence_score(text, list(refs)).score for text in texts]
-        best.append(texts[scores.index(max(scores))])
+        metric = metric_of([refs])
+        best.append(max(texts, key=lambda text: _score(metric, [text])))
     return best
 
 
@@ -203,15 +218,15 @@ def reference_metrics(
     check_tokenizer(tokenize)
     warn_if_spaceless(_texts(references), tokenize)
     columns = list(zip(*outputs))
-    sentence_bleu = _bleu(tokenize)
-    sentence_chrf = CHRF(lowercase=True)
+    bleu_of = partial(_bleu, tokenize)
+    all_bleu, all_chrf = bleu_of(references), _chrf(references)
     ter_scores = _ter_scores(outputs, references, tokenize)
     words = [[split_words(text.lower(), tokenize) for text in texts] for texts in outputs]
     return {
-        "bleu": fmean(_corpus_score(sentence_bleu, column, references) for column in columns),
-        "best_bleu": _corpus_score(sentence_bleu, _best(sentence_bleu, outputs, references), references),
-        "chrf": fmean(chrf(column, references) for column in columns),
-        "best_chrf": chrf(_best(sentence_chrf, outputs, references), references),
+        "bleu": fmean(_score(all_bleu, column) for column in columns),
+        "best_bleu": _score(all_bleu, _best(bleu_of, outputs, references)),
+        "chrf": fmean(_score(all_chrf, column) for column in columns),
+        "best_chrf": _score(all_chrf, _best(_chrf, outputs, references)),
         "ter": fmean(_corpus_ter(column) for column in zip(*ter_scores)),
         "best_ter": _corpus_ter([min(scores, key=lambda score: score.num_edits) for scores in ter_scores]),
         "self_bleu": _self_bleu(outputs, tokenize) if len(columns) > 1 else 100.0,
@@ -247,16 +262,16 @@ def paraphrase_metrics(
     if len(sources) != len(outputs):
         raise ValueError(f"{len(sources)} sources, {len(outputs)} lists of outputs: they must be as many.")
     metrics = reference_metrics(outputs, references, tokenize)
-    metric = _bleu(tokenize)
-    originals = [[source] for source in sources]
+    against_source = _bleu(tokenize, [[source] for source in sources])
 
-    def ibleu(against_references, against_source):
-        return IBLEU_ALPHA * against_references - (1 - IBLEU_ALPHA) * against_source
+    def ibleu(against_references: float, texts: Sequence[Sequence[str]]) -> float:
+        of_source = fmean(_score(against_source, column) for column in texts)
+        return IBLEU_ALPHA * against_references - (1 - IBLEU_ALPHA) * of_source
 
-    copy = _corpus_score(metric, sources, references)
+    copy = _score(_bleu(tokenize, references), sources)
     return {
         **metrics,
-        "ibleu": ibleu(metrics["bleu"], fmean(_corpus_score(metric, column, originals) for column in zip(*outputs))),
+        "ibleu": ibleu(metrics["bleu"], list(zip(*outputs))),
         "copy_bleu": copy,
-        "copy_ibleu": ibleu(copy, _corpus_score(metric, sources, originals)),
+        "copy_ibleu": ibleu(copy, [sources]),
     }
