@@ -174,7 +174,8 @@ def plot(file: Path, points: Sequence[int], sides: dict[str, list[float]]) -> No
             [dots] = axes.plot(points, costs, marker="o", linestyle="", label=f"{name}: {1000 * line.slope:.2g} ms each")
             axes.plot(points, [line.intercept + line.slope * point for point in points], color=dots.get_color(), linewidth=1)
         axes.set(xlabel="K, samples of z", ylabel="seconds", xlim=(0, None), ylim=(0, None))
-        axes.legend()
+        # Above the axes: the lines leave it no corner.
+        figure.legend(loc="outside upper left")
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, metadata={"Date": None})
 
