@@ -162,7 +162,8 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
         decoder_latents, context_ids, context_mask, states = self._prepare_decoder_inputs(latents, batch, conditioning)
         source_cache = states.pop("source_cache", None)
         if source_cache is not None:
-            model_kwargs[CACHE] = source_cache.repeat(rows_each).cache
+            # Only if it must be: a copy of what was read of long sources is most of the memory.
+            model_kwargs[CACHE] = (source_cache.repeat(rows_each) if rows_each > 1 else source_cache).cache
         check_token("pad_token_id", options.config.pad_token_id, self.config.decoder)
         # Padding in front takes no position.
         longest = int(context_mask.sum(-1).max())

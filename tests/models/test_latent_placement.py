@@ -1,5 +1,7 @@
 """z behind the source: the source is read once, and every way of reading it gives the same numbers."""
 
+import json
+
 import pytest
 import torch
 from transformers import AutoModel, StaticCache
@@ -23,11 +25,13 @@ from hf_vae.compat import ACTIVATION_CHECKPOINTING, CACHE
 from hf_vae.rows import repeat_rows, select_rows
 
 PARTS = {"gpt2": tiny_gpt2_config, "llama": tiny_llama_config, "lstm": lambda: tiny_lstm_config(num_hidden_layers=2)}
-WAYS = [("embedding",), ("memory",), ("prefix",), ("memory", "embedding"), ("embedding", "prefix", "memory")]
+EVERY_WAY = ("embedding", "prefix", "memory")
+CASES = [("gpt2", ("embedding",)), ("gpt2", ("memory",)), ("gpt2", ("prefix",)), ("llama", ("embedding",)), ("llama", EVERY_WAY)]
+CASES += [("lstm", ("embedding",)), ("lstm", ("memory",)), ("lstm", EVERY_WAY)]
 LENGTH = 5
 
 
-@pytest.fixture(params=[(name, ways) for name in PARTS for ways in WAYS], ids=lambda case: f"{case[0]}-{'-'.join(case[1])}")
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{'-'.join(case[1])}")
 def decoder(request):
     torch.manual_seed(0)
     name, ways = request.param
@@ -199,14 +203,16 @@ def test_what_would_drop_or_confuse_it_is_refused():
         hybrid.prefill(*left_padded())
 
 
-VARIANTS = ("cvae", "cvae-cross", "paraphrase-prompt", "paraphrase-cross", "paraphrase-lstm", "dialog", "dialog-acts", "vae")
+MODELS = [
+    ("cvae", ["memory", "prefix"]), ("cvae-cross", ["embedding"]), ("paraphrase-prompt", ["embedding"]),
+    ("paraphrase-prompt", ["memory", "prefix"]), ("paraphrase-cross", ["memory", "prefix"]),
+    ("paraphrase-lstm", ["memory", "embedding"]), ("dialog", ["embedding"]), ("dialog-acts", ["memory"]), ("vae", ["prefix"]),
+]  # fmt: skip
 
 
-@pytest.fixture(params=[(variant, ways) for variant in VARIANTS for ways in (["embedding"], ["memory", "prefix"])], ids=str)
+@pytest.fixture(params=MODELS, ids=lambda case: f"{case[0]}-{'-'.join(case[1])}")
 def model(request):
     variant, ways = request.param
-    recurrent = variant == "paraphrase-lstm"
-    ways = ["memory", "embedding"] if recurrent and len(ways) > 1 else ways
     return make_model(variant, latent_injection=ways, latent_placement="after_source", prefix_length=2)
 
 
@@ -313,8 +319,6 @@ def test_the_gradient_of_training_is_that_of_the_two_sides_read_one_after_the_ot
 
 
 def test_the_placement_is_saved_and_a_model_saved_before_keeps_its_own(tmp_path):
-    import json
-
     for placement in ("before_source", "after_source"):
         model = make_model("cvae", latent_placement=placement)
         model.save_pretrained(tmp_path / placement)
@@ -326,3 +330,98 @@ def test_the_placement_is_saved_and_a_model_saved_before_keeps_its_own(tmp_path)
     assert AutoModel.from_pretrained(tmp_path / "before_source").config.latent_placement == "before_source"
     with pytest.raises(Exception, match="`latent_placement` is 'behind'; choose one of 'before_source', 'after_source'"):
         make_model("vae", latent_placement="behind")
+
+
+class Written:
+    """A streamer that keeps what it is given."""
+
+    def __init__(self):
+        self.tokens: list[int] = []
+
+    def put(self, tokens: torch.Tensor) -> None:
+        self.tokens += tokens.flatten().tolist()
+
+    def end(self) -> None:
+        self.tokens.append(-1)
+
+
+def one_prompt(ways: list[str]):
+    """A paraphrase model with z behind the source, and one source with its z."""
+    model = make_model("paraphrase-prompt", "llama", latent_injection=ways, latent_placement="after_source", prefix_length=2)
+    batch = {name: tensor[:1] for name, tensor in generation_inputs(make_batch(model)).items()}
+    return model, {**batch, "latents": draw(1, 4)}
+
+
+@pytest.mark.parametrize("ways", [["embedding"], ["memory"], ["prefix"]], ids=lambda ways: ways[0])
+def test_streamers_assistants_and_lookups_change_no_text(ways, caplog):
+    model, inputs = one_prompt(ways)
+    plain = model.generate(**inputs, **GREEDY)
+    streamer = Written()
+    assert torch.equal(model.generate(**inputs, streamer=streamer, **GREEDY), plain)
+    assert streamer.tokens[-9:] == [*plain[0, 1:].tolist(), -1]
+    for options in ({"assistant_model": model}, {"assistant_model": model.decoder.lm}, {"prompt_lookup_num_tokens": 2}):
+        assert torch.equal(model.generate(**inputs, **options, **GREEDY), plain)
+    # transformers calls its own way of calling an assistant deprecated.
+    caplog.clear()
+
+
+def test_a_cache_of_fixed_size_is_filled_by_generation_itself():
+    model, inputs = one_prompt(["embedding"])
+    inputs["latents"] = draw(3, 4)
+    plain = model.generate(**inputs, num_return_sequences=3, **GREEDY)
+    assert torch.equal(model.generate(**inputs, num_return_sequences=3, cache_implementation="static", **GREEDY), plain)
+    model, inputs = one_prompt(["prefix"])
+    with pytest.raises(ValueError, match="need a cache that grows: leave `cache_implementation` unset"):
+        model.generate(**inputs, cache_implementation="static", **GREEDY)
+
+
+def test_gradient_checkpointing_with_the_embedding_changes_no_gradient():
+    model = make_model("cvae", "llama", latent_placement="after_source").train()
+    batch, gradients = make_batch(model), []
+    for checkpointing in (False, True):
+        if checkpointing:
+            getattr(model, f"{ACTIVATION_CHECKPOINTING}_enable")()
+        model.zero_grad()
+        torch.manual_seed(0)
+        model(**batch).loss.backward()
+        gradients.append([each.grad for each in model.parameters() if each.grad is not None])
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ways", [["embedding"], ["memory", "prefix"]], ids=lambda ways: ways[0])
+def test_a_compiled_training_step_has_the_same_loss_and_gradients(ways):
+    model = make_model("cvae", latent_injection=ways, latent_placement="after_source").train()
+    batch, results = make_batch(model), []
+    for step in (model, torch.compile(model, backend="eager", fullgraph=True)):
+        model.zero_grad()
+        torch.manual_seed(0)
+        loss = step(**batch).loss
+        loss.backward()
+        results.append([loss.detach(), *(each.grad for each in model.parameters() if each.grad is not None)])
+    torch.testing.assert_close(*results)
+
+
+def test_an_engines_prompt_begins_with_the_source_which_is_the_same_for_every_z():
+    model, inputs = one_prompt(["prefix"])
+    inputs["latents"] = draw(2, 4)
+    length = inputs["prompt_input_ids"].shape[1]
+    embeds = model.prompt_embeds(**inputs)
+    assert embeds.shape[:2] == (2, length + 2 + 1)
+    assert torch.equal(embeds[0, :length], embeds[1, :length]) and not torch.equal(embeds[0], embeds[1])
+    written = model.decoder.lm.generate(inputs_embeds=embeds, attention_mask=torch.ones(embeds.shape[:2]), **GREEDY)
+    assert torch.equal(written, model.generate(**inputs, num_return_sequences=2, **GREEDY)[:, 1:])
+
+
+def test_a_saved_copy_of_the_code_reads_a_source_once_too(tmp_path):
+    model, inputs = one_prompt(["memory", "embedding"])
+    inputs["latents"] = draw(3, 4)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path, trust_remote_code=True)
+    assert {"source_cache.py", "wrapped_lm.py", "decoding_vae.py"} <= {path.name for path in tmp_path.glob("*.py")}
+    read = []
+    loaded.decoder.lm.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["inputs_embeds"].shape[0]), with_kwargs=True
+    )
+    assert torch.equal(loaded.generate(**inputs, **GREEDY), model.generate(**inputs, **GREEDY))
+    assert read[0] == 1 and set(read[1:]) == {3}
