@@ -161,11 +161,9 @@ class LatentDecoder(WrappedLM, GenerationMixin):
             if enters or read == 0:
                 mask = inputs_embeds.new_ones(len(inputs_embeds), read + length) if attention_mask is None else attention_mask
                 check_length("What the decoder reads", mask, self.config, reserved)
-            behind_z = self.num_latent_positions * (columns >= source_length)
-            position_ids = self._positions(columns, attention_mask, position_ids) + self.position_offset + behind_z
-            if attention_mask is not None and read + length > source_length:
-                slots = attention_mask.new_ones(len(attention_mask), self.num_latent_positions)
-                attention_mask = torch.cat([attention_mask[:, :source_length], slots, attention_mask[:, source_length:]], dim=1)
+            position_ids = self._positions(columns, attention_mask, position_ids, source_length)
+            if read + length > source_length:
+                attention_mask = self._with_slots(attention_mask, source_length)
         with_latents = inputs_embeds
         for way in self.injections:
             with_latents = way.embed(with_latents, latents)
@@ -177,8 +175,8 @@ class LatentDecoder(WrappedLM, GenerationMixin):
             prefix = self._prefix(latents)
             with_latents = torch.cat([prefix, with_latents], dim=1)
             tokens_at = cast(torch.Tensor, position_ids)
-            slots = tokens_at[:, :1] + torch.arange(-prefix.shape[1], 0, device=latents.device)
-            position_ids = torch.cat([slots, tokens_at], dim=1).expand(len(latents), -1)
+            in_front = tokens_at[:, :1] + torch.arange(-prefix.shape[1], 0, device=latents.device)
+            position_ids = torch.cat([in_front, tokens_at], dim=1).expand(len(latents), -1)
             if isinstance(logits_to_keep, torch.Tensor):
                 logits_to_keep = logits_to_keep + prefix.shape[1]
             elif logits_to_keep == 0:
@@ -288,13 +286,22 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         """How many of `length` positions in a cache are tokens': those that z fills stand behind the source."""
         return length - self.num_latent_positions if self.num_latent_positions and length > source_length else length
 
-    def _positions(self, columns, attention_mask, position_ids) -> torch.Tensor:
-        """Of the tokens in these `columns` of the text, counted from the first one, as `generate` counts them."""
-        if position_ids is not None:
-            return position_ids
-        if attention_mask is not None:
-            return (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -len(columns) :]
-        return columns.unsqueeze(0)
+    def _positions(self, columns, attention_mask, position_ids, source_length) -> torch.Tensor:
+        """
+        Of the tokens in these `columns` of the text: counted from the first one, as `generate` counts them and gives them in
+        `position_ids`, and those behind the source moved on by what z fills.
+        """
+        if position_ids is None and attention_mask is not None:
+            position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -len(columns) :]
+        counted = columns.unsqueeze(0) if position_ids is None else position_ids
+        return counted + self.position_offset + self.num_latent_positions * (columns >= source_length)
+
+    def _with_slots(self, attention_mask: torch.Tensor | None, source_length: int) -> torch.Tensor | None:
+        """The mask of a text with the positions that z fills behind the source."""
+        if attention_mask is None:
+            return None
+        slots = attention_mask.new_ones(len(attention_mask), self.num_latent_positions)
+        return torch.cat([attention_mask[:, :source_length], slots, attention_mask[:, source_length:]], dim=1)
 
     def _begin_from_states(self, latents: torch.Tensor, initial_state: torch.Tensor | None, cache: Cache | None) -> Cache:
         """What z, and for an LSTM the source, gives every layer, put in the cache before anything else is read."""
