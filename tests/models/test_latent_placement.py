@@ -425,3 +425,25 @@ def test_a_saved_copy_of_the_code_reads_a_source_once_too(tmp_path):
     )
     assert torch.equal(loaded.generate(**inputs, **GREEDY), model.generate(**inputs, **GREEDY))
     assert read[0] == 1 and set(read[1:]) == {3}
+
+
+def test_the_source_reaches_all_that_follows(decoder):
+    """With z given; also an LSTM's state, to which z's is added."""
+    tokens, mask, positions = text_behind(*left_padded())
+    given = {"latents": draw(3, 3), "attention_mask": mask, "position_ids": positions, "source_length": LENGTH}
+    # The one token that the shortest source has.
+    other = tokens.clone()
+    other[:, LENGTH - 1] = 4 + (other[:, LENGTH - 1] - 3) % (VOCAB - 4)
+    with torch.no_grad():
+        difference = (decoder(tokens, **given).logits - decoder(other, **given).logits)[:, LENGTH:].abs().amax(-1)
+    assert difference.min() > 1e-6
+
+
+def test_going_on_from_a_returned_cache_is_as_starting_anew(decoder):
+    context, mask = with_start(*left_padded())
+    given = {"latents": draw(3, 3), "source_length": LENGTH, **GENERATION}
+    first = decoder.generate(context, attention_mask=mask, **given)
+    longer = torch.cat([first.sequences, context[:, :2].clamp(min=4)], dim=1)
+    mask = torch.cat([mask, mask.new_ones(3, longer.shape[1] - mask.shape[1])], dim=1)
+    continued = decoder.generate(longer, attention_mask=mask, **{CACHE: first[CACHE]}, **given).sequences
+    assert torch.equal(continued, decoder.generate(longer, attention_mask=mask, **given).sequences)
