@@ -187,3 +187,14 @@ def test_a_source_read_once_is_measured_as_one_read_with_every_z(case, tokenizer
     reports = [each.pop("collapse_report") for each in metrics]
     assert metrics[0] == pytest.approx(metrics[1], abs=2e-5, rel=2e-5)
     assert reports[0]["verdict"] == reports[1]["verdict"]
+
+
+def test_what_the_decoder_keeps_of_a_source_counts_as_memory(tokenizers):
+    evaluator = evaluator_of("conditional prior", tokenizers, latent_placement="after_source")
+    with evaluator.reading_once():
+        evaluator.nll(torch.zeros(len(evaluator), 1, 4))
+        for batch in evaluator._batches.values():
+            cache = batch.conditioning["source_cache"]
+            held = sum(tensor.numel() * tensor.element_size() for tensor in cache.tensors())
+            assert cache.nbytes == held > 0
+            assert batch.num_bytes >= held + sum(tensor.nbytes for tensor in batch.inputs.values())
