@@ -125,10 +125,10 @@ class LatentDecodingMixin:
         """
         `conditioning` with a `source_cache`: the decoder has read of x what does not depend on z, once for all z that `decode`,
         `nll` and `generate` are given with it. That is the prompt with `latent_placement="after_source"`, and the encoder's states
-        with cross-attention. Where there is none of it, or the decoder cannot share it, `conditioning` is returned as it is.
+        with cross-attention. If there is none of it, or the decoder cannot share it, `conditioning` is returned as it is.
 
         Args:
-            conditioning (`dict`): what [`~VAEModel.condition`] gives. Rows are repeated by `rows.repeat_rows`.
+            conditioning (`dict`): what [`~VAEModel.condition`] gives. `hf_vae.rows.repeat_rows` repeats its rows for several z.
         """
         by_cross_attention = conditioning.get("encoder_hidden_states")
         with_prompt = self.config.latent_placement == "after_source" and "prompt_input_ids" in conditioning

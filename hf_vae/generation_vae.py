@@ -155,9 +155,9 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
         latents = latents.to(self.device)
         config = options.config
         rows_each = max(config.num_beams or 1, config.num_return_sequences or 1)
-        # A cache of a kind that is asked for, or none at all, is generation's own to make: each row then reads its source itself.
-        fills_any_cache = config.cache_implementation is None and config.use_cache is not False
-        if len(latents) * rows_each > batch and fills_any_cache:
+        # No cache, one of a certain kind, or a prompt that is read in pieces: that is generation's own, and each row reads its source.
+        asks_for_more = config.use_cache is False or config.cache_implementation or config.prefill_chunk_size
+        if len(latents) * rows_each > batch and not asks_for_more:
             conditioning = self.prefill(conditioning)
         decoder_latents, context_ids, context_mask, states = self._prepare_decoder_inputs(latents, batch, conditioning)
         source_cache = states.pop("source_cache", None)
