@@ -122,13 +122,18 @@ def test_no_technique_is_left_out_of_that_test():
     parts_and_sizes = {
         "encoder_name_or_path", "decoder_name_or_path", "encoder_type", "decoder_type", "hidden_size", "embedding_size",
         "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "dropout", "recurrent_dropout",
-        "tie_word_embeddings", "prefix_length", "posterior_bias",
+        "tie_word_embeddings", "prefix_length", "posterior_bias", "latent_placement",
         "tokenizer_type", "vocab_size", "latent_size", "latent_injection", "pooling", "freeze_encoder", "freeze_decoder", "lora",
         "save_trained_only",
     }  # fmt: skip
     of_other_stages = {"latent_free_steps", "encoder_pretraining_steps", "posterior_fit_steps"}
     shown = {name for name, _, _ in TECHNIQUES} | {"kl_schedule_options"}
     assert set(vars(ModelArguments())) == parts_and_sizes | of_other_stages | shown
+
+
+def test_where_z_begins_is_an_option_that_the_model_keeps():
+    assert built("--latent_placement", "after_source")[1].config.latent_placement == "after_source"
+    assert built()[1].config.latent_placement == "before_source"
 
 
 def test_word_dropout_of_one_hides_every_word_from_the_decoder():
