@@ -40,19 +40,22 @@ def decoder_config(size: Size) -> GPT2Config:
     )
 
 
+def common_fields(size: Size, options: Options) -> dict[str, Any]:
+    """Of the configuration of any model of the family."""
+    parts = {"encoder": encoder_config(size), "decoder": decoder_config(size), "latent_size": size.latent}
+    return {**parts, "latent_injection": list(options.latent_injection)}
+
+
 def make_vae(size: Size, options: Options, **fields) -> VAEModel:
-    parts: dict[str, Any] = {"encoder": encoder_config(size), "decoder": decoder_config(size), "latent_size": size.latent}
-    return VAEModel(VAEConfig(latent_injection=list(options.latent_injection), **parts, **fields)).to(options.device)
+    return VAEModel(VAEConfig(**common_fields(size, options), **fields)).to(options.device)
 
 
 def make_cvae(size: Size, options: Options, **fields) -> CVAEModel:
-    parts: dict[str, Any] = {"encoder": encoder_config(size), "decoder": decoder_config(size), "latent_size": size.latent}
-    return CVAEModel(CVAEConfig(latent_injection=list(options.latent_injection), **parts, **fields)).to(options.device)
+    return CVAEModel(CVAEConfig(**common_fields(size, options), **fields)).to(options.device)
 
 
 def make_dialog_cvae(size: Size, options: Options, **fields) -> DialogCVAEModel:
-    parts: dict[str, Any] = {"encoder": encoder_config(size), "decoder": decoder_config(size), "latent_size": size.latent}
-    return DialogCVAEModel(DialogCVAEConfig(latent_injection=list(options.latent_injection), **parts, **fields)).to(options.device)
+    return DialogCVAEModel(DialogCVAEConfig(**common_fields(size, options), **fields)).to(options.device)
 
 
 def make_encoder(size: Size, options: Options):

@@ -31,6 +31,7 @@ def check_cross_attention(decoder: LatentDecoder) -> None:
         # Another order of the same sums rounds otherwise.
         tolerance = torch.finfo(decoder.dtype).eps ** 0.5 * at_once.abs().max()
         serves, cause = bool((at_once - in_steps).abs().max() <= tolerance), None
+    # Any class that says it has cross-attention is tried, and each fails in its own way; the error below carries the cause.
     except Exception as error:
         serves, cause = False, error
     finally:

@@ -11,6 +11,7 @@ from .encoders import check_attention_mask, check_length, check_mask, check_toke
 from .fused_linear_cross_entropy import fusable_lm_head, fused_linear_cross_entropy, sequence_nll, with_fake_logits
 from .modeling_latent_decoder import LatentDecoder
 from .source_cache import SourceCache
+from .wrapped_lm import count_positions
 
 
 class LatentDecodingMixin:
@@ -66,8 +67,8 @@ class LatentDecodingMixin:
             input_ids=torch.cat([context_ids, words], dim=1)[:, read:],
             latents=latents,
             attention_mask=attention_mask,
-            # Counted as `generate` counts them, whatever stands in front of the first token.
-            position_ids=(attention_mask.cumsum(-1) - 1).clamp(min=0)[:, read:],
+            # Whatever stands in front of the first token.
+            position_ids=count_positions(attention_mask)[:, read:],
             source_length=source_length,
             use_cache=False,
             logits_to_keep=labels.shape[1],
@@ -125,7 +126,7 @@ class LatentDecodingMixin:
         """
         `conditioning` with a `source_cache`: the decoder has read of x what does not depend on z, once for all z that `decode`,
         `nll` and `generate` are given with it. That is the prompt with `latent_placement="after_source"`, and the encoder's states
-        with cross-attention. If there is none of it, or the decoder cannot share it, `conditioning` is returned as it is.
+        with cross-attention. Without either, or with a decoder that cannot share what it reads, it returns `conditioning` itself.
 
         Args:
             conditioning (`dict`): what [`~VAEModel.condition`] gives. `hf_vae.rows.repeat_rows` repeats its rows for several z.

@@ -155,7 +155,7 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
         latents = latents.to(self.device)
         config = options.config
         rows_each = max(config.num_beams or 1, config.num_return_sequences or 1)
-        # No cache, one of a certain kind, or a prompt that is read in pieces: that is generation's own, and each row reads its source.
+        # No cache, a cache of a certain kind and a prompt that is read in pieces are generation's own: each row reads its source.
         asks_for_more = config.use_cache is False or config.cache_implementation or config.prefill_chunk_size
         if len(latents) * rows_each > batch and not asks_for_more:
             conditioning = self.prefill(conditioning)

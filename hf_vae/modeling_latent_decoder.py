@@ -17,7 +17,7 @@ from .compat import CACHE, takes_cache
 from .encoders import check_length, longest_text
 from .latent_injection import LATENT_INJECTIONS, DecoderShape, LatentInjection, build_injections
 from .source_cache import GROWING, SourceCache, layer_kinds, num_read
-from .wrapped_lm import WrappedLM
+from .wrapped_lm import WrappedLM, count_positions
 
 
 def without_cache(outputs: ModelOutput) -> Any:
@@ -248,7 +248,7 @@ class LatentDecoder(WrappedLM, GenerationMixin):
             # All of it is read without z.
             latents=torch.zeros(len(tokens), self.latent_size, device=tokens.device),
             attention_mask=mask,
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+            position_ids=count_positions(mask),
             source_length=tokens.shape[1],
             use_cache=True,
             logits_to_keep=1,
@@ -292,7 +292,7 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         `position_ids`, and those behind the source moved on by what z fills.
         """
         if position_ids is None and attention_mask is not None:
-            position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -len(columns) :]
+            position_ids = count_positions(attention_mask)[:, -len(columns) :]
         counted = columns.unsqueeze(0) if position_ids is None else position_ids
         return counted + self.position_offset + self.num_latent_positions * (columns >= source_length)
 

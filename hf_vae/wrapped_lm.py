@@ -21,6 +21,11 @@ from .modeling_lstm import kept_positions
 from .source_cache import SHAREABLE, layer_kinds
 
 
+def count_positions(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Positions of the tokens of a text, `(rows, length)`, from its first one on, as `generate` counts them: padding takes none."""
+    return (attention_mask.cumsum(-1) - 1).clamp(min=0)
+
+
 class WrappedLM(PreTrainedModel):
     """
     A causal LM and what has to be known of it.

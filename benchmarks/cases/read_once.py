@@ -36,7 +36,7 @@ Work = Callable[[], object]
 
 
 def long_texts(count: int, sentences: int, seed: int) -> list[str]:
-    """Each of so many sentences of the grammar: more than is read, so that all are cut to the same number of tokens."""
+    """Texts of `sentences` sentences of the grammar. They are longer than what is read, so all are cut to one length."""
     drawn = iter(grammar.draw_sentences(count * sentences, seed))
     return [" ".join(next(drawn) for _ in range(sentences)) for _ in range(count)]
 
@@ -49,7 +49,7 @@ def tokenizers_and_size(options: Options):
 
 
 def evaluator_of(options: Options, latent_placement: str, source: int = SOURCE, target: int = TARGET) -> LikelihoodEvaluator:
-    """Of a CVAE with a few sources of so many tokens each, and as many targets."""
+    """A CVAE and the `EXAMPLES` of the bounds: `source` tokens in each source and `target` tokens in each target."""
     tokenizers, size = tokenizers_and_size(options)
     torch.manual_seed(options.seed)
     model = make_cvae(size, options, latent_placement=latent_placement)
@@ -64,7 +64,7 @@ def bound(options: Options, latent_placement: str, samples: int, **lengths: int)
 
 
 def targets_alone(options: Options, samples: int) -> Work:
-    """-log p of the targets, each as often, by the bare decoder behind sources that it has read and repeated before."""
+    """-log p of the targets by the bare decoder, `samples` times each, behind sources that it read and repeated beforehand."""
     evaluator = evaluator_of(options, OURS)
     model = evaluator.model
     lm, inputs = model.decoder.lm, evaluator.processor(evaluator.texts, evaluator.targets, **evaluator.processor_options)
