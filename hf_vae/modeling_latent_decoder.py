@@ -64,7 +64,8 @@ class LatentDecoder(WrappedLM, GenerationMixin):
             check_choice("latent_injection", way, tuple(LATENT_INJECTIONS))
         super().__init__(config, lm)
         self.latent_size = latent_size
-        self.shape = DecoderShape(self.lm, prefix_length)
+        # A language model that is given has been trained; z starts gently in it.
+        self.shape = DecoderShape(self.lm, prefix_length, is_pretrained=lm is not None)
         self.recurrent = self.shape.recurrent
         self.embedding_size = self.shape.embedding_size
         # What else has a row for each word, in the model around this one.

@@ -12,6 +12,7 @@ from ..training.aggressive import AggressiveEncoderArguments
 from ..training.decoder_reset import DecoderResetArguments
 from ..training.denoising import DenoisingArguments
 from ..training.kl_annealing import KLScheduleArguments
+from ..training.learning_rates import LearningRateArguments
 from ..training.minimum_rate import MinimumRateArguments
 from ..training.stages import StageArguments
 from ..training.techniques import TECHNIQUES
@@ -24,6 +25,7 @@ BEST_BY = "elbo"
 @dataclass
 class ModelArguments(
     StageArguments,
+    LearningRateArguments,
     AggressiveEncoderArguments,
     DecoderResetArguments,
     MinimumRateArguments,

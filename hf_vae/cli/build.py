@@ -15,11 +15,10 @@ from ..modeling_vae import VAEModel
 from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_vae import VAEProcessor, load_tokenizer
 from ..training.json_options import parse_json
+from ..training.learning_rates import new_weights
 from .arguments import ConditionalArguments, ModelArguments, PairArguments
 from .from_scratch import small_configs, train_tokenizers
 
-# Below these lies what a pretrained part brings along.
-_OF_PARTS = ("encoder.", "source_encoder.", "decoder.lm.")
 _SIZES = (
     "encoder_type", "decoder_type", "hidden_size", "embedding_size", "encoder_layers", "decoder_layers", "num_attention_heads",
     "initializer_range", "dropout", "recurrent_dropout", "tie_word_embeddings",
@@ -146,12 +145,6 @@ def freeze_or_adapt(model: VAEModel, model_args: ModelArguments) -> nn.Module:
 
     options = {"modules_to_save": modules_of(model, new), **parse_json("lora", model_args.lora)}
     return get_peft_model(model, LoraConfig(**options))
-
-
-def new_weights(model: VAEModel) -> set[str]:
-    """The names of the weights that no pretrained part has: those outside the parts, and those that a part was loaded without."""
-    names = {name for name, _ in model.named_parameters()}
-    return {name for name in names if not name.startswith(_OF_PARTS)} | (names & set(model.missing_in_parts))
 
 
 def modules_of(model: nn.Module, weights: set[str]) -> list[str]:

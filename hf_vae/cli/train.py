@@ -23,6 +23,7 @@ from ..training.checkpoints import begin_or_resume, check_fits, remove_stages
 from ..training.collator import VAEDataCollator
 from ..training.divergence import StopOnDivergenceCallback
 from ..training.drop_last import EvaluateEveryExampleCallback
+from ..training.learning_rates import two_rates
 from ..training.loss_parts import find_model
 from ..training.resuming import train
 from ..training.sharding import in_pieces, prepare_for_sharding
@@ -133,8 +134,8 @@ def start_run(
         # A sample that the terminal cannot show must not end a finished run.
         cast(Any, sys.stdout).reconfigure(errors="replace")
     check_tokenizer(evaluation_args.metrics_tokenizer)
-    stages = ("encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps", "lora")
-    whole = {name: getattr(model_args, name) for name in stages}
+    options = ("encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps", "lora", "new_weights_learning_rate")
+    whole = {name: getattr(model_args, name) for name in options}
     whole["collapse_report_samples"] = training_args.do_eval and evaluation_args.collapse_report_samples
     check_processes(training_args, {**whole, "with_baseline": evaluation_args.with_baseline})
     state = PartialState()
@@ -276,8 +277,10 @@ def train_in_stages(
     if checkpoint is None and model_args.encoder_pretraining_steps:
         steps = model_args.encoder_pretraining_steps
         pretrain_encoder(model.encoder, processor.encoder_tokenizer, training_args, steps, tokenized["train"])
+    rate = model_args.new_weights_learning_rate
     if checkpoint is None and model_args.latent_free_steps:
-        train_without_latent(model, processor, training_args, "latent_free", model_args.latent_free_steps, tokenized["train"])
+        stage = ("latent_free", model_args.latent_free_steps, tokenized["train"])
+        train_without_latent(model, processor, training_args, *stage, new_weights_learning_rate=rate)
     trainer = Trainer(
         model,
         training_args,
@@ -286,6 +289,7 @@ def train_in_stages(
         eval_dataset=tokenized["validation"] if training_args.do_eval else None,
         data_collator=cast(Any, VAEDataCollator(processor)),
         compute_metrics=elbo_metrics if training_args.do_eval else None,
+        optimizers=two_rates(model, training_args, rate),
         callbacks=[stamp, *own, *callbacks],
     )
     if in_pieces():
@@ -297,7 +301,8 @@ def train_in_stages(
         # A callback that leaves the last batch to evaluations is not told when a training breaks off.
         training_args.dataloader_drop_last = drop_last
     if model_args.posterior_fit_steps:
-        fit_posterior(model, processor, training_args, model_args.posterior_fit_steps, tokenized["train"])
+        steps = model_args.posterior_fit_steps
+        fit_posterior(model, processor, training_args, steps, tokenized["train"], new_weights_learning_rate=rate)
     return save_trained(trainer, processor)
 
 
@@ -319,5 +324,6 @@ def train_baseline(
         # Distributed training would stumble over weights that get no gradient.
         vae.bow_head.requires_grad_(False)
     steps = model_args.latent_free_steps + run_steps(training_args, train)
-    train_without_latent(model, processor, training_args, "baseline", steps, train)
+    rate = model_args.new_weights_learning_rate
+    train_without_latent(model, processor, training_args, "baseline", steps, train, new_weights_learning_rate=rate)
     return model.merge_and_unload() if model_args.lora else model

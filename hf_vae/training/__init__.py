@@ -27,16 +27,21 @@ from .schedules import (
 from .techniques import register_technique
 
 if TYPE_CHECKING:
+    from .learning_rates import new_weights, two_rates
     from .stages import fit_posterior, pretrain_encoder, train_without_latent
 
-# Stages with a Trainer of their own. Whoever imports the package for a model does not wait for the Trainer, and datasets with it.
-_STAGES = ("fit_posterior", "pretrain_encoder", "train_without_latent")
+# What needs the Trainer itself, by module. Whoever imports the package for a model does not wait for it, and datasets with it.
+_WITH_TRAINER = {
+    "stages": ("fit_posterior", "pretrain_encoder", "train_without_latent"),
+    "learning_rates": ("new_weights", "two_rates"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _STAGES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(".stages", __name__), name)
+    for module, names in _WITH_TRAINER.items():
+        if name in names:
+            return getattr(importlib.import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
@@ -59,8 +64,10 @@ __all__ = [
     "VAEDataCollator",
     "fit_posterior",
     "make_schedule",
+    "new_weights",
     "pretrain_encoder",
     "register_technique",
     "reset_decoder",
     "train_without_latent",
+    "two_rates",
 ]

@@ -89,6 +89,8 @@ def _start(trainer: Trainer, model: nn.Module) -> str:
     """A digest of all that decides how a stage ends."""
     digest = hashlib.blake2b()
     settings = {name: str(getattr(trainer.args, name, None)) for name in _DECISIVE}
+    if trainer.optimizer is not None:
+        settings["rates"] = str([group["lr"] for group in trainer.optimizer.param_groups])
     data: Any = trainer.train_dataset
     rows = [len(data), data[0], data[len(data) - 1]] if hasattr(data, "__len__") else []
     configuration = cast(Any, model).config.to_json_string()

@@ -31,6 +31,7 @@ from ..processing_vae import VAEProcessor
 from .checkpoints import STAGES
 from .collator import VAEDataCollator
 from .divergence import StopOnDivergenceCallback
+from .learning_rates import two_rates
 from .loss_parts import find_model
 from .resuming import train_stage
 from .techniques import register_technique
@@ -76,6 +77,7 @@ def train_without_latent(
     max_steps: int,
     train: Dataset,
     callbacks: Sequence[TrainerCallback] = (),
+    new_weights_learning_rate: float | None = None,
 ) -> None:
     """
     Trains p(y|x, z = 0) by the run's other settings, and the bag of words if the model has one: it then knows how frequent words
@@ -90,6 +92,7 @@ def train_without_latent(
         max_steps (`int`): optimiser steps; -1 for the run's epochs.
         train (`Dataset`): tokenised by the processor.
         callbacks (`Sequence[TrainerCallback]`): for this Trainer.
+        new_weights_learning_rate (`float`, *optional*): as [`two_rates`] takes it.
 
     Raises:
         FloatingPointError: the training diverges.
@@ -109,6 +112,7 @@ def train_without_latent(
         processing_class=processor,
         train_dataset=data,
         data_collator=LatentFreeCollator(processor, latent_size=model.config.latent_size),
+        optimizers=two_rates(model, settings, new_weights_learning_rate),
         callbacks=[StopOnDivergenceCallback(), *callbacks],
     )
     train_stage(trainer, model, resume=training_args.resume_from_checkpoint is not None)
@@ -226,6 +230,7 @@ def fit_posterior(
     max_steps: int,
     train: Dataset,
     callbacks: Sequence[TrainerCallback] = (),
+    new_weights_learning_rate: float | None = None,
 ) -> None:
     r"""
     Trains \(q\) to minimise \(\mathrm{KL}(q(z|x,y) \,\|\, p(z|x,y))\) of the decoder as it stands, by the run's other settings.
@@ -243,6 +248,7 @@ def fit_posterior(
         max_steps (`int`): optimiser steps.
         train (`Dataset`): tokenised by the processor.
         callbacks (`Sequence[TrainerCallback]`): for this Trainer.
+        new_weights_learning_rate (`float`, *optional*): as [`two_rates`] takes it.
 
     Raises:
         ValueError: the objective is `"gsnn"`, which has no q.
@@ -268,6 +274,7 @@ def fit_posterior(
         processing_class=processor,
         train_dataset=train,
         data_collator=cast(Any, VAEDataCollator(processor)),
+        optimizers=two_rates(model, settings, new_weights_learning_rate),
         callbacks=[StopOnDivergenceCallback(), *callbacks],
     )
     train_stage(trainer, model, resume=training_args.resume_from_checkpoint is not None)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, DeepseekV3Config, Gemma3TextConfig, MistralConfig, OPTConfig
 
-from helpers import BOS, EOS, PAD, VOCAB, tiny_gpt2_config, tiny_llama_config, tiny_lstm_config
-from hf_vae import LatentDecoder
+from helpers import BOS, EOS, PAD, VOCAB, tiny_encoder_config, tiny_gpt2_config, tiny_llama_config, tiny_lstm_config
+from hf_vae import LatentDecoder, VAEConfig, VAEModel
 from hf_vae.compat import ACTIVATION_CHECKPOINTING, CACHE
+from hf_vae.fused_linear_cross_entropy import sequence_nll
 
 COMMON = {
     "vocab_size": VOCAB, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -173,11 +174,34 @@ def test_a_latent_of_zeros_has_a_finite_gradient_in_a_deep_decoder():
 
 def test_the_latent_neither_disturbs_a_fresh_decoder_much_nor_starts_dead():
     torch.manual_seed(0)
-    lm = AutoModelForCausalLM.from_config(tiny_llama_config())
-    decoder = LatentDecoder(lm.config, latent_size=64, lm=lm)
+    decoder = LatentDecoder(tiny_llama_config(), latent_size=64)
     shift = decoder.latent_injection.embedding.projection(torch.randn(2000, 64))
     # The spread of a fresh embedding, whatever the number of dimensions of z.
     assert shift.std().item() == pytest.approx(0.3, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "ways", [("embedding",), ("memory",), ("prefix",), ("memory", "embedding"), ("embedding", "memory", "prefix")]
+)
+def test_z_starts_gently_in_a_pretrained_decoder_and_not_dead(ways):
+    """What a position in front of the first token costs by itself depends on the decoder; z must add next to nothing to that."""
+    torch.manual_seed(0)
+    lm = AutoModelForCausalLM.from_config(tiny_llama_config()).eval()
+    model = VAEModel(
+        VAEConfig(encoder=tiny_encoder_config(), decoder=lm.config, latent_size=8, latent_injection=list(ways)), decoder=lm
+    ).eval()
+    start = torch.full((64, 1), model.config.decoder_start_token_id)
+    written = lm.generate(start, do_sample=True, max_new_tokens=8, min_new_tokens=8, top_k=0)[:, 1:]
+    with torch.no_grad():
+        alone = sequence_nll(lm(torch.cat([start, written[:, :-1]], 1)).logits, written)
+        without, drawn = (model.nll(latents, written) for latents in (torch.zeros(64, 8), torch.randn(64, 8)))
+    assert abs((drawn - without).mean()) / 8 < 0.05
+    if ways == ("embedding",):
+        torch.testing.assert_close(without, alone)
+        assert abs((drawn - alone).mean()) / 8 < 0.05
+    # Whatever the way, q learns from the first step on.
+    model.nll(model.encode(torch.randint(4, VOCAB, (64, 5))).latent_dist.sample(), written).sum().backward()
+    assert all(parameter.grad.abs().max() > 1e-6 for parameter in model.posterior_head.parameters())
 
 
 def test_refusals():
