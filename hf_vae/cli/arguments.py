@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from typing import Any, ClassVar, cast
 
 from transformers import HfArgumentParser, TrainingArguments
 
+from ..configuration_vae import PARTS
 from ..training.aggressive import AggressiveEncoderArguments
 from ..training.decoder_reset import DecoderResetArguments
 from ..training.denoising import DenoisingArguments
@@ -18,6 +19,13 @@ from ..training.stages import StageArguments
 from ..training.techniques import TECHNIQUES
 from .recipe import find_recipe, read_recipe
 
+# What a command's `--help` ends with.
+_EPILOG = (
+    "The defaults above are those of the recipe {task}_embedded.yaml, which comes with the package and is used without --train_file. "
+    "With --train_file they are those of {task}_from_scratch.yaml, and with pretrained parts those of {task}_pretrained.yaml. All "
+    "three keep z in use. A file of arguments that comes first stands in their place."
+)
+_PART_NAMES = {f"{part}_name_or_path" for part in PARTS}
 # Nats per sentence, whatever the batches; the Trainer by itself would choose by a mean over them.
 BEST_BY = "elbo"
 
@@ -70,7 +78,7 @@ class ModelArguments(
     free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
     free_bits_per: str = field(default="sentence", metadata={"help": "sentence, dimension or batch."})
     capacity: float | None = field(default=None, metadata={"help": "Charge for the KL's distance from this many nats instead."})
-    batch_norm_gamma: float | None = field(default=None, metadata={"help": "Batch norm of posterior means to this spread."})
+    batch_norm_gamma: float | None = field(default=None, metadata={"help": "Batch norm of posterior means to this spread; 0: none."})
     bow_loss_weight: float = field(default=0.0, metadata={"help": "Weight of the bag-of-words loss."})
     word_dropout: float = field(default=0.0, metadata={"help": "Share of the target's tokens hidden from the decoder."})
     freeze_encoder: bool = field(default=False, metadata={"help": "Train only what is new around the encoder."})
@@ -85,6 +93,10 @@ class ModelArguments(
     )
 
     is_conditional: ClassVar[bool] = False
+
+    def __post_init__(self):
+        # A command line cannot say `None`, and a recipe may have set it.
+        self.batch_norm_gamma = self.batch_norm_gamma or None
 
     @property
     def has_posterior(self) -> bool:
@@ -211,28 +223,60 @@ def with_techniques(arguments: type) -> type:
     return make_dataclass(arguments.__name__, [], bases=(arguments, *more), namespace={"__doc__": arguments.__doc__})
 
 
-def parse_arguments(
-    argument_classes: Sequence[type], argv: Sequence[str], embedded_recipe: str, output_dir: str
-) -> tuple[Any, ...]:
+def default_recipe(task: str, named: Collection[str]) -> str:
+    """
+    The recipe of the package whose values are the defaults of a command without a file of arguments: for the embedded corpus, for
+    files and a model from scratch, or for files and pretrained parts.
+
+    Args:
+        task (`str`): what the command trains.
+        named (collection of `str`): the arguments that its command line names.
+    """
+    if "train_file" not in named:
+        return f"{task}_embedded.yaml"
+    return f"{task}_pretrained.yaml" if _PART_NAMES & set(named) else f"{task}_from_scratch.yaml"
+
+
+def read_defaults(task: str, named: Collection[str], parser: HfArgumentParser) -> dict[str, Any]:
+    """The values of [`default_recipe`], less those that an argument with another name stands in for."""
+    defaults = read_recipe(find_recipe(default_recipe(task, named)), parser)
+    # One part alone is refused, and not completed by the recipe's other.
+    replaced = set(_PART_NAMES) if _PART_NAMES & set(named) else set()
+    if "num_train_epochs" in named:
+        # The Trainer would follow the recipe's number of steps.
+        replaced.add("max_steps")
+    return {name: value for name, value in defaults.items() if name not in replaced}
+
+
+def arguments_named(classes: Sequence[type], argv: Sequence[str]) -> set[str]:
+    """The arguments that the command line names, in whatever way argparse understands."""
+    parser = HfArgumentParser(cast(Any, classes))
+    parser.set_defaults(**{action.dest: None for action in parser._actions})
+    said, _ = parser.parse_known_args(list(argv))
+    return {name for name, value in vars(said).items() if value is not None}
+
+
+def parse_arguments(argument_classes: Sequence[type], argv: Sequence[str], task: str, output_dir: str) -> tuple[Any, ...]:
     """
     Dataclasses, `TrainingArguments` last, from a command line that may begin with a YAML or JSON file of arguments; what follows
-    the file overrides it. Without a file and without `--train_file` the `embedded_recipe` is the file. The first of the
-    `argument_classes` is the model's, which gets the arguments of all registered techniques.
+    the file overrides it. Without a file, the package's recipe for such a run of the `task` is the file ([`default_recipe`]). The
+    first of the `argument_classes` is the model's, which gets the arguments of all registered techniques.
 
     Raises:
         ValueError: the file holds no arguments, or one that does not exist or has a value that cannot be meant.
     """
     model_class, *others = argument_classes
-    parser = HfArgumentParser(cast(Any, (with_techniques(model_class), *others, TrainingArguments)))
+    classes = (with_techniques(model_class), *others, TrainingArguments)
+    parser = HfArgumentParser(cast(Any, classes), epilog=_EPILOG.format(task=task))
     recipe: str | None = None
     if argv and argv[0].lower().endswith((".yaml", ".yml", ".json")):
         recipe, *argv = argv
-    elif not any(word.partition("=")[0] == "--train_file" for word in argv):
-        recipe = embedded_recipe
     # The first step is logged so that a run shorter than `logging_steps` has its plot too.
     parser.set_defaults(output_dir=output_dir, logging_first_step=True, metric_for_best_model=BEST_BY)
     if recipe is not None:
         parser.set_defaults(**read_recipe(find_recipe(recipe), parser))
+    else:
+        parser.set_defaults(**read_defaults(task, arguments_named(classes, argv), parser))
     *parsed, training_args, unknown = parser.parse_args_into_dataclasses(args=list(argv), return_remaining_strings=True)
     if unknown:
         raise ValueError(f"The command line has no such argument(s): {' '.join(unknown)}; a file of arguments comes first.")

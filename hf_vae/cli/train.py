@@ -50,7 +50,7 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
     """
     # 1. Arguments. What cannot work is refused before anything is computed.
     name = task_class.name
-    task = task_class(*parse_arguments(task_class.arguments, argv, f"{name}_embedded.yaml", f"outputs/{name}"))
+    task = task_class(*parse_arguments(task_class.arguments, argv, name, f"outputs/{name}"))
     model_args, data_args, evaluation_args = task.model_args, task.data_args, task.evaluation_args
     training_args = task.training_args
     model_type = cast(Any, task.model_class.config_class).model_type

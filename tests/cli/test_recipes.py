@@ -47,8 +47,8 @@ def test_a_recipe_reads_as_it_is_meant(tmp_path):
         "eval_strategy: no\nsave_strategy: No\nmax_steps:\nreport_to: []\noptim_target_modules: [query, value]\nlora: {r: 2}\n"
         "<<: {seed: 3}\nfreeze_encoder: yes\n"
     )
-    model_args, args = parse_arguments((ModelArguments,), [str(recipe), "--use_cpu"], recipe, str(tmp_path))
+    model_args, args = parse_arguments((ModelArguments,), [str(recipe), "--use_cpu"], "vae", str(tmp_path))
     assert (args.eval_strategy, args.save_strategy, args.max_steps, args.seed) == ("no", "no", -1, 3)
     assert args.optim_target_modules == ["query", "value"] and model_args.lora == {"r": 2} and model_args.freeze_encoder is True
     with pytest.raises(ValueError, match=r"has no such argument\(s\): .*other.yaml.* a file of arguments comes first"):
-        parse_arguments((ModelArguments,), [str(recipe), "other.yaml"], recipe, str(tmp_path))
+        parse_arguments((ModelArguments,), [str(recipe), "other.yaml"], "vae", str(tmp_path))

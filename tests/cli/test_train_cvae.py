@@ -35,7 +35,7 @@ def script():
 def parse(script, argv):
     """The arguments as the script reads them."""
     classes = (script.CVAEArguments, script.DataArguments, script.EvaluationArguments)
-    return parse_arguments(classes, argv, "cvae_embedded.yaml", "outputs/cvae")
+    return parse_arguments(classes, argv, "cvae", "outputs/cvae")
 
 
 build = partial(build_conditional_model, CVAEModel, CVAEProcessor)

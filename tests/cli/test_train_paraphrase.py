@@ -40,7 +40,7 @@ def script():
 def parse(script, argv):
     """The arguments as the script reads them."""
     classes = (ConditionalArguments, script.DataArguments, script.EvaluationArguments)
-    return parse_arguments(classes, argv, "paraphrase_embedded.yaml", "outputs/paraphrase")
+    return parse_arguments(classes, argv, "paraphrase", "outputs/paraphrase")
 
 
 build = partial(build_conditional_model, ParaphraseVAEModel, ParaphraseVAEProcessor)

@@ -44,7 +44,7 @@ def script():
 def parse(script, argv):
     """The arguments as the script reads them."""
     classes = (ModelArguments, script.DataArguments, script.EvaluationArguments)
-    return parse_arguments(classes, argv, "vae_embedded.yaml", "outputs/vae")
+    return parse_arguments(classes, argv, "vae", "outputs/vae")
 
 
 def write_lines(path, texts):

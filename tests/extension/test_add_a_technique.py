@@ -59,7 +59,7 @@ def test_the_commands_know_its_argument_its_refusals_and_its_callback(registered
     def parse(*argv):
         recipe = tmp_path / "recipe.json"
         recipe.write_text('{"report_to": "none", "use_cpu": true}')
-        return parse_arguments((ModelArguments,), [str(recipe), *argv], "vae_embedded.yaml", str(tmp_path))
+        return parse_arguments((ModelArguments,), [str(recipe), *argv], "vae", str(tmp_path))
 
     args, training_args = parse("--word_dropout_start", "0.3")
     check_techniques(args, training_args)

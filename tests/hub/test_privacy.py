@@ -103,7 +103,7 @@ def test_the_trainer_s_arguments_hold_no_token(how, tmp_path):
     recipe.write_text(yaml.safe_dump({"hub_token": TOKEN} if how == "recipe" else {"seed": 1}))
     argv = [str(recipe), "--report_to", "none", "--use_cpu"]
     argv += {"option": ["--hub_token", TOKEN], "abbreviation": [f"--hub_tok={TOKEN}"], "recipe": []}[how]
-    model_args, report_args, training_args = parse_arguments((ModelArguments, ReportArguments), argv, recipe, str(tmp_path))
+    model_args, report_args, training_args = parse_arguments((ModelArguments, ReportArguments), argv, "vae", str(tmp_path))
     assert training_args.hub_token == TOKEN
     report_args.with_baseline = False
     assert start_run(model_args, training_args, report_args)[1] is None

@@ -43,7 +43,7 @@ def as_they_were():
 
 
 def parse(*argv, tmp_path):
-    return parse_arguments((ModelArguments,), list(argv), "vae_embedded.yaml", str(tmp_path))
+    return parse_arguments((ModelArguments,), list(argv), "vae", str(tmp_path))
 
 
 def kinds(args):
