@@ -21,9 +21,9 @@ from .recipe import find_recipe, read_recipe
 
 # What a command's `--help` ends with.
 _EPILOG = (
-    "The defaults above are those of the recipe {task}_embedded.yaml, which comes with the package and is used without --train_file. "
-    "With --train_file they are those of {task}_from_scratch.yaml, and with pretrained parts those of {task}_pretrained.yaml. All "
-    "three keep z in use. A file of arguments that comes first stands in their place."
+    "These defaults are those of the package's recipe {task}_embedded.yaml, which is used without --train_file. "
+    "With --train_file they are those of {task}_from_scratch.yaml, and with pretrained parts those of {task}_pretrained.yaml. All three "
+    "keep z in use. A file of arguments that comes first stands in their place."
 )
 _PART_NAMES = {f"{part}_name_or_path" for part in PARTS}
 # Nats per sentence, whatever the batches; the Trainer by itself would choose by a mean over them.
@@ -78,7 +78,9 @@ class ModelArguments(
     free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
     free_bits_per: str = field(default="sentence", metadata={"help": "sentence, dimension or batch."})
     capacity: float | None = field(default=None, metadata={"help": "Charge for the KL's distance from this many nats instead."})
-    batch_norm_gamma: float | None = field(default=None, metadata={"help": "Batch norm of posterior means to this spread; 0: none."})
+    batch_norm_gamma: float | None = field(
+        default=None, metadata={"help": "Batch norm of posterior means to this spread; 0: none."}
+    )
     bow_loss_weight: float = field(default=0.0, metadata={"help": "Weight of the bag-of-words loss."})
     word_dropout: float = field(default=0.0, metadata={"help": "Share of the target's tokens hidden from the decoder."})
     freeze_encoder: bool = field(default=False, metadata={"help": "Train only what is new around the encoder."})

@@ -51,7 +51,8 @@ def test_a_stream_holds_what_the_whole_file_does_in_its_order(name, encoding, tm
     classes = {"train_vae": "ModelArguments", "train_dialog": "DialogArguments", "train_cvae": "CVAEArguments"}
     model_class = getattr(script, classes.get(name, "ConditionalArguments"))
     argv = arguments_for(name, file, tmp_path, "--encoding", encoding)
-    parsed = parse_arguments((model_class, script.DataArguments, script.EvaluationArguments), argv, name.removeprefix("train_"), "out")
+    classes = (model_class, script.DataArguments, script.EvaluationArguments)
+    parsed = parse_arguments(classes, argv, name.removeprefix("train_"), "out")
     model_args, data_args = parsed[0], parsed[1]
     if name == "train_vae":
         texts = script.load_data(data_args, 4, 0)["train"]
