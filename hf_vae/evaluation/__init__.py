@@ -3,6 +3,7 @@ Likelihood bounds, what z says and whether the decoder listens, and text metrics
 neither on batches nor on the number of processes.
 """
 
+from .bootstrap import Estimate, bootstrapped_metrics
 from .callbacks import CollapseReportCallback
 from .collapse_report import CollapseReport, collapse_report
 from .compute_metrics import elbo_metrics
@@ -15,8 +16,10 @@ from .dialog_metrics import (
     multi_reference_bleu,
     reply_distinct,
 )
+from .embedder import TextEmbedder
 from .evaluate_vae import evaluate_vae
 from .evaluator import LikelihoodEvaluator
+from .frontier import LATENT_CURVES, FrontierPoint, above, baseline_curves, copying, frontier, frontier_table
 from .generation import generate_texts
 from .importance_sampling import importance_weighted_nll
 from .information import active_units, aggregate_log_prob, information_metrics
@@ -31,29 +34,39 @@ from .text_metrics import bleu, chrf, distinct, paraphrase_metrics, reference_me
 from .word_vectors import load_word_vectors
 
 __all__ = [
+    "LATENT_CURVES",
     "METRICS",
     "ActClassifier",
     "CollapseReport",
     "CollapseReportCallback",
+    "Estimate",
+    "FrontierPoint",
     "LikelihoodEvaluator",
     "Metric",
     "RateDistortionPoint",
     "Reconstruction",
     "Refinement",
+    "TextEmbedder",
+    "above",
     "act_match",
     "active_units",
     "aggregate_log_prob",
+    "baseline_curves",
     "bleu",
+    "bootstrapped_metrics",
     "bow_similarities",
     "chrf",
     "collapse_report",
     "conditional_log_likelihoods",
+    "copying",
     "count_tokens_and_words",
     "dialog_metrics",
     "dialogwae_bleu",
     "distinct",
     "elbo_metrics",
     "evaluate_vae",
+    "frontier",
+    "frontier_table",
     "generate_texts",
     "importance_weighted_nll",
     "information_metrics",

@@ -58,6 +58,7 @@ def generate_texts(
     seed: int = 0,
     batch_size: int = 50,
     max_length: int | None = None,
+    num_latents: int | None = None,
     **generation_options,
 ) -> list[list[str]]:
     """
@@ -74,6 +75,8 @@ def generate_texts(
         seed (`int`, defaults to 0): of that draw, which depends neither on the batches nor on the number of processes.
         batch_size (`int`, defaults to 50): inputs at once.
         max_length (`int`, *optional*): truncates the inputs.
+        num_latents (`int`, *optional*): how many z are drawn for each text: as many as outputs, the default, or 1, which its
+            outputs then share.
         generation_options: passed to `generate`.
 
     Returns:
@@ -86,7 +89,7 @@ def generate_texts(
         with torch.no_grad():
             source = call_with(model.read_source, inputs, with_prior=latents is None)
         if latents is None:
-            drawn = draw_latents(model, source, indices, num_return_sequences, latent_temperature, seed)
+            drawn = draw_latents(model, source, indices, num_latents or num_return_sequences, latent_temperature, seed)
         else:
             drawn = latents[indices]
         options = {**generation_options, "num_return_sequences": num_return_sequences}

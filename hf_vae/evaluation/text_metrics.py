@@ -31,7 +31,7 @@ def _streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
     return [[row[which] if which < len(row) else None for row in references] for which in range(most)]
 
 
-def _bleu(tokenize: str | None, references: Sequence[Sequence[str]] | None = None) -> BLEU:
+def bleu_metric(tokenize: str | None, references: Sequence[Sequence[str]] | None = None) -> BLEU:
     """With `references`, whose n-grams are then counted once, however often [`_score`] asks."""
     streams: Any = None if references is None else _streams(references)
     # `force` only keeps sacrebleu from warning of corpora that are published tokenised.
@@ -39,7 +39,7 @@ def _bleu(tokenize: str | None, references: Sequence[Sequence[str]] | None = Non
 
 
 def _chrf(references: Sequence[Sequence[str]]) -> CHRF:
-    """As [`_bleu`]."""
+    """As [`bleu_metric`]."""
     streams: Any = _streams(references)
     return CHRF(lowercase=True, references=streams)
 
@@ -75,7 +75,7 @@ def bleu(hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokeniz
     """
     _check_references(hypotheses, references)
     warn_if_spaceless(_texts(references), tokenize)
-    return _score(_bleu(tokenize, references), hypotheses)
+    return _score(bleu_metric(tokenize, references), hypotheses)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -115,11 +115,12 @@ def self_bleu(outputs: Sequence[Sequence[str]], tokenize: str | None = None) -> 
         raise ValueError("`outputs` must be lists of two or more texts, one list for each source: they are compared to each other.")
     check_texts("source", "outputs", outputs)
     warn_if_spaceless(_texts(outputs), tokenize)
-    return _self_bleu(outputs, tokenize)
+    return mean_self_bleu(outputs, tokenize)
 
 
-def _self_bleu(outputs: Sequence[Sequence[str]], tokenize: str | None) -> float:
-    metric = _bleu(tokenize)
+def mean_self_bleu(outputs: Sequence[Sequence[str]], tokenize: str | None) -> float:
+    """[`self_bleu`] of outputs that were checked."""
+    metric = bleu_metric(tokenize)
     scores = [
         metric.sentence_score(text, [other for j, other in enumerate(texts) if j != i]).score
         for texts in outputs
@@ -183,6 +184,20 @@ def _meteor(outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]
     return {"meteor": 100 * average / len(outputs), "best_meteor": 100 * best / len(outputs)}
 
 
+def check_outputs(outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]], tokenize: str | None) -> None:
+    """Raises what [`reference_metrics`] raises, and warns of texts without spaces."""
+    if len(outputs) != len(references) or not len(outputs):
+        raise ValueError(
+            f"{len(outputs)} lists of outputs and {len(references)} lists of references: they must be as many, and at least one."
+        )
+    check_lists("source", outputs=outputs, references=references)
+    check_equally_many("source", "outputs", outputs)
+    check_texts("source", "outputs", outputs)
+    check_texts("source", "references", references)
+    check_tokenizer(tokenize)
+    warn_if_spaceless(_texts(references), tokenize)
+
+
 def reference_metrics(
     outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]], tokenize: str | None = None
 ) -> dict[str, float]:
@@ -207,18 +222,9 @@ def reference_metrics(
         ValueError: outputs and references differ in number, or sources in their number of outputs; a source without outputs or
             references; anything but a text among them; or a tokenizer that there is not.
     """
-    if len(outputs) != len(references) or not len(outputs):
-        raise ValueError(
-            f"{len(outputs)} lists of outputs and {len(references)} lists of references: they must be as many, and at least one."
-        )
-    check_lists("source", outputs=outputs, references=references)
-    check_equally_many("source", "outputs", outputs)
-    check_texts("source", "outputs", outputs)
-    check_texts("source", "references", references)
-    check_tokenizer(tokenize)
-    warn_if_spaceless(_texts(references), tokenize)
+    check_outputs(outputs, references, tokenize)
     columns = list(zip(*outputs))
-    bleu_of = partial(_bleu, tokenize)
+    bleu_of = partial(bleu_metric, tokenize)
     all_bleu, all_chrf = bleu_of(references), _chrf(references)
     ter_scores = _ter_scores(outputs, references, tokenize)
     words = [[split_words(text.lower(), tokenize) for text in texts] for texts in outputs]
@@ -229,7 +235,7 @@ def reference_metrics(
         "best_chrf": _score(all_chrf, _best(_chrf, outputs, references)),
         "ter": fmean(_corpus_ter(column) for column in zip(*ter_scores)),
         "best_ter": _corpus_ter([min(scores, key=lambda score: score.num_edits) for scores in ter_scores]),
-        "self_bleu": _self_bleu(outputs, tokenize) if len(columns) > 1 else 100.0,
+        "self_bleu": mean_self_bleu(outputs, tokenize) if len(columns) > 1 else 100.0,
         "distinct_1": fmean(distinct_share(texts, 1) for texts in words),
         "distinct_2": fmean(distinct_share(texts, 2) for texts in words),
         **_meteor(outputs, references, tokenize),
@@ -262,13 +268,13 @@ def paraphrase_metrics(
     if len(sources) != len(outputs):
         raise ValueError(f"{len(sources)} sources, {len(outputs)} lists of outputs: they must be as many.")
     metrics = reference_metrics(outputs, references, tokenize)
-    against_source = _bleu(tokenize, [[source] for source in sources])
+    against_source = bleu_metric(tokenize, [[source] for source in sources])
 
     def ibleu(against_references: float, texts: Sequence[Sequence[str]]) -> float:
         of_source = fmean(_score(against_source, column) for column in texts)
         return IBLEU_ALPHA * against_references - (1 - IBLEU_ALPHA) * of_source
 
-    copy = _score(_bleu(tokenize, references), sources)
+    copy = _score(bleu_metric(tokenize, references), sources)
     return {
         **metrics,
         "ibleu": ibleu(metrics["bleu"], list(zip(*outputs))),
