@@ -14,6 +14,7 @@ from ..training.checkpoints import check_resume
 from ..training.json_options import parse_json
 from ..training.techniques import check_techniques
 from .arguments import ModelArguments, ReportArguments
+from .plots import picture_kinds
 
 # Files that tell what else a directory holds, beside which a model of ours would be loaded wrongly.
 _OTHER_MODELS = {
@@ -156,6 +157,25 @@ def check_output_dir(output_dir: str, model_type: str) -> None:
             ) from error
         if found != model_type:
             raise ValueError(f"`--output_dir` {output_dir} holds a model of type {found!r}; choose another directory.")
+
+
+def check_writable(name: str, file: str | None) -> None:
+    """Raises a `ValueError` if the argument `name` gives a `file` that cannot be written where it is to lie."""
+    if not file:
+        return
+    path = Path(file)
+    if path.is_dir():
+        raise ValueError(f"`--{name}` {path} is a directory; name a file in it.")
+    folder = next(parent for parent in path.parents if parent.exists())
+    if not folder.is_dir():
+        raise ValueError(f"`--{name}` {path} cannot be written: {folder} is a file; choose another path.")
+
+
+def check_picture(name: str, file: str | None) -> None:
+    """Raises a `ValueError` if the argument `name` gives a `file` whose ending is that of no picture."""
+    kind, kinds = Path(file or "").suffix[1:].lower(), sorted(picture_kinds())
+    if kind and kind not in kinds:
+        raise ValueError(f"`--{name}` ends in .{kind}, which is no kind of picture; choose one of {', '.join(kinds)}.")
 
 
 def check_evaluation(training_args: TrainingArguments) -> None:

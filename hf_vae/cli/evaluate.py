@@ -34,8 +34,9 @@ from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_dialog import DialogCVAEProcessor
 from ..processing_vae import VAEProcessor, check_text_length, load_tokenizer
 from .arguments import FileArguments
-from .checks import check_least
-from .plots import picture_kinds, plot_rate_distortion
+from .checks import check_least, check_picture, check_writable
+from .frontier import FrontierArguments, check_frontier, frontier_metrics, measure_frontier, report_frontier
+from .plots import plot_rate_distortion
 from .processes import use_all_cores
 
 logger = logging.getLogger(__name__)
@@ -99,11 +100,11 @@ class EvaluationArguments:
     plot_file: str | None = field(default=None, metadata={"help": "Picture of that table."})
 
 
-def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, EvaluationArguments]:
+def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, EvaluationArguments, FrontierArguments]:
     """Dataclasses from a command line that may begin with the model."""
     if argv and not argv[0].startswith("-"):
         argv = ["--model_name_or_path", *argv]
-    classes: Any = (ModelArguments, DataArguments, EvaluationArguments)
+    classes: Any = (ModelArguments, DataArguments, EvaluationArguments, FrontierArguments)
     parsed: Any = HfArgumentParser(classes).parse_args_into_dataclasses(args=list(argv))
     return parsed
 
@@ -126,29 +127,23 @@ def check_arguments(
             "that does, as `--language_model_nll`."
         )
     for name in ("output_file", "plot_file"):
-        if given[name]:
-            path = Path(given[name])
-            if path.is_dir():
-                raise ValueError(f"`--{name}` {path} is a directory; name a file in it.")
-            folder = next(parent for parent in path.parents if parent.exists())
-            if not folder.is_dir():
-                raise ValueError(f"`--{name}` {path} cannot be written: {folder} is a file; choose another path.")
-    if evaluation_args.plot_file:
-        if not evaluation_args.compare_with:
-            raise ValueError("`--plot_file` needs `--compare_with`: one model is one point.")
-        kind, kinds = Path(evaluation_args.plot_file).suffix[1:].lower(), sorted(picture_kinds())
-        if kind and kind not in kinds:
-            raise ValueError(f"`--plot_file` ends in .{kind}, which is no kind of picture; choose one of {', '.join(kinds)}.")
+        check_writable(name, given[name])
+    if evaluation_args.plot_file and not evaluation_args.compare_with:
+        raise ValueError("`--plot_file` needs `--compare_with`: one model is one point.")
+    check_picture("plot_file", evaluation_args.plot_file)
 
 
-def load_data(data_args: DataArguments, processor: VAEProcessor) -> tuple[list, list[str]]:
-    """What the processor takes as texts and targets: the same sentences for the VAE, pairs or dialogues for conditional models."""
+def load_data(data_args: DataArguments, processor: VAEProcessor) -> tuple[list, list[list[str]]]:
+    """
+    What the processor takes as texts, and the targets of each: the same sentence for the VAE, those of pairs or dialogues for
+    conditional models.
+    """
     if isinstance(processor, DialogCVAEProcessor):
         meta = [*processor.meta_categories, *processor.meta_values]
         pairs = load_dialogs(
             data_args.file, data_args.split, processor.max_turns, meta, data_args.max_samples, **data_args.file_options
         )
-        texts, targets = list(pairs["source"]), [targets[0] for targets in pairs["targets"]]
+        texts, targets = list(pairs["source"]), list(pairs["targets"])
         if processor.acts is None:
             # The file may know of acts that the model was not told.
             texts = [{**dialogue, "act": None} for dialogue in texts]
@@ -161,10 +156,11 @@ def load_data(data_args: DataArguments, processor: VAEProcessor) -> tuple[list, 
             max_rows=data_args.max_samples,
             **data_args.file_options,
         )
-        texts, targets = list(pairs["source"]), [targets[0] for targets in pairs["targets"]]
+        texts, targets = list(pairs["source"]), list(pairs["targets"])
     else:
         columns = (data_args.text_column, data_args.max_samples)
-        texts = targets = load_texts(data_args.file, data_args.split, *columns, **data_args.file_options)
+        texts = load_texts(data_args.file, data_args.split, *columns, **data_args.file_options)
+        targets = [[text] for text in texts]
     if len(texts) < 2:
         raise ValueError(f"{data_args.file} has {len(texts)} sentence(s); what z tells apart needs at least two.")
     return texts, targets
@@ -199,9 +195,15 @@ def load_language_model(name_or_path: str, model: VAEModel, evaluator: Likelihoo
     return language_model, [[*row, tokenizer.eos_token_id] for row in rows], start
 
 
+def save_metrics(metrics: dict, file: str) -> None:
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_metrics(metrics, path)
+
+
 def main(argv: Sequence[str]) -> dict:
     # 1. Arguments, refused before any compute if they cannot work.
-    model_args, data_args, evaluation_args = parse_arguments(argv)
+    model_args, data_args, evaluation_args, frontier_args = parse_arguments(argv)
     config = AutoConfig.from_pretrained(model_args.model_name_or_path)
     if not isinstance(config, VAEConfig):
         raise ValueError(
@@ -209,6 +211,7 @@ def main(argv: Sequence[str]) -> dict:
         )
     is_conditional = isinstance(config, ConditionalVAEConfig)
     check_arguments(model_args, data_args, evaluation_args, is_conditional)
+    check_frontier(frontier_args, model_args.model_name_or_path, config)
     compared = {name: load_metrics(name) for name in evaluation_args.compare_with}
     # Without an accelerator several processes find each other only if they are told that there is none.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
@@ -224,7 +227,7 @@ def main(argv: Sequence[str]) -> dict:
         model,
         processor,
         texts,
-        targets,
+        [several[0] for several in targets],
         evaluation_args.batch_size,
         evaluation_args.chunk,
         max_length=data_args.max_length,
@@ -253,18 +256,28 @@ def main(argv: Sequence[str]) -> dict:
     if state.is_main_process:
         # First: nothing below can lose what took so long.
         if evaluation_args.output_file:
-            path = Path(evaluation_args.output_file)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_metrics(metrics, path)
-            print(f"\nSaved to {path}")
+            save_metrics(metrics, evaluation_args.output_file)
+            print(f"\nSaved to {evaluation_args.output_file}")
         print(f"\n{metrics_table(metrics)}")
         if "collapse_report" in metrics:
             print(f"\n{collapse_report(metrics, language_model_figure)}")
-        if compared:
-            points = rate_distortion_points({model_args.model_name_or_path: metrics, **compared})
-            print(f"\n{rate_distortion_table(points)}")
-            if evaluation_args.plot_file:
-                Path(evaluation_args.plot_file).parent.mkdir(parents=True, exist_ok=True)
-                plot_rate_distortion(points, evaluation_args.plot_file)
+
+    # 6. Several outputs of each source, how good and how different.
+    if frontier_args.frontier:
+        options = {"batch_size": evaluation_args.batch_size, "seed": evaluation_args.seed, "max_length": data_args.max_length}
+        points = measure_frontier(frontier_args, model, processor, texts, targets, evaluation_args.metrics_tokenizer, **options)
+        metrics["frontier"] = frontier_metrics(points, frontier_args.frontier_outputs)
+        if state.is_main_process:
+            if evaluation_args.output_file:
+                save_metrics(metrics, evaluation_args.output_file)
+            report_frontier(points, frontier_args)
+
+    # 7. Beside other models.
+    if state.is_main_process and compared:
+        ranked = rate_distortion_points({model_args.model_name_or_path: metrics, **compared})
+        print(f"\n{rate_distortion_table(ranked)}")
+        if evaluation_args.plot_file:
+            Path(evaluation_args.plot_file).parent.mkdir(parents=True, exist_ok=True)
+            plot_rate_distortion(ranked, evaluation_args.plot_file)
     state.wait_for_everyone()
     return metrics

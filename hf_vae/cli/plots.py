@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
-from ..evaluation import RateDistortionPoint
+from ..evaluation import FrontierPoint, RateDistortionPoint
+from ..evaluation.frontier import COPYING
 from ..gaussian import DiagonalGaussian
 from ..latent_distribution import LatentDistribution
 from ..latent_space import Interpolation, smoothness, word_edit_distance
+
+_COLOURS = ("black", "tab:blue", "tab:red", "tab:green")
 
 
 def picture_kinds() -> list[str]:
@@ -169,3 +175,57 @@ def plot_rate_distortion(points: Sequence[RateDistortionPoint], path: str | Path
     axes.set_ylabel("distortion, -log p(y|x,z) (nats per sentence)")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
+
+
+def plot_frontier(points: Sequence[FrontierPoint], path: str | Path) -> None:
+    """
+    BLEU of the average and of the best output against self-BLEU, one line a curve, with 95 % intervals; a dashed line is copying.
+    """
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    for panel, metric, title in zip(figure.subplots(1, 2), ("bleu", "best_bleu"), ("average output", "best of the outputs")):
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("self-BLEU of a source's outputs (the lower, the more they differ)")
+        panel.set_ylabel("BLEU")
+        panel.grid(alpha=0.3)
+        _plot_curves(panel, points, metric)
+    figure.savefig(path, dpi=120)
+
+
+def _plot_curves(axes: Axes, points: Sequence[FrontierPoint], metric: str) -> None:
+    """The curves, each told by its line, its marker and its name, which stands where there is room."""
+    curves: dict[str, list[FrontierPoint]] = {}
+    for point in points:
+        curves.setdefault(point.curve, []).append(point)
+    for point in curves.pop(COPYING, ()):
+        height = point.metrics[metric].value
+        axes.axhline(height, color="grey", linestyle=(0, (6, 4)), linewidth=1)
+        # On the left, from which the curves rise.
+        axes.annotate(COPYING, (0.01, height), xycoords=axes.get_yaxis_transform(), va="bottom", fontsize=8, color="dimgrey")
+    styles = zip(curves.items(), itertools.cycle("osD^"), itertools.cycle(("-", "--", "-.", ":")), itertools.cycle(_COLOURS))
+    places, colours = {}, {}
+    for (name, curve), marker, line, colour in styles:
+        curve = sorted(curve, key=lambda point: point.metrics["self_bleu"].value)
+        x, y = (np.array([point.metrics[each] for point in curve]).T for each in ("self_bleu", metric))
+        # From the value down to the lower bound and up to the upper one.
+        bars = {"xerr": abs(x[1:] - x[0]), "yerr": abs(y[1:] - y[0]), "elinewidth": 0.7, "capsize": 2}
+        axes.errorbar(x[0], y[0], **bars, linestyle=line, marker=marker, color=colour, markersize=5, linewidth=1.3)
+        places[name], colours[name] = list(zip(x[0], y[0])), colour
+    axes.autoscale_view()
+    everywhere = axes.transData.transform([each for several in places.values() for each in several])
+    for name, own in places.items():
+        place, (right, up) = _free_corner(axes.transData.transform(own), everywhere)
+        axes.annotate(
+            name, own[place], xytext=(7 * right, 7 * up), textcoords="offset points", ha="left" if right > 0 else "right",
+            va="bottom" if up > 0 else "top", fontsize=9, weight="bold", color=colours[name], zorder=5,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+        )  # fmt: skip
+
+
+def _free_corner(own: np.ndarray, everywhere: np.ndarray) -> tuple[int, tuple[int, int]]:
+    """Which of a curve's `own` places has the most room for a name beside it, and on which side: right or left, above or below."""
+    corners = [(place, side) for place in range(len(own)) for side in itertools.product((1, -1), (1, -1))]
+    # A name's middle lies about there, in pixels.
+    middles = np.array([own[place] + np.multiply(side, (45, 18)) for place, side in corners])
+    # A name is wider than it is high.
+    room = np.linalg.norm((middles[:, None] - everywhere) / (2, 1), axis=-1).min(1)
+    return corners[int(room.argmax())]

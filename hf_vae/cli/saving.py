@@ -9,9 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from accelerate import PartialState
 from transformers import AutoModel, Trainer
 
+from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
 from ..training.files import remove
 from ..training.resuming import full_disk_named
@@ -21,6 +23,8 @@ from .report import draw_pictures
 
 # A model is written into the first folder, which then gets the second name; what is left of it to move has the third.
 _WRITTEN, _WHOLE, _MOVING = ".model.written", ".model.whole", ".model.moving"
+# The folder of the same model without z, beside which it was measured.
+BASELINE = "baseline"
 # Without it nothing loads a folder.
 _CONFIG = "config.json"
 # What tells of the model before, and what of its files would be read together with the new one's.
@@ -112,3 +116,23 @@ def save_trained(trainer: Trainer, processor: VAEProcessor) -> Any:
     if state.is_main_process:
         draw_pictures(output_dir, {"training.png": partial(plot_training, trainer.state.log_history)})
     return model
+
+
+def save_baseline(model: VAEModel, processor: VAEProcessor, output_dir: str | Path) -> None:
+    """
+    Saves a model that was trained with z = 0 in `baseline/` of the run's directory. It generates with z = 0 wherever it is loaded:
+    its prior has its mean there, and its default temperature of z is 0.
+    """
+    if model.prior_network is not None:
+        # Nothing of it was trained.
+        for parameter in model.prior_network.parameters():
+            torch.nn.init.zeros_(parameter)
+    if hasattr(model, "bow_head"):
+        # A model without the loss that it serves is loaded without it.
+        del model.bow_head
+    model.generation_config.latent_temperature = 0.0
+    with replaced_model(Path(output_dir) / BASELINE) as written:
+        is_main = PartialState().is_main_process
+        model.save_pretrained(written, is_main_process=is_main)
+        if is_main:
+            processor.save_pretrained(written)

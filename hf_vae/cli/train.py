@@ -30,10 +30,10 @@ from ..training.sharding import in_pieces, prepare_for_sharding
 from ..training.stages import check_pretraining, fit_posterior, pretrain_encoder, train_without_latent
 from ..training.techniques import technique_callbacks
 from .arguments import ModelArguments, ReportArguments, parse_arguments
-from .checks import check_arguments, check_evaluation, check_rows, check_streaming, run_steps
+from .checks import check_arguments, check_evaluation, check_output_dir, check_rows, check_streaming, run_steps
 from .processes import check_processes, use_all_cores
 from .report import report_run
-from .saving import finish_saving, save_trained
+from .saving import BASELINE, finish_saving, save_baseline, save_trained
 from .task import Task
 
 
@@ -55,6 +55,8 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
     training_args = task.training_args
     model_type = cast(Any, task.model_class.config_class).model_type
     check_arguments(model_args, training_args, not task.on_embedded, model_type)
+    if evaluation_args.with_baseline:
+        check_output_dir(str(Path(cast(str, training_args.output_dir)) / BASELINE), model_type)
     task.check()
     check_streaming(data_args, training_args)
     state, repository = start_run(model_args, training_args, evaluation_args)
@@ -66,7 +68,7 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
 
     # 3. Model and processor.
     model, processor = task.build()
-    model.generation_config.update(**task.generation)
+    model.generation_config.update(**task.generation, allow_custom_entries=True)
     rows = {"train": task.train, "validation": expand_targets(task.validation)}
     tokenized: dict[str, Any] = {**tokenize_pairs(processor, rows, **task.lengths)}
     if data_args.streaming:
@@ -80,7 +82,7 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
 
     # 5. Measure on held-out data; beside it, if that is asked for, the same model trained without z.
     def baseline() -> Any:
-        return train_baseline(task.build, model_args, training_args, tokenized["train"])
+        return train_baseline(task.build, model_args, training_args, tokenized["train"], task.generation)
 
     measured = task.measure(model, processor, baseline if evaluation_args.with_baseline else None)
     metrics = measured.metrics
@@ -307,11 +309,21 @@ def train_in_stages(
 
 
 def train_baseline(
-    build: Callable[[], tuple[Any, VAEProcessor]], model_args: ModelArguments, training_args: TrainingArguments, train: Dataset
+    build: Callable[[], tuple[Any, VAEProcessor]],
+    model_args: ModelArguments,
+    training_args: TrainingArguments,
+    train: Dataset,
+    generation: Mapping[str, Any],
 ) -> Any:
     """
-    Builds the model once more and trains it with z = 0, for as many steps as the model with z has had altogether, in a directory
-    of its own. Its loss is the reconstruction's alone: the bag of words is there for z's sake.
+    Builds the model once more, trains it with z = 0, for as many steps as the model with z has had altogether, and saves it in a
+    directory of its own. Its loss is the reconstruction's alone: the bag of words is there for z's sake.
+
+    Args:
+        build (`Callable`): gives the model and its processor.
+        model_args, training_args: the run's.
+        train (`Dataset`): tokenised by the processor.
+        generation (`dict`): what becomes its default when it generates.
 
     Returns:
         The model, adapters merged.
@@ -326,4 +338,7 @@ def train_baseline(
     steps = model_args.latent_free_steps + run_steps(training_args, train)
     rate = model_args.new_weights_learning_rate
     train_without_latent(model, processor, training_args, "baseline", steps, train, new_weights_learning_rate=rate)
-    return model.merge_and_unload() if model_args.lora else model
+    model = model.merge_and_unload() if model_args.lora else model
+    model.generation_config.update(**generation, allow_custom_entries=True)
+    save_baseline(model, processor, cast(str, training_args.output_dir))
+    return model

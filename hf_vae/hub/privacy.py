@@ -21,9 +21,9 @@ HIDDEN = "<HIDDEN>"
 _SECRETS = ("token", "password", "secret", "api_key")
 # `push_to_hub_token` was `hub_token`'s name in earlier versions of transformers.
 _ARGUMENTS = {*(each.name for each in fields(TrainingArguments)), "push_to_hub_token"}
-# Files of a training that are not part of the model: checkpoints, logs, the Trainer's state, caches, hidden files.
+# Files of a training that are not part of the model: checkpoints, the one without z, logs, the Trainer's state, caches, and hidden.
 KEPT_BACK = [
-    "checkpoint-*", "*/checkpoint-*", "runs/*", "stages/*", "wandb/*", "mlruns/*", "*.tfevents.*", "*.log",
+    "checkpoint-*", "*/checkpoint-*", "baseline/*", "runs/*", "stages/*", "wandb/*", "mlruns/*", "*.tfevents.*", "*.log",
     "training_args.bin", "trainer_state.json", "optimizer.*", "scheduler.pt", "rng_state*", "scaler.pt",
     ".*", "*/.*", "*__pycache__/*", "*.pyc", "*.tmp", "*.lock", "*~",
 ]  # fmt: skip

@@ -36,7 +36,7 @@ def create_repository(training_args: TrainingArguments) -> Repository:
 
 def upload_model(repository: Repository, directory: str | Path) -> None:
     """
-    Uploads a model's directory in one commit, without checkpoints, logs and the Trainer's state.
+    Uploads a model's directory in one commit, without checkpoints, the model without z, logs and the Trainer's state.
 
     Raises:
         ValueError: a file is a pickle, or it holds a token or a path of this machine (see [`check_upload`]).

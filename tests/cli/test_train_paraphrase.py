@@ -65,6 +65,8 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
         [
             *TINY,
             "--with_baseline",
+            "--latent_temperature",
+            "0.7",
             "--encoder_pretraining_steps",
             "2",
             "--posterior_fit_steps",
@@ -89,6 +91,7 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
         assert isinstance(auto_class.from_pretrained(output), ParaphraseVAEModel)
     model, processor = AutoModel.from_pretrained(output).eval(), AutoProcessor.from_pretrained(output)
     assert isinstance(processor, ParaphraseVAEProcessor)
+    assert model.generation_config.latent_temperature == 0.7 and model.generation_config.max_new_tokens == 8
     sequences = model.generate(**processor("the farmer bought a unicorn ."), num_return_sequences=5, max_new_tokens=8)
     assert len(processor.batch_decode(sequences, skip_special_tokens=True)) == 5
     # The README's quick start, as printed.

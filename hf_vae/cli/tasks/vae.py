@@ -46,7 +46,8 @@ class EvaluationArguments(ReportArguments):
     )
     max_new_tokens: int = field(default=40, metadata={"help": "Longest sentence to generate."})
     with_baseline: bool = field(
-        default=False, metadata={"help": "Also train and measure the same model without z, a language model."}
+        default=False,
+        metadata={"help": "Also train and measure the same model without z, a language model, and keep it in baseline/."},
     )
 
 

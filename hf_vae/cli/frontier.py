@@ -1,0 +1,151 @@
+"""What `evaluate --frontier` adds: quality against diversity of several outputs for each source, as table, picture and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModel, AutoProcessor, GenerationConfig
+
+from ..configuration_conditional_vae import ConditionalVAEConfig
+from ..configuration_dialog_cvae import DialogCVAEConfig
+from ..configuration_vae import VAEConfig
+from ..evaluation import FrontierPoint, TextEmbedder, above, baseline_curves, copying, frontier, frontier_table
+from ..evaluation.frontier import COPYING
+from ..modeling_vae import VAEModel
+from ..processing_vae import VAEProcessor
+from .checks import check_least, check_picture, check_writable
+from .plots import plot_frontier
+
+
+@dataclass
+class FrontierArguments:
+    """Quality against diversity."""
+
+    frontier: bool = field(
+        default=False,
+        metadata={"help": "Conditional models: also how good and how different a source's outputs are, decoded in several ways."},
+    )
+    frontier_baseline: str | None = field(
+        default=None,
+        metadata={
+            "help": "With frontier: Hub id or path of the same model trained without z, to compare with; training with "
+            "--with_baseline leaves it in baseline/."
+        },
+    )
+    frontier_outputs: int = field(default=10, metadata={"help": "With frontier: outputs of each source."})
+    frontier_embedder: str | None = field(
+        default=None,
+        metadata={"help": "With frontier: Hub id or path of an encoder, whose cosine says how much of its source an output keeps."},
+    )
+    frontier_plot: str | None = field(default=None, metadata={"help": "With frontier: picture of it."})
+    max_new_tokens: int | None = field(
+        default=None, metadata={"help": "With frontier: longest output in tokens; the model's own default if not given."}
+    )
+
+
+def check_frontier(args: FrontierArguments, name: str, config: VAEConfig) -> None:
+    """
+    Refuses what `--frontier` cannot do with the model `name` of this `config`, before any weights are loaded.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    if not args.frontier:
+        unused = [each for each, value in vars(args).items() if value != getattr(FrontierArguments(), each)]
+        if unused:
+            raise ValueError(f"`--{unused[0]}` needs `--frontier`: add it, or leave `--{unused[0]}` out.")
+        return
+    if not isinstance(config, ConditionalVAEConfig):
+        raise ValueError(
+            f"`--frontier` compares several outputs of one source, and {name} is a VAE of sentences, which has no source: leave it "
+            "out, or name a conditional model."
+        )
+    check_least(vars(args), {"frontier_outputs": 2, "max_new_tokens": 1})
+    check_writable("frontier_plot", args.frontier_plot)
+    check_picture("frontier_plot", args.frontier_plot)
+    if args.frontier_baseline:
+        found = AutoConfig.from_pretrained(args.frontier_baseline).model_type
+        if found != config.model_type:
+            raise ValueError(
+                f"`--frontier_baseline` {args.frontier_baseline} holds a model of type {found!r}, and {name} is of type "
+                f"{config.model_type!r}: name the same model, trained without z."
+            )
+        temperature = getattr(GenerationConfig.from_pretrained(args.frontier_baseline), "latent_temperature", 1.0)
+        if temperature != 0:
+            raise ValueError(
+                f"`--frontier_baseline` {args.frontier_baseline} generates with z at a temperature of {temperature:g}: name a "
+                "model without z, as `--with_baseline` saves it. If this is one, put `latent_temperature: 0` into its "
+                "generation_config.json."
+            )
+    if args.frontier_embedder:
+        if isinstance(config, DialogCVAEConfig):
+            raise ValueError("`--frontier_embedder` compares outputs with their source, and a dialogue is no text: leave it out.")
+        AutoConfig.from_pretrained(args.frontier_embedder)
+
+
+def measure_frontier(
+    args: FrontierArguments,
+    model: VAEModel,
+    processor: VAEProcessor,
+    sources: Sequence[Any],
+    references: Sequence[Sequence[str]],
+    tokenize: str | None,
+    **options,
+) -> list[FrontierPoint]:
+    """
+    The points of the model with z, of the one without, and of copying the source if it is a text; `options` are those of
+    [`frontier`].
+    """
+    # Who is asked for a reply is not told its act.
+    sources = [source if isinstance(source, str) else {**source, "act": None} for source in sources]
+    embedder = TextEmbedder(args.frontier_embedder, model.device) if args.frontier_embedder else None
+    options |= {"num_outputs": args.frontier_outputs, "embedder": embedder, "tokenize": tokenize}
+    if args.max_new_tokens:
+        options["max_new_tokens"] = args.max_new_tokens
+    points = frontier(model, processor, sources, references, **options)
+    if args.frontier_baseline:
+        # Parts that were left out of both lie where the model's do.
+        baseline = AutoModel.from_pretrained(args.frontier_baseline, part_folders=model.part_folders).to(model.device)
+        its_processor = AutoProcessor.from_pretrained(args.frontier_baseline)
+        points += frontier(baseline, its_processor, sources, references, baseline_curves(args.frontier_outputs), **options)
+    if all(isinstance(source, str) for source in sources):
+        points.append(copying(sources, references, args.frontier_outputs, tokenize, seed=options["seed"]))
+    return points
+
+
+def frontier_metrics(points: Sequence[FrontierPoint], num_outputs: int) -> dict[str, Any]:
+    """The points as JSON has them, and the intervals of self-BLEU at which z is above every curve without it."""
+    listed = [
+        {
+            "curve": point.curve,
+            "options": dict(point.options),
+            **{name: estimate.value for name, estimate in point.metrics.items()},
+            "intervals": {name: [estimate.low, estimate.high] for name, estimate in point.metrics.items()},
+            "seconds": point.seconds,
+        }
+        for point in points
+    ]
+    return {"num_outputs": num_outputs, "points": listed, "z_above": _z_above(points)}
+
+
+def report_frontier(points: Sequence[FrontierPoint], args: FrontierArguments) -> None:
+    """Prints the table and where z is above, and draws the picture."""
+    print(f"\n{frontier_table(points)}\n")
+    labels = {"bleu": "average BLEU", "best_bleu": f"best of {args.frontier_outputs} BLEU"}
+    for metric, intervals in _z_above(points).items():
+        where = " and ".join(f"{low:.1f} to {high:.1f}" for low, high in intervals)
+        stretch = f"lies above every curve without z at a self-BLEU of {where}" if where else "lies above the others nowhere"
+        print(f"{labels[metric]}: z {stretch}.")
+    if args.frontier_plot:
+        Path(args.frontier_plot).parent.mkdir(parents=True, exist_ok=True)
+        plot_frontier(points, args.frontier_plot)
+
+
+def _z_above(points: Sequence[FrontierPoint]) -> dict[str, list[list[float]]]:
+    """By the metric of quality; empty without a model to compare with."""
+    own = [point for point in points if point.curve == points[0].curve]
+    others = [point for point in points if point.curve not in (points[0].curve, COPYING)]
+    return {metric: [list(each) for each in above(own, others, metric)] for metric in ("bleu", "best_bleu")} if others else {}
