@@ -14,6 +14,11 @@ Beside a language model of the same size, which a VAE must beat for its z to be 
 
     accelerate launch examples/evaluate.py outputs/vae --file test.txt --language_model outputs/language_model \
         --compare_with outputs/beta-0.5/metrics.json outputs/beta-0.1/metrics.json --plot_file rate_distortion.png
+
+Quality against diversity of several outputs for each source, beside the model that `--with_baseline` trained without z:
+
+    accelerate launch examples/evaluate.py outputs/paraphrase --file test.jsonl --frontier \
+        --frontier_baseline outputs/paraphrase/baseline --frontier_plot frontier.svg
 """
 
 import sys

@@ -14,6 +14,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import BboxBase
 
 from ..evaluation import FrontierPoint, RateDistortionPoint
 from ..evaluation.frontier import COPYING
@@ -213,7 +214,7 @@ def _plot_curves(axes: Axes, points: Sequence[FrontierPoint], metric: str) -> No
     axes.autoscale_view()
     everywhere = axes.transData.transform([each for several in places.values() for each in several])
     for name, own in places.items():
-        place, (right, up) = _free_corner(axes.transData.transform(own), everywhere)
+        place, (right, up) = _free_corner(axes.transData.transform(own), everywhere, axes.bbox)
         axes.annotate(
             name, own[place], xytext=(7 * right, 7 * up), textcoords="offset points", ha="left" if right > 0 else "right",
             va="bottom" if up > 0 else "top", fontsize=9, weight="bold", color=colours[name], zorder=5,
@@ -221,11 +222,15 @@ def _plot_curves(axes: Axes, points: Sequence[FrontierPoint], metric: str) -> No
         )  # fmt: skip
 
 
-def _free_corner(own: np.ndarray, everywhere: np.ndarray) -> tuple[int, tuple[int, int]]:
-    """Which of a curve's `own` places has the most room for a name beside it, and on which side: right or left, above or below."""
+def _free_corner(own: np.ndarray, everywhere: np.ndarray, box: BboxBase) -> tuple[int, tuple[int, int]]:
+    """
+    Which of a curve's `own` places has the most room for a name beside it, and on which side: right or left, above or below. All in
+    pixels; the name stays in the `box`.
+    """
     corners = [(place, side) for place in range(len(own)) for side in itertools.product((1, -1), (1, -1))]
-    # A name's middle lies about there, in pixels.
-    middles = np.array([own[place] + np.multiply(side, (45, 18)) for place, side in corners])
-    # A name is wider than it is high.
+    # Where a name has its middle, about.
+    middles = np.array([own[place] + np.multiply(side, (50, 18)) for place, side in corners])
+    # It is wider than it is high.
     room = np.linalg.norm((middles[:, None] - everywhere) / (2, 1), axis=-1).min(1)
-    return corners[int(room.argmax())]
+    inside = (middles[:, 0] - 40 > box.x0) & (middles[:, 0] + 40 < box.x1)
+    return corners[int(np.where(inside, room, -1).argmax())]

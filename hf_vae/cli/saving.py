@@ -130,7 +130,7 @@ def save_baseline(model: VAEModel, processor: VAEProcessor, output_dir: str | Pa
     if hasattr(model, "bow_head"):
         # A model without the loss that it serves is loaded without it.
         del model.bow_head
-    model.generation_config.latent_temperature = 0.0
+    model.generation_config.update(latent_temperature=0.0, allow_custom_entries=True)
     with replaced_model(Path(output_dir) / BASELINE) as written:
         is_main = PartialState().is_main_process
         model.save_pretrained(written, is_main_process=is_main)

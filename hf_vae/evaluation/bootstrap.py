@@ -89,9 +89,9 @@ def _sums(counts: np.ndarray, of_sources: Sequence[np.ndarray]) -> np.ndarray:
     return np.tensordot(counts, np.stack(of_sources), axes=1)
 
 
-def _best_first(counts: Sequence[np.ndarray], scores: Sequence[float]) -> np.ndarray:
-    """The counts of a source's outputs, and in front of them once more those of the output whose score is highest."""
-    return np.stack([counts[int(np.argmax(scores))], *counts])
+def _best_first(counts: np.ndarray, scores: Sequence[float]) -> np.ndarray:
+    """`counts` of a source's outputs, and in front of them once more those of the output whose score is highest."""
+    return np.concatenate([counts[[int(np.argmax(scores))]], counts])
 
 
 def _bleu_counts(texts: Sequence[str], references: Sequence[str], tokenize: str | None) -> np.ndarray:
@@ -99,7 +99,7 @@ def _bleu_counts(texts: Sequence[str], references: Sequence[str], tokenize: str 
     metric = bleu_metric(tokenize, [references])
     by_text = {text: metric.corpus_score([text], None) for text in dict.fromkeys(texts)}
     scores = [by_text[text] for text in texts]
-    counts = [np.array([each.sys_len, each.ref_len, *each.counts, *each.totals], dtype=float) for each in scores]
+    counts = np.array([[each.sys_len, each.ref_len, *each.counts, *each.totals] for each in scores], dtype=float)
     return _best_first(counts, [each.score for each in scores])
 
 
@@ -108,10 +108,11 @@ def _bleu_scores(sums: np.ndarray) -> np.ndarray:
     metric = bleu_metric(None)
     how = {name: getattr(metric, name) for name in ("smooth_method", "smooth_value", "effective_order")}
 
-    def score(length: float, wanted: float, *grams: float) -> float:
-        return metric.compute_bleu(list(grams[:4]), list(grams[4:]), int(length), int(wanted), **how).score
+    def score(words: int, wanted: int, *grams: int) -> float:
+        return metric.compute_bleu(list(grams[:4]), list(grams[4:]), words, wanted, **how).score
 
-    return np.array([score(*row) for row in sums.reshape(-1, sums.shape[-1]).tolist()]).reshape(sums.shape[:-1])
+    rows = sums.reshape(-1, sums.shape[-1]).astype(int).tolist()
+    return np.array([score(*row) for row in rows]).reshape(sums.shape[:-1])
 
 
 def _chrf_counts(texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
@@ -127,8 +128,8 @@ def _chrf_counts(texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
         pairs = [[(its.total() if ref else 0, ref.total(), (its & ref).total()) for its, ref in zip(own, each)] for each in wanted]
         counts = np.array(pairs, dtype=float)
         by_text[text] = counts[np.argmax(_chrf_scores(counts))]
-    counts = [by_text[text] for text in texts]
-    return _best_first(counts, _chrf_scores(np.stack(counts)).tolist())
+    of_texts = np.stack([by_text[text] for text in texts])
+    return _best_first(of_texts, _chrf_scores(of_texts).tolist())
 
 
 def _chrf_scores(sums: np.ndarray) -> np.ndarray:

@@ -110,7 +110,7 @@ def frontier(
         raise ValueError(f"{len(sources)} sources and {len(references)} lists of references: they must be as many.")
     if embedder is not None:
         check_texts("row", "sources", [[source] for source in sources])
-    common = {"num_return_sequences": num_outputs, "seed": seed, "batch_size": batch_size, "max_length": max_length}
+    common: dict[str, Any] = {"num_return_sequences": num_outputs, "seed": seed, "batch_size": batch_size, "max_length": max_length}
     # The first call on a device takes longer than those after it.
     generate_texts(model, processor, sources[:1], **common, **generation_options)
     points = []
