@@ -134,10 +134,11 @@ def frontier_metrics(points: Sequence[FrontierPoint], num_outputs: int) -> dict[
 def report_frontier(points: Sequence[FrontierPoint], args: FrontierArguments) -> None:
     """Prints the table and where z is above, and draws the picture."""
     print(f"\n{frontier_table(points)}\n")
-    labels = {"bleu": "Average BLEU", "best_bleu": f"BLEU of the best of {args.frontier_outputs}"}
+    labels = {"bleu": "average BLEU", "best_bleu": f"BLEU of the best of {args.frontier_outputs}"}
     for metric, intervals in _z_above(points).items():
         where = " and ".join(f"{low:.1f} to {high:.1f}" for low, high in intervals)
-        print(f"{labels[metric]}: z lies above every curve without z {f'at a self-BLEU of {where}' if where else 'nowhere'}.")
+        stretch = f"At a self-BLEU of {where} z lies" if where else "Nowhere does z lie"
+        print(f"{stretch} above every curve without z that reaches there ({labels[metric]}).")
     if args.frontier_plot:
         Path(args.frontier_plot).parent.mkdir(parents=True, exist_ok=True)
         plot_frontier(points, args.frontier_plot)

@@ -77,7 +77,7 @@ def test_points_of_both_models_are_printed_saved_and_drawn(script, model, proces
     assert points[-1]["curve"] == "copying the source" and points[-1]["bleu"] == pytest.approx(bleu(TEXTS, REFERENCES))
     assert metrics["frontier"]["z_above"].keys() == {"bleu", "best_bleu"}
     printed = capsys.readouterr().out
-    assert printed.count("| sampling | temperature ") == 6 and printed.count("BLEU of the best of 3: z lies above ") == 1
+    assert printed.count("| sampling | temperature ") == 6 and printed.count("that reaches there (BLEU of the best of 3).") == 1
     assert plot.read_text().startswith("<?xml")
     # Without a model to compare with, z is above none.
     alone = script.main(arguments)["frontier"]
