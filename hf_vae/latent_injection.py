@@ -17,8 +17,8 @@ from .modeling_lstm import LSTMStateLayer
 from .source_cache import layer_kinds, self_attention
 
 # Of the scale at which a fresh embedding is drawn, the share by which z moves one in a pretrained decoder at first. The attention
-# of such a decoder rests on its first token: at the whole scale, z in that token's embedding with z's own position in front cost 0.3
-# nats a token, at this share 0.03. An optimizer of Adam's kind covers the distance in its first few steps.
+# of such a decoder rests on its first token: at the whole scale, z in that token's embedding with z's own position in front cost
+# 0.3 nats a token, at this share 0.03. An optimizer of Adam's kind covers the distance in its first few steps.
 PRETRAINED_SHARE = 1 / 32
 
 

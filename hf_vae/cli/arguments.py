@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from typing import Any, ClassVar, cast
 
@@ -22,9 +22,11 @@ from .recipe import find_recipe, read_recipe
 # What a command's `--help` ends with.
 _EPILOG = (
     "These defaults are those of the package's recipe {task}_embedded.yaml, which is used without --train_file. "
-    "With --train_file they are those of {task}_from_scratch.yaml, and with pretrained parts those of {task}_pretrained.yaml. All three "
-    "keep z in use. A file of arguments that comes first stands in their place."
+    "With --train_file they are those of {task}_from_scratch.yaml, and with pretrained parts those of {task}_pretrained.yaml. All "
+    "three keep z in use. A file of arguments that comes first stands in their place."
 )
+# What a model without a q of its own does without.
+_OF_POSTERIOR = {"free_bits", "batch_norm_gamma", "posterior_fit_steps"}
 _PART_NAMES = {f"{part}_name_or_path" for part in PARTS}
 # Nats per sentence, whatever the batches; the Trainer by itself would choose by a mean over them.
 BEST_BY = "elbo"
@@ -241,23 +243,28 @@ def default_recipe(task: str, named: Collection[str]) -> str:
     return f"{task}_pretrained.yaml" if _PART_NAMES & set(named) else f"{task}_from_scratch.yaml"
 
 
-def read_defaults(task: str, named: Collection[str], parser: HfArgumentParser) -> dict[str, Any]:
-    """The values of [`default_recipe`], less those that an argument with another name stands in for."""
-    defaults = read_recipe(find_recipe(default_recipe(task, named)), parser)
-    # One part alone is refused, and not completed by the recipe's other.
-    replaced = set(_PART_NAMES) if _PART_NAMES & set(named) else set()
-    if "num_train_epochs" in named:
+def read_defaults(task: str, said: Mapping[str, Any], parser: HfArgumentParser) -> dict[str, Any]:
+    """The values of [`default_recipe`], less those that cannot be meant beside what the command line has `said`."""
+    replaced: set[str] = set()
+    if _PART_NAMES & set(said):
+        # One part alone is refused, and not completed by the recipe's other.
+        replaced |= _PART_NAMES
+    if "num_train_epochs" in said:
         # The Trainer would follow the recipe's number of steps.
         replaced.add("max_steps")
+    if said.get("objective") == "gsnn":
+        replaced |= _OF_POSTERIOR
+    defaults = read_recipe(find_recipe(default_recipe(task, said)), parser)
     return {name: value for name, value in defaults.items() if name not in replaced}
 
 
-def arguments_named(classes: Sequence[type], argv: Sequence[str]) -> set[str]:
-    """The arguments that the command line names, in whatever way argparse understands."""
-    parser = HfArgumentParser(cast(Any, classes))
+def arguments_said(classes: Sequence[type], argv: Sequence[str]) -> dict[str, Any]:
+    """The arguments that the command line names, in whatever way argparse understands, with their values."""
+    # Whoever asks for help is to get it of the parser that knows the defaults.
+    parser = HfArgumentParser(cast(Any, classes), add_help=False)
     parser.set_defaults(**{action.dest: None for action in parser._actions})
     said, _ = parser.parse_known_args(list(argv))
-    return {name for name, value in vars(said).items() if value is not None}
+    return {name: value for name, value in vars(said).items() if value is not None}
 
 
 def parse_arguments(argument_classes: Sequence[type], argv: Sequence[str], task: str, output_dir: str) -> tuple[Any, ...]:
@@ -280,7 +287,7 @@ def parse_arguments(argument_classes: Sequence[type], argv: Sequence[str], task:
     if recipe is not None:
         parser.set_defaults(**read_recipe(find_recipe(recipe), parser))
     else:
-        parser.set_defaults(**read_defaults(task, arguments_named(classes, argv), parser))
+        parser.set_defaults(**read_defaults(task, arguments_said(classes, argv), parser))
     *parsed, training_args, unknown = parser.parse_args_into_dataclasses(args=list(argv), return_remaining_strings=True)
     if unknown:
         raise ValueError(f"The command line has no such argument(s): {' '.join(unknown)}; a file of arguments comes first.")

@@ -210,7 +210,10 @@ def test_a_file_of_arguments_comes_first_and_the_command_line_overrides_it(scrip
         parse(script, [str(recipe)])
 
 
-RECIPES = sorted(path for name, path in RECIPE_FILES.items() if name.startswith(("paraphrase_", "gupta_")))
+# Pretrained parts are tried above, on the defaults that the recipe for them holds.
+RECIPES = sorted(
+    path for name, path in RECIPE_FILES.items() if name.startswith(("paraphrase_", "gupta_")) and not name.endswith("_pretrained")
+)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)

@@ -140,9 +140,9 @@ def test_own_sentences_in_files_after_pretraining_each_half(script, tmp_path, mo
     def watch(name, position_of_steps):
         stage = getattr(run, name)
 
-        def watched(*arguments):
+        def watched(*arguments, **options):
             stages.append((name, arguments[position_of_steps]))
-            stage(*arguments)
+            stage(*arguments, **options)
 
         monkeypatch.setattr(run, name, watched)
 
@@ -232,8 +232,6 @@ def test_without_arguments_the_embedded_recipe_is_read(script):
     written = yaml.safe_load(RECIPE_FILES["vae_embedded"].read_text())
     assert data_args.train_file is None and training_args.max_steps == written["max_steps"]
     assert model_args.free_bits == written["free_bits"] and model_args.latent_injection == ["embedding"]
-    model_args, _, _, training_args = parse(script, ["--train_file", "x"])
-    assert model_args.free_bits == 0 and training_args.max_steps == -1
 
 
 CONSTANT = ["--kl_schedule", "constant", "--kl_schedule_options", "{}"]

@@ -1,0 +1,101 @@
+"""Without a file of arguments, a command's defaults are the recipe for its data and its parts."""
+
+import pytest
+import yaml
+
+from helpers import RECIPES, load_script
+from hf_vae.cli.arguments import parse_arguments
+
+TASKS = ["vae", "cvae", "paraphrase", "dialog"]
+PARTS = ["--encoder_name_or_path", "some/encoder", "--decoder_name_or_path", "some/decoder"]
+# The names of a task's dataclass of the model's arguments.
+MODEL = {"vae": "ModelArguments", "cvae": "CVAEArguments", "paraphrase": "ConditionalArguments", "dialog": "DialogArguments"}
+
+
+def parsed(task, *argv):
+    script = load_script(f"train_{task}")
+    classes = (getattr(script, MODEL[task]), script.DataArguments, script.EvaluationArguments)
+    everything = {}
+    for each in parse_arguments(classes, list(argv), task, "out"):
+        everything |= vars(each)
+    return everything
+
+
+def written(name):
+    return yaml.safe_load(RECIPES[name].read_text())
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "argv, kind",
+    [
+        ([], "embedded"),
+        (["--train_file", "x.jsonl"], "from_scratch"),
+        (["--train_fi=x.jsonl"], "from_scratch"),
+        (["--train_file", "x.jsonl", *PARTS], "pretrained"),
+    ],
+    ids=["nothing", "a file", "abbreviated", "a file and two parts"],
+)
+def test_the_data_and_the_parts_choose_the_recipe(task, argv, kind):
+    arguments = parsed(task, *argv, "--use_cpu")
+    for name, value in written(f"{task}_{kind}").items():
+        # `TrainingArguments` makes a list of this one.
+        if not name.endswith("_name_or_path") and name != "report_to":
+            assert arguments[name] == value, name
+    if kind == "pretrained":
+        assert arguments["encoder_name_or_path"] == "some/encoder" and arguments["decoder_name_or_path"] == "some/decoder"
+    else:
+        assert arguments["encoder_name_or_path"] is None
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_default_keeps_z_in_use(task):
+    """By free bits, a capacity or batch norm; and a pretrained decoder meets z at a rate of its own."""
+    for kind in ("embedded", "from_scratch", "pretrained"):
+        recipe = written(f"{task}_{kind}")
+        assert recipe.get("free_bits") or recipe.get("batch_norm_gamma"), kind
+    recipe = written(f"{task}_pretrained")
+    assert recipe["new_weights_learning_rate"] > recipe["learning_rate"]
+
+
+def test_what_the_command_line_says_stands_in_for_the_recipe_s():
+    arguments = parsed("paraphrase", "--train_file", "x", *PARTS, "--batch_norm_gamma", "0", "--learning_rate", "2e-5")
+    assert arguments["batch_norm_gamma"] is None and arguments["learning_rate"] == 2e-5
+    arguments = parsed("paraphrase", "--train_file", "x", "--num_train_epochs", "2")
+    assert (arguments["max_steps"], arguments["num_train_epochs"]) == (-1, 2)
+    arguments = parsed("paraphrase", "--train_file", "x", "--num_train_epochs", "2", "--max_steps", "7")
+    assert arguments["max_steps"] == 7
+
+
+def test_one_part_alone_is_not_completed_by_the_recipe_s_other():
+    arguments = parsed("vae", "--train_file", "x", "--decoder_name_or_path", "some/decoder")
+    assert arguments["encoder_name_or_path"] is None
+
+
+def test_without_a_q_of_its_own_a_model_gets_no_defaults_for_one():
+    for argv in ([], ["--train_file", "x"], ["--train_file", "x", *PARTS]):
+        arguments = parsed("cvae", *argv, "--objective", "gsnn")
+        assert not arguments["free_bits"] and arguments["batch_norm_gamma"] is None and not arguments["posterior_fit_steps"]
+
+
+def test_a_file_of_arguments_stands_in_the_place_of_all_defaults(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("train_file: x.jsonl\nseed: 3\n")
+    arguments = parsed("vae", str(recipe))
+    assert arguments["free_bits"] == 0 and arguments["max_steps"] == -1 and arguments["seed"] == 3
+
+
+def test_the_pretrained_recipe_names_its_parts_and_the_command_line_others(tmp_path):
+    arguments = parsed("paraphrase", "paraphrase_pretrained.yaml", "--train_file", "x")
+    assert arguments["decoder_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    arguments = parsed("paraphrase", "paraphrase_pretrained.yaml", "--train_file", "x", *PARTS)
+    assert arguments["decoder_name_or_path"] == "some/decoder"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_help_says_where_the_defaults_come_from(task, capsys):
+    with pytest.raises(SystemExit):
+        parsed(task, "--help")
+    told = " ".join(capsys.readouterr().out.split())
+    for kind in ("embedded", "from_scratch", "pretrained"):
+        assert f"{task}_{kind}.yaml" in told
