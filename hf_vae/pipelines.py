@@ -5,10 +5,13 @@ from typing import Any
 
 from torch.utils.data import Dataset
 from transformers import Pipeline
+from transformers.utils import logging
 from transformers.utils.chat_template_utils import Chat
 
 from .generation_options import end_tokens
 from .processing_vae import as_items
+
+logger = logging.get_logger(__name__)
 
 
 class LatentTextGenerationPipeline(Pipeline):
@@ -62,6 +65,13 @@ class LatentTextGenerationPipeline(Pipeline):
             raise ValueError(
                 f"The processor's texts end with token {end}, and the model waits for {ends or 'none'}: pass the processor that "
                 f"the model was trained with, or set `model.generation_config.eos_token_id` to {end}."
+            )
+
+        start, of_model = self.processor.start_token_id, self.model.config.decoder_start_token_id
+        if start not in (None, of_model):
+            logger.warning(
+                f"The processor's prompts end in front of token {start}, and the model starts with token {of_model}: pass the "
+                f"processor that the model was trained with, or build the model with `decoder_start_token_id={start}`."
             )
 
     def __call__(self, inputs: Any, *args, **kwargs):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-from jinja2.exceptions import TemplateError
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -16,6 +14,7 @@ from .checks import check_choice, check_count
 from .configuration_dialog_cvae import CONTEXT_ENCODINGS
 from .processing_conditional_vae import ConditionalVAEProcessor
 from .processing_vae import as_items, check_rows, check_text_length, is_text
+from .prompt_templates import REFUSALS, SOURCE, PromptTemplate, chat_ids
 
 logger = logging.get_logger(__name__)
 
@@ -45,11 +44,11 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
     - `meta` (*optional*): a dictionary with a value for each of `meta_categories` and `meta_values`.
 
     In a text, each turn is a line that begins with one of `speaker_marks`, and the prompt ends with the mark of the one who
-    replies. If the decoder's tokenizer has a chat template, the template writes the prompt, and successive turns of one side become
-    one message. Some templates want the user to begin, or refuse system messages. For them a system message becomes part of the
-    user's next turn, and an empty turn of the user precedes a dialogue that the replying side begins. If the template refuses that
-    too, the prompt is plain text, as for other decoders, and a warning says so. A special token that is written in a message is
-    text in a chat template; elsewhere it is that token, as in [`VAEProcessor`].
+    replies. If the decoder's tokenizer has a chat template, the template writes the prompt (unless `use_chat_template` is `False`),
+    and successive turns of one side become one message. Some templates want the user to begin, or refuse system messages. For them
+    a system message becomes part of the user's next turn, and an empty turn of the user precedes a dialogue that the replying side
+    begins. If the template refuses that too, the prompt is plain text, as for other decoders, and a warning says so. A special
+    token that is written in a message is text in a chat template; elsewhere it is that token, as in [`VAEProcessor`].
 
     Only the last `max_turns` turns of a dialogue are read. In a text, the oldest turns are left out until the rest has at most
     `max_length` tokens; if the last turn alone has more, its end is read.
@@ -69,9 +68,14 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         max_turn_length (`int`, *optional*): the number of tokens of each turn that are read with
             `context_encoding="hierarchical"`; by default a call's `max_length`.
         max_context_length (`int`, *optional*): the `max_length` of calls that give none.
+        prompt_template (`str`, *optional*): the prompt, with `{source}` in the place of the turns as a text:
+            `"{source}\nassistant:"`. As of a [`ConditionalVAEProcessor`], the last token behind the turns is the start token.
+        use_chat_template (`bool`, *optional*): `None` as above: a chat template, if there is one, and then the model's start token.
+            With `True` the chat template's last token is the start token, and what it refuses is an error. With `False` prompts are
+            plain text.
 
     Raises:
-        ValueError: a choice does not exist, or a number is out of range.
+        ValueError: a choice does not exist, a number is out of range, or a template cannot serve.
     """
 
     marks_of_speakers = ("user:", "assistant:")
@@ -89,6 +93,8 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         max_turns: int = 10,
         max_turn_length: int | None = None,
         max_context_length: int | None = None,
+        prompt_template: str | None = None,
+        use_chat_template: bool | None = None,
         **kwargs,
     ):
         check_choice("context_encoding", context_encoding, CONTEXT_ENCODINGS)
@@ -107,7 +113,12 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         if encoder_tokenizer.truncation_side != "left":
             encoder_tokenizer = copy.deepcopy(encoder_tokenizer)
             encoder_tokenizer.truncation_side = "left"
-        super().__init__(tokenizer, encoder_tokenizer, source_conditioning, **kwargs)
+        if prompt_template is not None and use_chat_template:
+            raise ValueError(
+                "`prompt_template` and `use_chat_template` are given, and the turns of a dialogue are messages of their own: leave "
+                "one of them out."
+            )
+        super().__init__(tokenizer, encoder_tokenizer, source_conditioning, prompt_template, use_chat_template, **kwargs)
         self.context_encoding = context_encoding
         self.acts = None if acts is None else list(acts)
         self.meta_categories = dict(meta_categories or {})
@@ -210,49 +221,51 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
                 sides.append({"role": role, "content": message["content"]})
         return sides
 
-    def _chat_prompt(self, dialogue: dict) -> list[int] | None:
-        """The prompt as the chat template writes it; `None` if the template refuses the dialogue or leaves turns out."""
+    def _chat_prompt(self, dialogue: dict, longest: int | None) -> list[int] | None:
+        """
+        The prompt as the chat template writes it. If the template refuses the dialogue or leaves turns out, `None`, or with
+        `use_chat_template` an error.
+        """
         for strict in (False, True):
+            messages = self._chat_messages(dialogue, strict)
             try:
-                return self._chat_ids(self._chat_messages(dialogue, strict))
-            # A template that needs tools, or contents of another type, fails with Python's own errors.
-            except (TemplateError, TypeError, ValueError) as error:
+                ids = chat_ids(self.tokenizer, messages)
+                break
+            except REFUSALS as error:
                 refusal = error
-        logger.warning_once(
-            f"The chat template of the decoder's tokenizer refuses a dialogue ({refusal}). The prompts of such dialogues are plain "
-            "text with `speaker_marks`."
-        )
-        return None
-
-    def _chat_ids(self, messages: list[Message]) -> list[int]:
-        """Messages in the chat template. A special token that is written in a message is text, so that nobody can forge a turn."""
-        options: dict[str, Any] = {"add_generation_prompt": True, "return_dict": False}
-        # Characters for private use hold the places of the messages.
-        contents = {f"\ue000{number}\ue000": message["content"] for number, message in enumerate(messages)}
-        marked = [{**message, "content": mark} for message, mark in zip(messages, contents)]
-        text = cast(str, self.tokenizer.apply_chat_template(marked, tokenize=False, **options))
-        left_out = [message["role"] for message, mark in zip(messages, contents) if mark not in text]
-        if left_out:
-            raise TemplateError(f"it leaves out what the {left_out[0]} says")
-        special = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        if not any(token in message["content"] for message in messages for token in special):
-            return cast(list[int], self.tokenizer.apply_chat_template(messages, tokenize=True, **options))
-        ids: list[int] = []
-        for piece in re.split("(\ue000\\d+\ue000)", text):
-            is_content = piece in contents
-            ids += self.tokenizer(contents.get(piece, piece), add_special_tokens=False, split_special_tokens=is_content)[
-                "input_ids"
-            ]
-        return ids
+        else:
+            if self.use_chat_template:
+                raise ValueError(
+                    f"The chat template of the decoder's tokenizer refuses a dialogue ({refusal}): leave `use_chat_template` out, "
+                    "and the prompts of such dialogues are plain text."
+                )
+            logger.warning_once(
+                f"The chat template of the decoder's tokenizer refuses a dialogue ({refusal}). The prompts of such dialogues are "
+                "plain text with `speaker_marks`."
+            )
+            return None
+        if not self.use_chat_template:
+            return ids
+        if ids.pop() != self.start_token_id:
+            raise ValueError("The chat template of the decoder's tokenizer does not end all prompts with one and the same token.")
+        if longest is None or len(ids) <= longest:
+            return ids
+        *others, last = messages
+        template = PromptTemplate.from_chat(self.tokenizer, [*others, {**last, "content": SOURCE}])
+        return template.ids(self.tokenizer, last["content"], longest, keep_end=True)
 
     def _plain_prompts(self, dialogues: list[dict]) -> list[list[int]]:
         texts = [f"{self.as_text(dialogue)}\n{self.speaker_marks[True]}" for dialogue in dialogues]
         return [self._open(row) for row in self.tokenizer(texts)["input_ids"]]
 
-    def _prompts(self, dialogues: list[dict]) -> list[list[int]]:
-        if getattr(self.tokenizer, "chat_template", None):
-            return [self._chat_prompt(dialogue) or self._plain_prompts([dialogue])[0] for dialogue in dialogues]
-        return self._plain_prompts(dialogues)
+    def _prompts(self, dialogues: list[dict], longest: int | None = None) -> list[list[int]]:
+        """What the decoder reads of dialogues in front of the start token; with `longest`, of those whose last turn is too long."""
+        if self.prompt_template is not None:
+            template = PromptTemplate.parse(self.prompt_template)
+            return [template.ids(self.tokenizer, self.as_text(each), longest, keep_end=True) for each in dialogues]
+        if self.use_chat_template is False or not getattr(self.tokenizer, "chat_template", None):
+            return self._plain_prompts(dialogues)
+        return [self._chat_prompt(dialogue, longest) or self._plain_prompts([dialogue])[0] for dialogue in dialogues]
 
     @staticmethod
     def _within(dialogues: list[dict], longest: int | None, tokenize) -> tuple[list[dict], list[list[int]]]:
@@ -287,8 +300,12 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
             features["input_ids"] = [[next(turns) for _ in text["messages"]] for text in texts]
             features["same_speaker"] = [[int(own) for own in text["own"]] for text in texts]
         if self.source_conditioning == "prompt":
-            _, prompts = self._within(texts, longest, self._prompts)
-            features["prompt_input_ids"] = [prompt if longest is None else prompt[-longest:] for prompt in prompts]
+            read, prompts = self._within(texts, longest, self._prompts)
+            if longest is not None:
+                # Of those that are still too long a single turn is left.
+                pairs = zip(read, prompts)
+                prompts = [row if len(row) <= longest else self._prompts([each], longest)[0][-longest:] for each, row in pairs]
+            features["prompt_input_ids"] = prompts
             features["prompt_attention_mask"] = [[1] * len(prompt) for prompt in features["prompt_input_ids"]]
         for name in texts[0]["meta"]:
             features[name] = [text["meta"][name] for text in texts]

@@ -157,6 +157,11 @@ class VAEProcessor(ProcessorMixin):
             encoder_tokenizer = copy.deepcopy(tokenizer)
         super().__init__(_with_padding(tokenizer), _with_padding(encoder_tokenizer), **kwargs)
 
+    @property
+    def start_token_id(self) -> int | None:
+        """The token that must be the model's `config.decoder_start_token_id`; `None` if the processor leaves that to the model."""
+        return None
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, part_folders: Mapping[str, Any] | None = None, **kwargs):
         """

@@ -75,6 +75,13 @@ class ModelArguments(
         metadata={"help": "before_source: the decoder reads its prompt with z; after_source: z enters at the start token."},
     )
     prefix_length: int = field(default=4, metadata={"help": "Embeddings that z becomes, with `prefix`."})
+    decoder_start_token: str | None = field(
+        default=None,
+        metadata={
+            "help": "The token of the decoder's tokenizer that the target follows, such as '\\n', which is read as a newline. "
+            "Default: the last one of a prompt's template, or else the decoder's BOS."
+        },
+    )
     posterior_bias: bool = field(default=True, metadata={"help": "Whether the posterior's head has a bias; Optimus' has none."})
     pooling: str = field(default="mean", metadata={"help": "What the posterior reads of the encoder: mean, first or pooler."})
     free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
@@ -113,6 +120,17 @@ class ConditionalArguments(ModelArguments):
     """What conditional models have besides: how x is read, the prior of z given x, and Sohn et al.'s objectives."""
 
     source_conditioning: str = field(default="prompt", metadata={"help": "prompt, cross_attention or initial_state."})
+    prompt_template: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the decoder reads of a source, such as '{source}\\nParaphrase:\\n', in which \\n is read as a newline. "
+            "Its last token is the start token. Default: the source alone."
+        },
+    )
+    use_chat_template: bool | None = field(
+        default=False,
+        metadata={"help": "The chat template of the decoder's tokenizer writes the prompt: the user says the source."},
+    )
     tie_encoders: bool = field(
         default=True, metadata={"help": "One encoder for q and for what else reads the source, the prior or the decoder."}
     )

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from datasets import Dataset
 from torch import nn
+from transformers.utils import logging
 
 from ..configuration_vae import PARTS
 from ..encoders import longest_text, reserved_positions
@@ -18,6 +19,8 @@ from ..training.json_options import parse_json
 from ..training.learning_rates import new_weights
 from .arguments import ConditionalArguments, ModelArguments, PairArguments
 from .from_scratch import small_configs, train_tokenizers
+
+logger = logging.get_logger(__name__)
 
 _SIZES = (
     "encoder_type", "decoder_type", "hidden_size", "embedding_size", "encoder_layers", "decoder_layers", "num_attention_heads",
@@ -59,6 +62,9 @@ def build_model(
     processor = processor_class(tokenizer, encoder_tokenizer, **processor_options)
     # One that had no padding token has it now.
     tokenizer = processor.tokenizer
+    start = start_token(processor, model_args.decoder_start_token)
+    if start is not None:
+        latent_options["decoder_start_token_id"] = start
     if model_args.word_dropout:
         candidates = (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id)
         latent_options["word_dropout_token_id"] = next(token for token in candidates if token is not None)
@@ -105,9 +111,57 @@ def build_conditional_model(
         texts=(text for row in train for text in row.values()),
         encoder_tokens=source + target,
         decoder_tokens=prompt + 1 + max(target, max_new_tokens),
-        source_conditioning=model_args.source_conditioning,
+        **prompt_options(model_args),
     )
+    if model_args.prompt_template or model_args.use_chat_template:
+        around = len(processor("a", return_tensors=None)["prompt_input_ids"]) - 1
+        if 2 * around > source:
+            logger.warning(
+                f"The prompt's template takes {around} of the {source} tokens of `--max_source_length`, and longer sources than "
+                "the rest holds are truncated: raise it."
+            )
     return freeze_or_adapt(model, model_args), cast(ConditionalVAEProcessor, processor)
+
+
+def start_token(processor: VAEProcessor, text: str | None) -> int | None:
+    """
+    The id of the token that the target follows: that of `text`, or else the one that the processor's template ends with; `None`
+    leaves it to the decoder.
+
+    Raises:
+        ValueError: `text` is not one token, or the template ends with another one.
+    """
+    if text is None:
+        return processor.start_token_id
+    tokenizer, text = processor.tokenizer, _with_newlines(text)
+    known = tokenizer.get_vocab().get(text)
+    tokens = [known] if known is not None else tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(tokens) != 1 or (tokens[0] == tokenizer.unk_token_id and known is None):
+        raise ValueError(
+            f"`--decoder_start_token` is {text!r}, which the decoder's tokenizer reads as "
+            f"{tokenizer.convert_ids_to_tokens(tokens)}: give one token that it has."
+        )
+    if processor.start_token_id not in (None, tokens[0]):
+        raise ValueError(
+            f"`--decoder_start_token` is {text!r}, and what the prompt's template writes behind the source ends with "
+            f"{tokenizer.decode(processor.start_token_id)!r}, which is the start token then: leave one of them out."
+        )
+    return tokens[0]
+
+
+def prompt_options(model_args: ConditionalArguments) -> dict[str, Any]:
+    """What a processor is told of the prompt."""
+    template = model_args.prompt_template
+    return {
+        "source_conditioning": model_args.source_conditioning,
+        "prompt_template": None if template is None else _with_newlines(template),
+        "use_chat_template": model_args.use_chat_template,
+    }
+
+
+def _with_newlines(text: str) -> str:
+    r"""`text` with the newlines that a command line writes as `\n`."""
+    return text.replace("\\n", "\n")
 
 
 def config_options(config_class: Any, model_args: ModelArguments) -> dict[str, Any]:

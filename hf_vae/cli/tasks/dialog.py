@@ -17,7 +17,7 @@ from ...processing_dialog import DialogCVAEProcessor
 from ...processing_vae import VAEProcessor
 from .. import train
 from ..arguments import ConditionalArguments, PairEvaluationArguments, SplitArguments
-from ..build import build_model, config_options, freeze_or_adapt
+from ..build import build_model, config_options, freeze_or_adapt, prompt_options
 from ..held_out import HeldOutPairs, predict_acts
 from .pairs import PairTask
 
@@ -25,6 +25,13 @@ from .pairs import PairTask
 @dataclass
 class DialogArguments(ConditionalArguments):
     prior_type: str = field(default="conditional", metadata={"help": "conditional, a network p(z|x), or standard, N(0, I)."})
+    use_chat_template: bool | None = field(
+        default=None,
+        metadata={
+            "help": "true: the chat template of the decoder's tokenizer writes the prompt, and its last token is the start token; "
+            "false: prompts are plain text. Default: a chat template, if there is one, and then the decoder's BOS."
+        },
+    )
     context_encoding: str = field(
         default="flat", metadata={"help": "flat: the turns as one text; hierarchical: turn by turn and a GRU over them."}
     )
@@ -207,7 +214,7 @@ class DialogTask(PairTask):
                 "meta_categories": [len(each) for each in values.get("meta_categories", {}).values()] or None,
                 "num_meta_values": len(values.get("meta_values", [])),
             },
-            source_conditioning=self.model_args.source_conditioning,
+            **prompt_options(self.model_args),
             context_encoding=self.model_args.context_encoding,
             max_turns=self.data_args.max_turns,
             max_turn_length=self.data_args.max_turn_length,

@@ -14,7 +14,8 @@ from ...hub import write_metrics
 from ...modeling_conditional_vae import ConditionalVAEModel
 from ...processing_conditional_vae import ConditionalVAEProcessor
 from ...processing_vae import VAEProcessor
-from ..build import build_conditional_model
+from ...prompt_templates import check_templates
+from ..build import build_conditional_model, prompt_options
 from ..checks import check_held_out, check_least, check_report
 from ..held_out import HeldOutPairs
 from ..plots import plot_latents
@@ -57,6 +58,7 @@ class PairTask(Task):
         if evaluation_args.latent_temperature < 0:
             raise ValueError(f"`--latent_temperature` is {evaluation_args.latent_temperature}; it cannot be negative.")
         check_least({**vars(self.data_args), **vars(evaluation_args)}, {**LEAST, **self.least})
+        check_templates(**prompt_options(self.model_args))
         check_held_out(self.data_args)
         check_report(evaluation_args)
 
