@@ -19,6 +19,9 @@ from .pretrained_parts import PretrainedParts
 
 logger = logging.get_logger(__name__)
 
+# Dtypes whose steps from one number to the next are larger than most steps of a training.
+COARSE = (torch.bfloat16, torch.float16)
+
 
 class EncoderDecoderComposite(PretrainedParts, PreTrainedModel):
     """
@@ -158,10 +161,17 @@ class EncoderDecoderComposite(PretrainedParts, PreTrainedModel):
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     def _check_training(self, labels: torch.Tensor) -> None:
-        """As a training begins: whether the parts go together, and a warning if no text that is generated would end."""
+        """As a training begins: whether the parts go together, and warnings of coarse weights and of texts without end."""
         if torch.compiler.is_compiling() or not self.training or self.parts_were_checked:
             return
         self.check_parts()
+        coarse = [name for name, weight in self.named_parameters() if weight.requires_grad and weight.dtype in COARSE]
+        if coarse:
+            logger.warning(
+                f"{len(coarse)} weights are trained in {self.get_parameter(coarse[0]).dtype} (`{coarse[0]}`), in which small steps "
+                "round to nothing unless the optimizer keeps a copy in float32: load the model with `dtype=torch.float32`, and "
+                "train it with the Trainer's `bf16`."
+            )
         last = [row[row != -100][-1].item() for row in labels]
         ends = end_tokens(self.generation_config.eos_token_id)
         if len(last) > 1 and len(set(last)) == 1 and last[0] not in ends:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, GENERATION_CONFIG_NAME, PROCESSOR_NAME
 
 from .checks import check_choice
@@ -26,6 +26,7 @@ from .frozen_parts import (
     refuse_changed_parts,
 )
 from .generation_options import end_tokens
+from .part_files import part_config, settle_pooling
 from .parts import load_part
 from .processing_vae import load_tokenizer
 from .renamed_weights import rename, renamed_since
@@ -63,15 +64,19 @@ class PretrainedParts(AdapterLoading):
             encoder_name_or_path (`str`): Hub id or local path of any `AutoModel` encoder.
             decoder_name_or_path (`str`): Hub id or local path of any `AutoModelForCausalLM` decoder.
             dtype (`torch.dtype` or `str`, defaults to `torch.float32`): the dtype of both parts' weights. Training wants float32
-                (with the Trainer's `bf16` for speed); `"auto"` keeps the dtype that each part was saved in.
+                (with the Trainer's `bf16` for speed), also of a part that was saved in bfloat16, in which an optimizer's small
+                steps round to nothing; `"auto"` keeps the dtype that each part was saved in.
             freeze (`list[str]`, defaults to none): `"encoder"`, `"decoder"` or both. Their weights get no gradient and are not
                 saved with the model. `config.frozen_parts` names them, by Hub id and commit or by a folder's name and the digest
                 of its weights, and the model loads them from there. Weights that they were not pretrained with, such as
                 cross-attention, are trained and saved.
-            latent_options: fields of the model's configuration, such as `latent_size` or `free_bits`.
+            latent_options: fields of the model's configuration, such as `latent_size` or `free_bits`. An encoder of
+                sentence-transformers is read with the `pooling` that it was trained with, unless another one is given; a
+                normalisation of the vector is left out.
 
         Raises:
-            ValueError: the configuration has no such field, or a part is no encoder or no causal language model.
+            ValueError: the configuration has no such field, a part is no encoder or no causal language model, its weights are GGUF
+                or quantised and not in `freeze`, or a pooling of sentence-transformers that there is not here.
         """
         unknown = sorted(set(latent_options) - set(cls.config_class.__dataclass_fields__))
         if unknown:
@@ -79,7 +84,10 @@ class PretrainedParts(AdapterLoading):
         for part in freeze:
             check_choice("freeze", part, PARTS)
         names = dict(zip(PARTS, (encoder_name_or_path, decoder_name_or_path)))
-        configs = {part: AutoConfig.from_pretrained(name) for part, name in names.items()}
+        configs = {part: part_config(part, name, is_trained=part not in freeze) for part, name in names.items()}
+        pooling = settle_pooling(encoder_name_or_path, latent_options.pop("pooling", None))
+        if pooling is not None:
+            latent_options["pooling"] = pooling
         config = cls.config_class(**configs, **latent_options)
         if "eos_token_id" not in latent_options:
             # Labels end with the tokenizer's EOS, which is not always what the configuration names.

@@ -83,7 +83,13 @@ class ModelArguments(
         },
     )
     posterior_bias: bool = field(default=True, metadata={"help": "Whether the posterior's head has a bias; Optimus' has none."})
-    pooling: str = field(default="mean", metadata={"help": "What the posterior reads of the encoder: mean, first or pooler."})
+    pooling: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the posterior reads of the encoder: mean, first or pooler. Default: what an encoder of "
+            "sentence-transformers was trained with, and mean of any other."
+        },
+    )
     free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
     free_bits_per: str = field(default="sentence", metadata={"help": "sentence, dimension or batch."})
     capacity: float | None = field(default=None, metadata={"help": "Charge for the KL's distance from this many nats instead."})

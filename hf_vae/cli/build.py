@@ -165,9 +165,12 @@ def _with_newlines(text: str) -> str:
 
 
 def config_options(config_class: Any, model_args: ModelArguments) -> dict[str, Any]:
-    """Those of the arguments that are named like a field of `config_class`."""
+    """Those of the arguments that are named like a field of `config_class`, without a `pooling` that is left to the encoder."""
     fields = config_class.__dataclass_fields__
-    return {name: value for name, value in vars(model_args).items() if name in fields}
+    options = {name: value for name, value in vars(model_args).items() if name in fields}
+    if model_args.pooling is None:
+        del options["pooling"]
+    return options
 
 
 def check_lengths(model: VAEModel, encoder_tokens: int, decoder_tokens: int) -> None:

@@ -10,6 +10,8 @@ from typing import Any, cast
 
 from transformers import TrainingArguments
 
+from ..configuration_vae import PARTS
+from ..part_files import part_config, settle_pooling
 from ..training.checkpoints import check_resume
 from ..training.json_options import parse_json
 from ..training.techniques import check_techniques
@@ -92,6 +94,11 @@ def check_parts(model_args: ModelArguments, has_data: bool) -> None:
             f"`--recurrent_dropout` is {model_args.recurrent_dropout}, and neither the encoder nor the decoder is an LSTM from "
             "scratch: leave it out, or set `recurrent_dropout` in the configuration of the LSTM that you load."
         )
+    if pretrained:
+        for part in PARTS:
+            is_frozen = model_args.save_trained_only and getattr(model_args, f"freeze_{part}")
+            part_config(part, getattr(model_args, f"{part}_name_or_path"), is_trained=not is_frozen)
+        settle_pooling(str(model_args.encoder_name_or_path), model_args.pooling)
 
 
 def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
