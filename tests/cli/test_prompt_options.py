@@ -47,7 +47,7 @@ def train(name, parts, tmp_path, *options, rows=ROWS):
         [
             *parts, "--train_file", str(file), "--validation_file", str(file), "--output_dir", str(output), *lengths,
             "--max_steps", "2", "--per_device_train_batch_size", "2", "--importance_samples", "2", "--max_new_tokens", "3",
-            "--use_cpu", "--disable_tqdm", "true", "--report_to", "none", *options,
+            "--use_cpu", "--disable_tqdm", "true", "--report_to", "none", "--latent_free_steps", "0", *options,
         ]
     )  # fmt: skip
     return AutoModel.from_pretrained(output), AutoProcessor.from_pretrained(output)
