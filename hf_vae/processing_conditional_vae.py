@@ -24,7 +24,7 @@ class ConditionalVAEProcessor(VAEProcessor):
     - The last token of what stands behind the source is the start token of y, which the model puts there, so the prompt ends in
       front of it. It is the processor's `start_token_id`, and the model's `config.decoder_start_token_id` must be the same. If
       nothing stands behind the source, the start token is the model's own.
-    - `max_length` counts the tokens of the template, too. If a source is too long, the source is truncated, not the template.
+    - `max_length` counts the tokens of the source; those of the template, `template_length`, stand around them.
     - A special token that is written in a source is text in a chat template, so that nobody can forge a turn.
 
     Args:
@@ -64,6 +64,12 @@ class ConditionalVAEProcessor(VAEProcessor):
         return None if self.prompt_template is None else PromptTemplate.parse(self.prompt_template)
 
     @property
+    def template_length(self) -> int:
+        template = self._template()
+        with ONE_THREAD_READS:
+            return 0 if template is None else template.length(self.tokenizer)
+
+    @property
     def start_token_id(self) -> int | None:
         template = self._template()
         with ONE_THREAD_READS:
@@ -95,7 +101,9 @@ class ConditionalVAEProcessor(VAEProcessor):
         template = self._template()
         if template is None:
             return [self._open(row) for row in self.tokenizer(texts, **cut)["input_ids"]]
-        longest = (cut["max_length"] or self.tokenizer.model_max_length) if cut["truncation"] else None
+        longest = None
+        if cut["truncation"]:
+            longest = (cut["max_length"] or self.tokenizer.model_max_length) + template.length(self.tokenizer)
         keep_end = self.tokenizer.truncation_side == "left"
         return [template.ids(self.tokenizer, text, longest, keep_end) for text in texts]
 

@@ -126,6 +126,11 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         self.speaker_marks = list(speaker_marks)
         self.max_turns, self.max_turn_length, self.max_context_length = max_turns, max_turn_length, max_context_length
 
+    @property
+    def template_length(self) -> int:
+        """None: `max_length` counts all that the decoder reads of a dialogue."""
+        return 0
+
     def __call__(
         self, text: Any, text_target: Any = None, max_length: int | None = None, *more: Any, **options: Any
     ) -> BatchEncoding:
@@ -222,10 +227,7 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         return sides
 
     def _chat_prompt(self, dialogue: dict, longest: int | None) -> list[int] | None:
-        """
-        The prompt as the chat template writes it. If the template refuses the dialogue or leaves turns out, `None`, or with
-        `use_chat_template` an error.
-        """
+        """The prompt as the chat template writes it. Of a dialogue that it refuses `None`, or with `use_chat_template` an error."""
         for strict in (False, True):
             messages = self._chat_messages(dialogue, strict)
             try:

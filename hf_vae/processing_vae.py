@@ -162,6 +162,11 @@ class VAEProcessor(ProcessorMixin):
         """The token that must be the model's `config.decoder_start_token_id`; `None` if the processor leaves that to the model."""
         return None
 
+    @property
+    def template_length(self) -> int:
+        """How many tokens of a prompt stand around the source, beyond a call's `max_length`."""
+        return 0
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, part_folders: Mapping[str, Any] | None = None, **kwargs):
         """
@@ -298,7 +303,7 @@ class VAEProcessor(ProcessorMixin):
         for prefix, tokenizer, length in (
             ("", self.encoder_tokenizer, max_length),
             ("posterior_", self.encoder_tokenizer, pair_length),
-            ("prompt_", self.tokenizer, max_length),
+            ("prompt_", self.tokenizer, None if max_length is None else max_length + self.template_length),
         ):
             tokens, mask, types = names = [f"{prefix}{name}" for name in ("input_ids", "attention_mask", "token_type_ids")]
             columns = {name: [_as_list(row[name]) for row in features] for name in names if name in features[0]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -106,6 +105,10 @@ class PromptTemplate:
         end = _tokens(tokenizer, self.after)
         return end[-1] if end else None
 
+    def length(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        """How many tokens of a prompt are the template's own."""
+        return len(self._begin(tokenizer)) + len(self._end(tokenizer))
+
     def ids(self, tokenizer: PreTrainedTokenizerBase, source: str, longest: int | None, keep_end: bool) -> list[int]:
         """
         The prompt of `source` without the start token, at most `longest` tokens. Of a source that is too long the beginning is
@@ -114,17 +117,13 @@ class PromptTemplate:
         Raises:
             ValueError: the template leaves no token for the source.
         """
-        opening = [] if self.is_chat else _opening(tokenizer)
-        # By itself, so that the start token is the same whatever the source ends with.
-        end = _tokens(tokenizer, self.after)[:-1]
-        ids = [*opening, *_tokens(tokenizer, self.before + source), *end]
+        end = self._end(tokenizer)
+        ids = [*self._opening(tokenizer), *_tokens(tokenizer, self.before + source), *end]
         too_long = longest is not None and len(ids) > longest
         if not too_long and not (self.is_chat and any(token in source for token in _special_tokens(tokenizer))):
             return ids
-        # In most vocabularies a space belongs to the word behind it.
-        before = self.before.rstrip(" ")
-        begin = [*opening, *_tokens(tokenizer, before)]
-        words = _tokens(tokenizer, self.before[len(before) :] + source, split_special_tokens=self.is_chat)
+        begin, space = self._begin(tokenizer), self.before[len(self.before.rstrip(" ")) :]
+        words = _tokens(tokenizer, space + source, split_special_tokens=self.is_chat)
         if longest is not None:
             room = longest - len(begin) - len(end)
             if room < 1:
@@ -134,6 +133,17 @@ class PromptTemplate:
                 )
             words = words[-room:] if keep_end else words[:room]
         return [*begin, *words, *end]
+
+    def _begin(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        # Without its last space: in most vocabularies it belongs to the word behind it.
+        return [*self._opening(tokenizer), *_tokens(tokenizer, self.before.rstrip(" "))]
+
+    def _end(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        # By itself, so that the start token is the same whatever the source ends with.
+        return _tokens(tokenizer, self.after)[:-1]
+
+    def _opening(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        return [] if self.is_chat else _opening(tokenizer)
 
 
 def check_templates(source_conditioning: str, prompt_template: Any, use_chat_template: Any) -> None:
@@ -155,7 +165,7 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, text: str, **options: Any) -> li
     return tokenizer(text, add_special_tokens=False, **options)["input_ids"] if text else []
 
 
-def _opening(tokenizer: PreTrainedTokenizerBase) -> Sequence[int]:
+def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The special tokens that `tokenizer` puts in front of a text."""
     words, with_special = _tokens(tokenizer, "a"), tokenizer("a")["input_ids"]
     places = range(len(with_special) - len(words) + 1)

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 from datasets import Dataset
 from torch import nn
-from transformers.utils import logging
 
 from ..configuration_vae import PARTS
 from ..encoders import longest_text, reserved_positions
@@ -19,8 +18,6 @@ from ..training.json_options import parse_json
 from ..training.learning_rates import new_weights
 from .arguments import ConditionalArguments, ModelArguments, PairArguments
 from .from_scratch import small_configs, train_tokenizers
-
-logger = logging.get_logger(__name__)
 
 _SIZES = (
     "encoder_type", "decoder_type", "hidden_size", "embedding_size", "encoder_layers", "decoder_layers", "num_attention_heads",
@@ -44,8 +41,8 @@ def build_model(
     Args:
         model_args ([`ModelArguments`]): those named like a field of the model's configuration become it.
         texts (iterable of `str`): what a vocabulary is learnt from, if the parts start from scratch.
-        encoder_tokens, decoder_tokens (`int`): the most that each part will have to read; parts that start from scratch are made
-            for that.
+        encoder_tokens, decoder_tokens (`int`): the most that each part will have to read, besides what stands around a source;
+            parts that start from scratch are made for that.
         config_of_data (`dict`, *optional*): further fields of the model's configuration, which follow from the data.
         processor_options: passed to the processor.
 
@@ -62,6 +59,7 @@ def build_model(
     processor = processor_class(tokenizer, encoder_tokenizer, **processor_options)
     # One that had no padding token has it now.
     tokenizer = processor.tokenizer
+    decoder_tokens += processor.template_length
     start = start_token(processor, model_args.decoder_start_token)
     if start is not None:
         latent_options["decoder_start_token_id"] = start
@@ -113,13 +111,6 @@ def build_conditional_model(
         decoder_tokens=prompt + 1 + max(target, max_new_tokens),
         **prompt_options(model_args),
     )
-    if model_args.prompt_template or model_args.use_chat_template:
-        around = len(processor("a", return_tensors=None)["prompt_input_ids"]) - 1
-        if 2 * around > source:
-            logger.warning(
-                f"The prompt's template takes {around} of the {source} tokens of `--max_source_length`, and longer sources than "
-                "the rest holds are truncated: raise it."
-            )
     return freeze_or_adapt(model, model_args), cast(ConditionalVAEProcessor, processor)
 
 

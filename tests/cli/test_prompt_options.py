@@ -1,7 +1,6 @@
 """How a source is written for the decoder, by the options of the commands that train."""
 
 import json
-import logging
 
 import pytest
 from tokenizers import pre_tokenizers
@@ -108,7 +107,6 @@ def test_a_dialogue_s_chat_template_is_asked_for_or_refused(parts, tmp_path, opt
         (["--decoder_start_token", "[SEP]", "--prompt_template", r"{source}\n"], r"is '\[SEP\]', and what .* ends with '.n'"),
         (["--prompt_template", "again"], "`prompt_template` is 'again'"),
         (["--use_chat_template", "--source_conditioning", "cross_attention"], "`use_chat_template` is given and"),
-        (["--prompt_template", "a" * 80 + "{source}:"], "`max_length` is 60, and the prompt's template by itself has 80 tokens"),
     ],
 )
 def test_what_cannot_be_is_refused_before_a_step(parts, tmp_path, options, message):
@@ -117,7 +115,11 @@ def test_what_cannot_be_is_refused_before_a_step(parts, tmp_path, options, messa
     assert not (tmp_path / "paraphrase" / "model.safetensors").exists()
 
 
-def test_a_template_that_takes_the_sources_room_is_told(parts, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        train("paraphrase", parts, tmp_path, "--prompt_template", "a" * 40 + "{source}")
-    assert "template takes 40 of the 60 tokens of `--max_source_length`" in caplog.text
+def test_the_decoder_is_made_for_the_source_and_what_stands_around_it(parts, tmp_path):
+    options = ["--prompt_template", "a" * 80 + "{source}"]
+    # 60 tokens of a source, the start token, and 20 of a target.
+    with pytest.raises(ValueError, match="make 161 tokens for the decoder, which holds 128"):
+        train("paraphrase", parts, tmp_path, *options)
+    sizes = ["--hidden_size", "16", "--num_attention_heads", "2", "--max_source_length", "180"]
+    model, _ = train("paraphrase", [], tmp_path, *options, *sizes)
+    assert model.config.decoder.max_position_embeddings >= 180 + 80 + 1 + 20

@@ -85,15 +85,18 @@ def test_truncation_cuts_the_source_and_not_the_template(chatty, use_chat_templa
     tokenizer.truncation_side = side
     options = {"prompt_template": "say {source} again :", "use_chat_template": use_chat_template}
     processor = ParaphraseVAEProcessor(tokenizer, chatty[1], **options)
-    [whole], around = prompts_of(processor, SOURCE), len(prompts_of(processor, "a")[0]) - len(ids(processor, "a"))
-    [cut] = prompts_of(processor, SOURCE, max_length=len(whole) - 3)
-    assert len(cut) == len(whole) - 3 and [*prompts_of(processor, SOURCE, max_length=len(whole))] == [whole]
-    words = ids(processor, SOURCE)
+    words, [whole] = ids(processor, SOURCE), prompts_of(processor, SOURCE)
+    assert len(whole) == len(words) + processor.template_length and prompts_of(processor, SOURCE, max_length=len(words)) == [whole]
+    [cut] = prompts_of(processor, SOURCE, max_length=len(words) - 3)
     before = len(ids(processor, f"{'[BOS]user ' if use_chat_template else ''}say"))
     assert cut == whole[:before] + (words[:-3] if side == "right" else words[3:]) + whole[before + len(words) :]
-    if around > 2:
-        with pytest.raises(ValueError, match=rf"`max_length` is {around}, and the prompt's template by itself has {around} tokens"):
-            processor(SOURCE, max_length=around)
+
+
+def test_prompts_are_padded_to_the_longest_source_and_the_template(tokenizers):
+    processor = ParaphraseVAEProcessor(*tokenizers, prompt_template="say {source} again :")
+    batch = processor(["a", SOURCE * 4], max_length=12, padding="max_length")
+    assert batch["input_ids"].shape == (2, 12) and batch["prompt_input_ids"].shape == (2, 12 + processor.template_length)
+    assert batch["prompt_attention_mask"][1].all()
 
 
 @pytest.mark.parametrize(
@@ -187,6 +190,9 @@ class TestDialogues:
         [cut] = prompts_of(processor, talk, max_length=20)
         assert len(cut) == 20 and self.prompt(processor, talk, max_length=20).startswith("[BOS] user")
         assert cut[-10:] == whole[-10:]
+
+        with pytest.raises(ValueError, match="`max_length` is 4, and the prompt's template by itself has "):
+            processor(talk, max_length=4)
 
     def test_what_it_refuses_is_an_error(self, chatty):
         chatty[0].chat_template = "{% if messages[-1]['role'] != 'user' %}{{ raise_exception('the user last') }}{% endif %}" + CHAT
