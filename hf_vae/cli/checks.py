@@ -94,11 +94,22 @@ def check_parts(model_args: ModelArguments, has_data: bool) -> None:
             f"`--recurrent_dropout` is {model_args.recurrent_dropout}, and neither the encoder nor the decoder is an LSTM from "
             "scratch: leave it out, or set `recurrent_dropout` in the configuration of the LSTM that you load."
         )
-    if pretrained:
-        for part in PARTS:
-            is_frozen = model_args.save_trained_only and getattr(model_args, f"freeze_{part}")
-            part_config(part, getattr(model_args, f"{part}_name_or_path"), is_trained=not is_frozen)
-        settle_pooling(str(model_args.encoder_name_or_path), model_args.pooling)
+
+
+def check_part_files(model_args: ModelArguments) -> None:
+    """
+    Looks at what lies in the folders or repositories of pretrained parts, before data is read.
+
+    Raises:
+        OSError: a part is not there.
+        ValueError: a part that cannot serve.
+    """
+    if not model_args.encoder_name_or_path:
+        return
+    for part in PARTS:
+        is_frozen = model_args.save_trained_only and getattr(model_args, f"freeze_{part}")
+        part_config(part, getattr(model_args, f"{part}_name_or_path"), is_trained=not is_frozen)
+    settle_pooling(model_args.encoder_name_or_path, model_args.pooling)
 
 
 def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:

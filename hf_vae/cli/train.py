@@ -30,7 +30,15 @@ from ..training.sharding import in_pieces, prepare_for_sharding
 from ..training.stages import check_pretraining, fit_posterior, pretrain_encoder, train_without_latent
 from ..training.techniques import technique_callbacks
 from .arguments import ModelArguments, ReportArguments, parse_arguments
-from .checks import check_arguments, check_evaluation, check_output_dir, check_rows, check_streaming, run_steps
+from .checks import (
+    check_arguments,
+    check_evaluation,
+    check_output_dir,
+    check_part_files,
+    check_rows,
+    check_streaming,
+    run_steps,
+)
 from .processes import check_processes, use_all_cores
 from .report import report_run
 from .saving import BASELINE, finish_saving, save_baseline, save_trained
@@ -59,6 +67,7 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
         check_output_dir(str(Path(cast(str, training_args.output_dir)) / BASELINE), model_type)
     task.check()
     check_streaming(data_args, training_args)
+    check_part_files(model_args)
     state, repository = start_run(model_args, training_args, evaluation_args)
     settle_arguments(training_args, data_args.streaming)
 
