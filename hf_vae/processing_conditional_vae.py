@@ -104,8 +104,7 @@ class ConditionalVAEProcessor(VAEProcessor):
         longest = None
         if cut["truncation"]:
             longest = (cut["max_length"] or self.tokenizer.model_max_length) + template.length(self.tokenizer)
-        keep_end = self.tokenizer.truncation_side == "left"
-        return [template.ids(self.tokenizer, text, longest, keep_end) for text in texts]
+        return template.prompts(self.tokenizer, texts, longest, keep_end=self.tokenizer.truncation_side == "left")
 
     def _open(self, prompt: list[int]) -> list[int]:
         """`prompt` without the EOS that some tokenizers close it with: the start token follows it."""

@@ -254,7 +254,7 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
             return ids
         *others, last = messages
         template = PromptTemplate.from_chat(self.tokenizer, [*others, {**last, "content": SOURCE}])
-        return template.ids(self.tokenizer, last["content"], longest, keep_end=True)
+        return template.prompts(self.tokenizer, [last["content"]], longest, keep_end=True)[0]
 
     def _plain_prompts(self, dialogues: list[dict]) -> list[list[int]]:
         texts = [f"{self.as_text(dialogue)}\n{self.speaker_marks[True]}" for dialogue in dialogues]
@@ -264,7 +264,7 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         """What the decoder reads of dialogues in front of the start token; with `longest`, of those whose last turn is too long."""
         if self.prompt_template is not None:
             template = PromptTemplate.parse(self.prompt_template)
-            return [template.ids(self.tokenizer, self.as_text(each), longest, keep_end=True) for each in dialogues]
+            return template.prompts(self.tokenizer, [*map(self.as_text, dialogues)], longest, keep_end=True)
         if self.use_chat_template is False or not getattr(self.tokenizer, "chat_template", None):
             return self._plain_prompts(dialogues)
         return [self._chat_prompt(dialogue, longest) or self._plain_prompts([dialogue])[0] for dialogue in dialogues]

@@ -109,20 +109,29 @@ class PromptTemplate:
         """How many tokens of a prompt are the template's own."""
         return len(self._begin(tokenizer)) + len(self._end(tokenizer))
 
-    def ids(self, tokenizer: PreTrainedTokenizerBase, source: str, longest: int | None, keep_end: bool) -> list[int]:
+    def prompts(
+        self, tokenizer: PreTrainedTokenizerBase, sources: list[str], longest: int | None, keep_end: bool
+    ) -> list[list[int]]:
         """
-        The prompt of `source` without the start token, at most `longest` tokens. Of a source that is too long the beginning is
-        read, or with `keep_end` the end.
+        The prompt of each of `sources` without the start token, at most `longest` tokens. Of a source that is too long the
+        beginning is read, or with `keep_end` the end.
 
         Raises:
-            ValueError: the template leaves no token for the source.
+            ValueError: the template leaves no token for a source.
         """
-        end = self._end(tokenizer)
-        ids = [*self._opening(tokenizer), *_tokens(tokenizer, self.before + source), *end]
-        too_long = longest is not None and len(ids) > longest
-        if not too_long and not (self.is_chat and any(token in source for token in _special_tokens(tokenizer))):
-            return ids
-        begin, space = self._begin(tokenizer), self.before[len(self.before.rstrip(" ")) :]
+        opening, end = self._opening(tokenizer), self._end(tokenizer)
+        forgeable = _special_tokens(tokenizer) if self.is_chat else []
+        rows = tokenizer([self.before + source for source in sources], add_special_tokens=False)["input_ids"]
+        prompts = [[*opening, *row, *end] for row in rows]
+        for i, source in enumerate(sources):
+            too_long = longest is not None and len(prompts[i]) > longest
+            if too_long or any(token in source for token in forgeable):
+                prompts[i] = self._in_pieces(tokenizer, source, longest, keep_end)
+        return prompts
+
+    def _in_pieces(self, tokenizer: PreTrainedTokenizerBase, source: str, longest: int | None, keep_end: bool) -> list[int]:
+        begin, end = self._begin(tokenizer), self._end(tokenizer)
+        space = self.before[len(self.before.rstrip(" ")) :]
         words = _tokens(tokenizer, space + source, split_special_tokens=self.is_chat)
         if longest is not None:
             room = longest - len(begin) - len(end)
