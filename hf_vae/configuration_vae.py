@@ -14,7 +14,7 @@ from .compat import CompositeConfig, SubConfigSpec
 from .configuration_lstm import LSTMConfig  # noqa: F401
 
 # What the fields of these names may say. Whoever registers a class under a new name adds the name here.
-LATENT_INJECTION_TYPES = ["embedding", "memory", "prefix"]
+LATENT_INJECTION_TYPES = ["embedding", "memory", "prefix", "logits"]
 LATENT_PLACEMENTS = ("before_source", "after_source")
 POSTERIOR_TYPES = ["gaussian"]
 # And whether the prior is one of x, p(z|x).
@@ -53,7 +53,7 @@ class VAEConfig(CompositeConfig):
         decoder (`PreTrainedConfig` or `dict`, defaults to GPT-2's): of any model under `AutoModelForCausalLM`.
         latent_size (`int`, defaults to 32): number of dimensions of z.
         latent_injection (`str` or `list[str]`, defaults to `"embedding"`): how z enters the decoder, in one or several ways:
-            `"embedding"`, `"memory"` or `"prefix"` (see [`LatentDecoder`]).
+            `"embedding"`, `"memory"`, `"prefix"` or `"logits"` (see [`LatentDecoder`]).
         latent_placement (`str`, defaults to `"before_source"`): where z begins, if the decoder reads a prompt. `"before_source"`:
             whatever it reads knows z. `"after_source"`: it reads the prompt without z, which enters at the start token; so
             one reading of x serves any number of z.

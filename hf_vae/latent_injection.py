@@ -48,6 +48,10 @@ class DecoderShape:
         # How far a z from N(0, I) moves an embedding at first.
         self.latent_range = self.initializer_range * (PRETRAINED_SHARE if is_pretrained else 1.0)
 
+        # Width of what the LM's head reads; 0 if it has none.
+        lm_head = lm.get_output_embeddings()
+        self.head_size: int = cast(nn.Linear, lm_head).weight.shape[-1] if hasattr(lm_head, "weight") else 0
+
     @property
     def state_shapes(self) -> list[tuple[int, ...]]:
         """Shape of one row of each layer's c, if the LM is an LSTM, or of the key of one position."""
@@ -104,8 +108,8 @@ class DecoderShape:
 
 class LatentInjection(nn.Module):
     """
-    A way in for z. A subclass overrides one or several of `embed`, `state` and `prefix`, each of which does nothing here, and
-    refuses in `check` the decoders that it cannot serve.
+    A way in for z. A subclass overrides one or several of `embed`, `state`, `prefix` and `head_input`, each of which does nothing
+    here, and refuses in `check` the decoders that it cannot serve.
 
     Args:
         latent_size (`int`): dimensions of z.
@@ -144,6 +148,10 @@ class LatentInjection(nn.Module):
 
     def prefix(self, latents: torch.Tensor) -> torch.Tensor | None:
         """`prefix_length` embeddings in front of the first token, `(rows, prefix_length, size)`."""
+        return None
+
+    def head_input(self, latents: torch.Tensor) -> torch.Tensor | None:
+        """What the LM's head reads besides, `(rows, head_size)`: what it makes of that is added to the logits of every position."""
         return None
 
 
@@ -205,11 +213,36 @@ class PrefixInjection(LatentInjection):
         return self.projection(latents).unflatten(-1, (-1, self.embedding_size))
 
 
+class LogitsInjection(LatentInjection):
+    """
+    What the LM's head makes of a projection of z is added to the logits of every position (Fang et al. 2021, whose name for it is
+    softmax). z makes words likelier or less likely by a path that no layer of the decoder lies on, so a pretrained decoder, which
+    has no need of z, learns to use it in its first steps. Right with any decoder and any cache. Beside another way in, which
+    says when a word is due.
+    """
+
+    def __init__(self, latent_size: int, shape: DecoderShape):
+        super().__init__(latent_size, shape)
+        self.projection = nn.Linear(latent_size, shape.head_size, bias=False, dtype=shape.dtype)
+
+    @classmethod
+    def check(cls, shape: DecoderShape) -> None:
+        if not shape.head_size:
+            raise ValueError(
+                f"`latent_injection` names 'logits', and {shape.name} has no layer of its own that makes logits "
+                "(`get_output_embeddings`). Choose 'embedding'."
+            )
+
+    def head_input(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.projection(latents)
+
+
 # What `config.latent_injection` may name.
 LATENT_INJECTIONS: dict[str, type[LatentInjection]] = {
     "embedding": EmbeddingInjection,
     "memory": MemoryInjection,
     "prefix": PrefixInjection,
+    "logits": LogitsInjection,
 }
 
 

@@ -15,7 +15,9 @@ from transformers.utils.generic import can_return_tuple
 from .checks import check_choice
 from .compat import CACHE, takes_cache
 from .encoders import check_length, longest_text
+from .fused_linear_cross_entropy import add_to_head_input
 from .latent_injection import LATENT_INJECTIONS, DecoderShape, LatentInjection, build_injections
+from .modeling_lstm import kept_positions
 from .source_cache import GROWING, SourceCache, layer_kinds, num_read
 from .wrapped_lm import WrappedLM, count_positions
 
@@ -35,7 +37,8 @@ def split_kept(logits_to_keep: int | torch.Tensor, ahead: int, length: int) -> t
 
 class LatentDecoder(WrappedLM, GenerationMixin):
     r"""
-    A causal LM that reads `latents`, in one or several of the ways of `latent_injection.py`: `embedding`, `memory`, `prefix`.
+    A causal LM that reads `latents`, in one or several of the ways of `latent_injection.py`: `embedding`, `memory`, `prefix`,
+    `logits`.
 
     Masks and positions stay the LM's own, and generation stays GenerationMixin's: `latents` is one more tensor that it repeats for
     beams and hands to every step. What `memory` and `prefix` have put into a cache stays there, and so does what cross-attention
@@ -165,6 +168,7 @@ class LatentDecoder(WrappedLM, GenerationMixin):
             position_ids = self._positions(columns, attention_mask, position_ids, source_length)
             if read + length > source_length:
                 attention_mask = self._with_slots(attention_mask, source_length)
+        kept = kept_positions(logits_to_keep)
         with_latents = inputs_embeds
         for way in self.injections:
             with_latents = way.embed(with_latents, latents)
@@ -183,7 +187,17 @@ class LatentDecoder(WrappedLM, GenerationMixin):
             elif logits_to_keep == 0:
                 logits_to_keep = length
         outputs = self.read(with_latents, attention_mask, position_ids, cache, use_cache, logits_to_keep, **kwargs)
+        outputs.logits = self._with_head_inputs(outputs.logits, latents, columns[kept] >= source_length)
         return outputs if asked_for_cache else without_cache(outputs)
+
+    def _with_head_inputs(self, logits: Any, latents: torch.Tensor, reads_latents: torch.Tensor) -> torch.Tensor:
+        """`logits` `(rows, length, vocabulary)` with what z adds to them at the positions, `(length,)`, that know z."""
+        for way in self.injections:
+            shift = way.head_input(latents)
+            if shift is not None:
+                shift = shift.unsqueeze(1) * reads_latents.view(1, -1, 1)
+                logits = add_to_head_input(self.lm.get_output_embeddings(), logits, shift)
+        return logits
 
     def _read_in_turn(self, tokens, ahead, latents, source_length, use_cache, logits_to_keep, **kwargs) -> CausalLMOutputWithPast:
         """The source, which are the `ahead` first of `tokens`, and then the others, in front of which z fills positions."""

@@ -155,8 +155,8 @@ class Encoder:
 @dataclass(frozen=True)
 class Decoder:
     """
-    `expected` is for each way in, `read_once` for reading a source once with z behind it; `padded_prompts` says whether prompts of
-    unequal length may share a batch.
+    `expected` is for each way in but the last, `read_once` for reading a source once with z behind it; `padded_prompts` says
+    whether prompts of unequal length may share a batch.
     """
 
     config: Callable[[], PreTrainedConfig]
@@ -164,6 +164,10 @@ class Decoder:
     read_once: str = WORKS
     padded_prompts: bool = True
     remark: str = ""
+
+    def expects(self, way: str) -> str:
+        """Logits can be added to wherever embeddings can."""
+        return dict(zip(LATENT_INJECTION_TYPES, (*self.expected, self.expected[0])))[way]
 
 
 ENCODERS = {
@@ -412,8 +416,8 @@ def expectations() -> dict[tuple[str, str, str], str]:
             entries["encoder", name, "pooler"] = encoder.pooler
             entries["encoder", name, "first"] = encoder.first_reads
     for name, decoder in DECODERS.items():
-        for way, expected in zip(LATENT_INJECTION_TYPES, decoder.expected):
-            entries["decoder", name, way] = expected
+        for way in LATENT_INJECTION_TYPES:
+            entries["decoder", name, way] = decoder.expects(way)
         if decoder.expected[0] == WORKS:
             entries["decoder", name, READ_ONCE] = decoder.read_once
     for name, (_, expected) in CROSS_ATTENTION.items():

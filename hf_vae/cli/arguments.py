@@ -68,7 +68,7 @@ class ModelArguments(
     vocab_size: int = field(default=1024, metadata={"help": "From scratch: most tokens of the vocabulary."})
     latent_size: int = field(default=32, metadata={"help": "Dimensions of z."})
     latent_injection: list[str] = field(
-        default_factory=lambda: ["embedding"], metadata={"help": "Ways of z into the decoder: embedding, memory, prefix."}
+        default_factory=lambda: ["embedding"], metadata={"help": "Ways of z into the decoder: embedding, memory, prefix, logits."}
     )
     latent_placement: str = field(
         default="before_source",

@@ -33,8 +33,8 @@ With a causal encoder the first token's state knows nothing of the rest of the t
 
 ## Decoders
 
-| `decoder` | `latent_injection="embedding"` | `"memory"` | `"prefix"` | source read once |
-|---|---|---|---|---|
+| `decoder` | `latent_injection="embedding"` | `"memory"` | `"prefix"` | `"logits"` | source read once |
+|---|---|---|---|---|---|
 {decoders}
 
 *prompts of one length*: the model counts its positions over padding, so prompts of unequal length cannot share a batch, and are
@@ -56,8 +56,8 @@ sources are padded on the right or not at all; a padded source gives what it giv
 pass; −log p(y|x,z) in training is that of each row alone (1e-4), and its gradient reaches z and the encoder. Of a source that the
 decoder has read once, both are those of a source that it reads with each z.
 
-| `decoder` | `latent_injection="embedding"` | `"memory"` | `"prefix"` |
-|---|---|---|---|
+| `decoder` | `latent_injection="embedding"` | `"memory"` | `"prefix"` | `"logits"` |
+|---|---|---|---|---|
 {sources}
 
 ## Pairs

@@ -113,6 +113,17 @@ def test_an_output_layer_with_a_bias_teaches_it():
     assert bias.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("name", ["Llama", "GPT-2", "Gemma 2", "LSTM"])
+def test_what_z_adds_to_the_logits_is_in_the_fused_loss_too(name):
+    torch.manual_seed(0)
+    config = VAEConfig(
+        encoder=tiny_encoder_config(), decoder=DECODERS[name].config(), latent_size=4, latent_injection=["embedding", "logits"]
+    )
+    model = VAEModel(config)
+    assert_equal_to_the_plain_path(model, make_batch(model))
+    assert model.decoder.latent_injection["logits"].projection.weight.grad.abs().sum() > 0
+
+
 def test_a_frozen_decoder_still_teaches_the_posterior():
     model = make_model("vae")
     model.decoder.lm.requires_grad_(False)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DeepseekV3Config, Gemma3TextConfig, MistralConfig, OPTConfig
+from transformers import AutoModelForCausalLM, DeepseekV3Config, Gemma3TextConfig, LlamaForCausalLM, MistralConfig, OPTConfig
 
 from helpers import BOS, EOS, PAD, VOCAB, tiny_encoder_config, tiny_gpt2_config, tiny_llama_config, tiny_lstm_config
 from hf_vae import LatentDecoder, VAEConfig, VAEModel
@@ -181,7 +181,7 @@ def test_the_latent_neither_disturbs_a_fresh_decoder_much_nor_starts_dead():
 
 
 @pytest.mark.parametrize(
-    "ways", [("embedding",), ("memory",), ("prefix",), ("memory", "embedding"), ("embedding", "memory", "prefix")]
+    "ways", [("embedding",), ("memory",), ("prefix",), ("memory", "embedding"), ("embedding", "memory", "prefix"), ("logits",)]
 )
 def test_z_starts_gently_in_a_pretrained_decoder_and_not_dead(ways):
     """What a position in front of the first token costs by itself depends on the decoder; z must add next to nothing to that."""
@@ -202,6 +202,29 @@ def test_z_starts_gently_in_a_pretrained_decoder_and_not_dead(ways):
     # Whatever the way, q learns from the first step on.
     model.nll(model.encode(torch.randint(4, VOCAB, (64, 5))).latent_dist.sample(), written).sum().backward()
     assert all(parameter.grad.abs().max() > 1e-6 for parameter in model.posterior_head.parameters())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "opt"])
+def test_logits_are_those_of_the_lm_and_what_its_head_makes_of_z(name):
+    torch.manual_seed(0)
+    decoder = LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=("logits",)).eval()
+    tokens, z = torch.randint(4, VOCAB, (2, 5)), torch.randn(2, 3)
+    way, head = decoder.latent_injection["logits"], decoder.get_output_embeddings()
+    of_z = way.projection(z) @ head.weight.T
+    alone = decoder.lm(tokens).logits
+    torch.testing.assert_close(decoder(tokens, z).logits, alone + of_z.unsqueeze(1))
+    # A source is read without z, whichever positions are asked for.
+    behind = decoder(tokens, z, source_length=3).logits
+    torch.testing.assert_close(behind[:, :3], alone[:, :3])
+    torch.testing.assert_close(behind[:, 3:], (alone + of_z.unsqueeze(1))[:, 3:])
+    torch.testing.assert_close(decoder(tokens, z, source_length=3, logits_to_keep=3).logits, behind[:, 2:])
+    torch.testing.assert_close(decoder(tokens, z, source_length=3, logits_to_keep=torch.tensor([0, 4])).logits, behind[:, [0, 4]])
+
+
+def test_a_decoder_without_a_head_has_no_logits_to_add_to(monkeypatch):
+    monkeypatch.setattr(LlamaForCausalLM, "get_output_embeddings", lambda self: None)
+    with pytest.raises(ValueError, match="names 'logits', and LlamaForCausalLM has no layer of its own that makes logits"):
+        LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("logits",))
 
 
 def test_refusals():

@@ -25,8 +25,15 @@ from hf_vae.compat import ACTIVATION_CHECKPOINTING, CACHE
 from hf_vae.rows import repeat_rows, select_rows
 
 PARTS = {"gpt2": tiny_gpt2_config, "llama": tiny_llama_config, "lstm": lambda: tiny_lstm_config(num_hidden_layers=2)}
-EVERY_WAY = ("embedding", "prefix", "memory")
-CASES = [("gpt2", ("embedding",)), ("gpt2", ("memory",)), ("gpt2", ("prefix",)), ("llama", ("embedding",)), ("llama", EVERY_WAY)]
+EVERY_WAY = ("embedding", "prefix", "memory", "logits")
+CASES = [
+    ("gpt2", ("embedding",)),
+    ("gpt2", ("memory",)),
+    ("gpt2", ("prefix",)),
+    ("gpt2", ("logits",)),
+    ("llama", ("embedding",)),
+    ("llama", EVERY_WAY),
+]
 CASES += [("lstm", ("embedding",)), ("lstm", ("memory",)), ("lstm", EVERY_WAY)]
 LENGTH = 5
 
