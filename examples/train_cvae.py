@@ -10,8 +10,7 @@ On your own pairs of a context and its targets (JSON lines, CSV, or a dataset's 
 
     accelerate launch examples/train_cvae.py \
         --encoder_name_or_path bert-base-uncased --decoder_name_or_path gpt2 \
-        --train_file train.jsonl --validation_file validation.jsonl \
-        --num_train_epochs 3 --learning_rate 5e-5 --free_bits 8 --output_dir outputs/cvae-bert-gpt2
+        --train_file train.jsonl --validation_file validation.jsonl --output_dir outputs/cvae-bert-gpt2
 
 On texts to complete, of whose words the first quarter is given, from a recipe:
 

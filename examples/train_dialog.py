@@ -11,8 +11,7 @@ On your own dialogues (JSON lines with `turns` of `speaker`, `text` and, for `--
 
     accelerate launch examples/train_dialog.py \
         --encoder_name_or_path bert-base-uncased --decoder_name_or_path gpt2 \
-        --train_file train.jsonl --validation_file validation.jsonl --knowledge_guided true \
-        --num_train_epochs 3 --learning_rate 5e-5 --bow_loss_weight 1 --output_dir outputs/dialog-bert-gpt2
+        --train_file train.jsonl --validation_file validation.jsonl --output_dir outputs/dialog-bert-gpt2
 
 From a recipe, here the paper's own network:
 

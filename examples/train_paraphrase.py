@@ -10,12 +10,11 @@ From a recipe, on your own pairs (JSON lines, CSV, or a dataset's name), a model
     accelerate launch examples/train_paraphrase.py examples/recipes/paraphrase_captions.yaml \
         --train_file train.jsonl --validation_file validation.jsonl --test_file test.jsonl --output_dir outputs/captions
 
-Between pretrained models:
+Between pretrained models, with defaults that keep z in use (without the two names: a small model from scratch):
 
     accelerate launch examples/train_paraphrase.py \
         --encoder_name_or_path bert-base-uncased --decoder_name_or_path gpt2 \
-        --train_file train.jsonl --validation_file validation.jsonl \
-        --num_train_epochs 3 --learning_rate 5e-5 --free_bits 8 --output_dir outputs/paraphrase-bert-gpt2
+        --train_file train.jsonl --validation_file validation.jsonl --output_dir outputs/paraphrase-bert-gpt2
 
 Every argument of `TrainingArguments` works. A YAML or JSON file of arguments may come first; what follows overrides it.
 `hf-vae train paraphrase` is the same command.

@@ -10,13 +10,16 @@ From a recipe, on your own sentences (text lines, JSON lines, CSV, or a dataset'
     accelerate launch examples/train_vae.py examples/recipes/bowman_ptb.yaml \
         --train_file train.txt --validation_file validation.txt --test_file test.txt --output_dir outputs/bowman_ptb
 
-Between pretrained models:
+Between pretrained models, with defaults that keep z in use (without the two names: a small model from scratch):
 
     accelerate launch examples/train_vae.py \
-        --encoder_name_or_path bert-base-cased --decoder_name_or_path gpt2 --pooling pooler --latent_injection memory embedding \
-        --train_file train.txt --validation_file validation.txt \
-        --kl_schedule cyclical --kl_schedule_options '{"period": 20000, "cycles": 1}' --free_bits 0.25 --free_bits_per dimension \
-        --num_train_epochs 1 --learning_rate 5e-5 --output_dir outputs/optimus
+        --encoder_name_or_path bert-base-cased --decoder_name_or_path gpt2 \
+        --train_file train.txt --validation_file validation.txt --output_dir outputs/vae-bert-gpt2
+
+Optimus, whose network and objective are all said, in a file:
+
+    accelerate launch examples/train_vae.py examples/recipes/optimus_ptb.yaml \
+        --train_file train.txt --validation_file validation.txt --test_file test.txt --output_dir outputs/optimus
 
 Every argument of `TrainingArguments` works. A YAML or JSON file of arguments may come first; what follows overrides it.
 `hf-vae train vae` is the same command.
