@@ -217,8 +217,8 @@ class LogitsInjection(LatentInjection):
     """
     What the LM's head makes of a projection of z is added to the logits of every position (Fang et al. 2021, whose name for it is
     softmax). z makes words likelier or less likely by a path that no layer of the decoder lies on, so a pretrained decoder, which
-    has no need of z, learns to use it in its first steps. Right with any decoder and any cache. Beside another way in, which
-    says when a word is due.
+    has no need of z, learns to use it in its first steps, and what its layers know is not disturbed. Right with any decoder and any
+    cache.
     """
 
     def __init__(self, latent_size: int, shape: DecoderShape):
