@@ -20,7 +20,7 @@ POSTERIOR_TYPES = ["gaussian"]
 # And whether the prior is one of x, p(z|x).
 PRIOR_TYPES = {"standard": False, "conditional": True, "fitted": False}
 FREE_BITS_PER = ("sentence", "dimension", "batch")
-POOLINGS = ("mean", "first", "pooler")
+POOLINGS = ("mean", "target", "first", "pooler")
 PARTS = ("encoder", "decoder")
 # Goes up when what is saved means something that earlier versions of this code would not understand.
 FORMAT_VERSION = 3
@@ -59,7 +59,8 @@ class VAEConfig(CompositeConfig):
             one reading of x serves any number of z.
         prefix_length (`int`, defaults to 4): embeddings that stand for z with `"prefix"`.
         pooling (`str`, defaults to `"mean"`): what the posterior's head reads: `"mean"` of the encoder's last hidden states
-            over the tokens that are no padding, the `"first"` token's state, or the encoder's trained `"pooler"`.
+            over the tokens that are no padding; their mean over y alone of the pair that q(z|x,y) reads, `"target"`, which is the
+            mean of any other text; the `"first"` token's state, or the encoder's trained `"pooler"`.
         posterior_bias (`bool`, defaults to `True`): whether the posterior's head has a bias; Optimus' has none.
         posterior_type (`str`, defaults to `"gaussian"`): the family of q, or a name that was given to `register_posterior`.
         prior_type (`str`, defaults to `"standard"`): `"standard"` is N(0, I); `"conditional"`, of conditional models, a network

@@ -167,7 +167,9 @@ def read_text(
         )
     # An encoder may count its positions over padding too.
     check_length(f"`{name}`", torch.ones_like(input_ids), encoder.config, reserved_positions(encoder))
-    optional = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+    # The processor says of every pair which tokens are y's; not every encoder has an embedding for that.
+    has_types = (getattr(encoder.config.get_text_config(), "type_vocab_size", None) or 0) > 1
+    optional = {"token_type_ids": token_type_ids} if has_types and token_type_ids is not None else {}
     outputs = encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **optional)
     hidden_states = getattr(outputs, "last_hidden_state", None)
     if hidden_states is None:
@@ -198,7 +200,7 @@ def pool(
     """
     if pooling == "first":
         return hidden_states[:, 0]
-    if pooling == "mean":
+    if pooling in ("mean", "target"):
         if attention_mask is None:
             return hidden_states.mean(1)
         mask = attention_mask.unsqueeze(-1).to(hidden_states)
@@ -216,6 +218,15 @@ def read_vector(
     attention_mask: torch.Tensor | None,
     token_type_ids: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """One vector `(batch, hidden)` for each text: what [`read_text`] gives, pooled. Padding must stand behind the tokens."""
+    """
+    One vector `(batch, hidden)` for each text: what [`read_text`] gives, pooled. Padding must stand behind the tokens. With
+    `pooling="target"` the tokens of type 1 alone are pooled, if there are types.
+    """
     check_padding_side(name.replace("input_ids", "attention_mask"), attention_mask)
-    return pool(pooling, *read_text(name, encoder, input_ids, attention_mask, token_type_ids), attention_mask)
+    read = read_text(name, encoder, input_ids, attention_mask, token_type_ids)
+    if pooling == "target" and token_type_ids is not None:
+        tokens = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        of_target = tokens * token_type_ids
+        # A pair that was truncated may have lost its target.
+        attention_mask = torch.where(of_target.any(-1, keepdim=True), of_target, tokens)
+    return pool(pooling, *read, attention_mask)

@@ -172,6 +172,11 @@ class ConditionalVAEModel(VAEModel):
                 "`posterior_input_ids` is missing: q(z|x,y) reads source and target together. The processor makes it if "
                 "`text_target` is given."
             )
+        if self.config.pooling == "target" and posterior_token_type_ids is None:
+            raise ValueError(
+                "`posterior_token_type_ids` is missing, which says which tokens of the pair are the target's: with "
+                "`pooling='target'` q reads those. The processor makes it with any fast tokenizer; with another choose 'mean'."
+            )
         pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
         read = read_vector("posterior_input_ids", self.encoder, self.config.pooling, *pair)
         return LatentOutput(latent_dist=self.posterior_head(read))

@@ -89,12 +89,23 @@ class ConditionalVAEProcessor(VAEProcessor):
         return features
 
     def _pair(self, texts: list[str], targets: list[str], cut: dict[str, Any]) -> BatchEncoding:
-        """x and y as q(z|x,y) reads them, with a separator if the encoder's tokenizer has no template for pairs."""
+        """
+        x and y as q(z|x,y) reads them, with a separator if the encoder's tokenizer has no template for pairs. A fast tokenizer also
+        says which tokens are y's, even if its encoder has no embedding for that.
+        """
         tokenizer = self.encoder_tokenizer
         if tokenizer.num_special_tokens_to_add(pair=True):
-            return tokenizer(texts, targets, **cut)
+            pair = tokenizer(texts, targets, **cut)
+            if tokenizer.is_fast and "token_type_ids" not in pair:
+                pair["token_type_ids"] = [[int(part == 1) for part in pair.sequence_ids(row)] for row in range(len(texts))]
+            return pair
         separator = tokenizer.sep_token or tokenizer.eos_token or "\n"
-        return tokenizer([f"{x}{separator}{y}" for x, y in zip(texts, targets)], **cut)
+        sources = [f"{x}{separator}" for x in texts]
+        pair = tokenizer([x + y for x, y in zip(sources, targets)], return_offsets_mapping=tokenizer.is_fast, **cut)
+        if tokenizer.is_fast:
+            rows = zip(sources, pair.pop("offset_mapping"))
+            pair["token_type_ids"] = [[int(start >= len(x) and end > start) for start, end in row] for x, row in rows]
+        return pair
 
     def _source_prompts(self, texts: list[str], cut: dict[str, Any]) -> list[list[int]]:
         """What the decoder reads of each text in front of the start token."""

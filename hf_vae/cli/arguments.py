@@ -86,8 +86,8 @@ class ModelArguments(
     pooling: str | None = field(
         default=None,
         metadata={
-            "help": "What the posterior reads of the encoder: mean, first or pooler. Default: what an encoder of "
-            "sentence-transformers was trained with, and mean of any other."
+            "help": "What the posterior reads of the encoder: mean, target (of a pair the mean over y alone), first or pooler. "
+            "Default: what an encoder of sentence-transformers was trained with, and mean of any other."
         },
     )
     free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})

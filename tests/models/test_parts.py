@@ -15,12 +15,14 @@ from transformers import (
     BertModel,
     GPT2LMHeadModel,
     GPT2Model,
+    RobertaConfig,
     pipeline,
 )
 
-from families import DECODERS
-from helpers import BOS, EOS, PAD, VOCAB, make_batch, make_model, tiny_encoder_config, tiny_gpt2_config
+from families import DECODERS, ROBERTA_LIKE
+from helpers import BOS, EOS, PAD, VOCAB, make_batch, make_model, tiny_encoder_config, tiny_gpt2_config, tiny_lstm_config
 from hf_vae import ParaphraseVAEConfig, ParaphraseVAEModel, VAEConfig, VAEModel
+from hf_vae.encoders import build_encoder, read_text
 from hf_vae.generation_options import end_tokens
 
 
@@ -314,3 +316,31 @@ def test_a_pipeline_refuses_a_processor_of_another_eos(vae_processor):
         pipeline("latent-text-generation", model=model, processor=processor)
     model.generation_config.eos_token_id = end
     assert pipeline("latent-text-generation", model=model, processor=processor)(None)
+
+
+def test_target_pooling_reads_y_alone_in_the_light_of_x():
+    model = make_model("paraphrase-prompt", pooling="target")
+    tokens = torch.randint(4, VOCAB, (2, 6))
+    mask = torch.tensor([[1] * 6, [1, 1, 1, 1, 0, 0]])
+    types = torch.tensor([[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 0, 0]])
+    states = model.encoder(input_ids=tokens, attention_mask=mask, token_type_ids=types).last_hidden_state
+    of_target = torch.stack([states[0, 3:].mean(0), states[1, 2:4].mean(0)])
+    found = model.encode(tokens, mask, types).latent_dist
+    torch.testing.assert_close(found.mean, model.posterior_head(of_target).mean)
+    # A pair that lost its target by truncation, and a text that is no pair, are pooled whole.
+    lost = model.encode(tokens, mask, torch.zeros_like(types)).latent_dist
+    model.config.pooling = "mean"
+    torch.testing.assert_close(lost.mean, model.encode(tokens, mask, torch.zeros_like(types)).latent_dist.mean)
+    model.config.pooling = "target"
+    with pytest.raises(ValueError, match="`posterior_token_type_ids` is missing"):
+        model.encode(tokens, mask)
+
+
+def test_an_encoder_without_types_is_not_given_any():
+    """RoBERTa's kind has an embedding for one type alone, and GPT-2 would look types up among its words."""
+    for config in (RobertaConfig(**ROBERTA_LIKE, type_vocab_size=1), tiny_gpt2_config(), tiny_lstm_config(bidirectional=True)):
+        torch.manual_seed(0)
+        encoder = build_encoder(config, "mean").eval()
+        tokens = torch.randint(4, VOCAB, (2, 6))
+        with_types = read_text("input_ids", encoder, tokens, None, torch.ones_like(tokens))[0]
+        torch.testing.assert_close(with_types, read_text("input_ids", encoder, tokens, None)[0])

@@ -330,3 +330,21 @@ def test_arrow_arrays_hold_texts(processor):
     texts = ["the cat", "a dog"]
     for given in (pyarrow.array(texts), pyarrow.chunked_array([texts[:1], texts[1:]])):
         assert torch.equal(processor(given)["input_ids"], processor(texts)["input_ids"])
+
+
+def test_which_tokens_of_the_pair_are_the_target_s_whatever_the_tokenizer(processor):
+    """With a template of pairs that names no types, and without any template."""
+    tokenizer = processor.encoder_tokenizer
+    typed = processor(TEXTS, TARGETS)
+    untyped = copy.deepcopy(tokenizer)
+    untyped.model_input_names = ["input_ids", "attention_mask"]
+    features = ParaphraseVAEProcessor(processor.tokenizer, untyped)(TEXTS, TARGETS)
+    # BERT counts the separator at the end to the target.
+    ours, its = features["posterior_token_type_ids"], typed["posterior_token_type_ids"]
+    assert (ours <= its).all() and (its - ours).sum(-1).tolist() == [1, 1]
+    assert tokenizer.decode(features["posterior_input_ids"][1][ours[1] == 1]).strip() == TARGETS[1]
+    bare = processor.tokenizer
+    assert not bare.num_special_tokens_to_add(pair=True)
+    features = ParaphraseVAEProcessor(processor.tokenizer, bare)(TEXTS, TARGETS)
+    of_target = features["posterior_token_type_ids"][1] == 1
+    assert bare.decode(features["posterior_input_ids"][1][of_target]).strip() == TARGETS[1]
