@@ -112,8 +112,9 @@ class ModelArguments(
     is_conditional: ClassVar[bool] = False
 
     def __post_init__(self):
-        # A command line cannot say `None`, and a recipe may have set it.
+        # A command line cannot say `None`, and a recipe may have set them.
         self.batch_norm_gamma = self.batch_norm_gamma or None
+        self.new_weights_learning_rate = self.new_weights_learning_rate or None
 
     @property
     def has_posterior(self) -> bool:
@@ -278,6 +279,11 @@ def read_defaults(task: str, said: Mapping[str, Any], parser: HfArgumentParser) 
         replaced.add("max_steps")
     if said.get("objective") == "gsnn":
         replaced |= _OF_POSTERIOR
+    if {"capacity", "minimum_rate"} & set(said):
+        replaced.add("free_bits")
+    if {"use_chat_template", "decoder_start_token"} & set(said) or said.get("source_conditioning", "prompt") != "prompt":
+        # The source is to be written in another way, or not for the decoder at all.
+        replaced.add("prompt_template")
     defaults = read_recipe(find_recipe(default_recipe(task, said)), parser)
     return {name: value for name, value in defaults.items() if name not in replaced}
 

@@ -85,7 +85,7 @@ class LearningRateArguments:
         default=None,
         metadata={
             "help": "Learning rate of what no pretrained part brings along: q, the prior, z's ways into the decoder, the bag of "
-            "words. Default: --learning_rate."
+            "words. 0, or unset: --learning_rate."
         },
     )
 

@@ -78,6 +78,29 @@ def test_without_a_q_of_its_own_a_model_gets_no_defaults_for_one():
         assert not arguments["free_bits"] and arguments["batch_norm_gamma"] is None and not arguments["posterior_fit_steps"]
 
 
+@pytest.mark.parametrize(
+    "said", [["--use_chat_template", "true"], ["--decoder_start_token", "x"], ["--source_conditioning", "cross_attention"]]
+)
+@pytest.mark.parametrize("task", ["cvae", "paraphrase", "dialog"])
+def test_whoever_says_how_a_source_is_read_gets_no_template_besides(task, said):
+    pretrained = ["--train_file", "x", *PARTS]
+    assert parsed(task, *pretrained)["prompt_template"] == written(f"{task}_pretrained")["prompt_template"]
+    assert parsed(task, *pretrained, *said)["prompt_template"] is None
+
+
+@pytest.mark.parametrize("name", ["capacity", "minimum_rate"])
+def test_another_hold_on_the_kl_stands_in_the_place_of_free_bits(name):
+    arguments = parsed("paraphrase", "--train_file", "x", f"--{name}", "5")
+    assert arguments["free_bits"] == 0 and arguments[name] == 5
+
+
+def test_what_a_recipe_has_set_can_be_unset():
+    options = ["--batch_norm_gamma", "0", "--new_weights_learning_rate", "0", "--prompt_template", "{source}"]
+    arguments = parsed("paraphrase", "--train_file", "x", *PARTS, *options)
+    assert arguments["batch_norm_gamma"] is None and arguments["new_weights_learning_rate"] is None
+    assert arguments["prompt_template"] == "{source}"
+
+
 def test_a_file_of_arguments_stands_in_the_place_of_all_defaults(tmp_path):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("train_file: x.jsonl\nseed: 3\n")
