@@ -57,10 +57,10 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
     output = Path("outputs/paraphrase")
     pretrained = []
     pretrain = run.pretrain_encoder
-    monkeypatch.setattr(run, "pretrain_encoder", lambda *args: pretrained.append(args[3]) or pretrain(*args))
+    monkeypatch.setattr(run, "pretrain_encoder", lambda *args, **options: pretrained.append(args[3]) or pretrain(*args, **options))
     fitted = []
     fit = run.fit_posterior
-    monkeypatch.setattr(run, "fit_posterior", lambda *args: fitted.append(args[3]) or fit(*args))
+    monkeypatch.setattr(run, "fit_posterior", lambda *args, **options: fitted.append(args[3]) or fit(*args, **options))
     metrics = script.main(
         [
             *TINY,
@@ -156,7 +156,19 @@ def test_a_stranger_without_the_package_can_load_the_model(script, tmp_path):
         ["--lora", '{"r": 2, "target_modules": ".*decoder.lm.*(q_proj|v_proj)"}', "--posterior_fit_steps", "2"],
         ["--freeze_decoder", f"--{ACTIVATION_CHECKPOINTING}", "--posterior_fit_steps", "2"],
         ["--freeze_decoder", "--save_trained_only"],
-        ["--bf16", "--posterior_fit_steps", "2", "--pairing", "both_ways", "--save_strategy", "steps", "--save_steps", "2"],
+        [
+            "--bf16",
+            "--posterior_fit_steps",
+            "2",
+            "--pairing",
+            "both_ways",
+            "--save_strategy",
+            "steps",
+            "--save_steps",
+            "2",
+            "--save_total_limit",
+            "2",
+        ],
     ],
     ids=["lora", "frozen decoder", "frozen decoder left out", "bf16"],
 )

@@ -153,6 +153,7 @@ def test_own_sentences_in_files_after_pretraining_each_half(script, tmp_path, mo
         "--train_file", train, "--validation_file", held_out, "--test_file", held_out, "--output_dir", str(output), "--text_column",
         "captions", "--vocab_size", "400", "--num_attention_heads", "2", "--encoder_pretraining_steps", "3", "--latent_free_steps",
         "2", "--eval_strategy", "steps", "--eval_steps", "2", "--collapse_report_samples", "4", "--save_strategy", "steps",
+        "--save_total_limit", "2",
         "--save_steps", "2", "--minimum_rate", "2", "--logging_steps", "1",
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"train\.txt has no column captions"):
