@@ -289,7 +289,7 @@ NO_STAGE = ["--latent_free_steps", "0"]
         (["--encoder_name_or_path", "x"], "Give both"),
         (["--encoder_name_or_path", "x", "--decoder_name_or_path", "x"], "Pretrained parts need `--train_file`"),
         (["--encoder_pretraining_steps", "2", "--encoder_type", "lstm"], "LSTMModel has no masked-language model"),
-        (["--minimum_rate", "5", *CONSTANT], r"`--free_bits` \(18.0\)"),
+        (["--minimum_rate", "5", "--free_bits", "18", *CONSTANT], r"`--free_bits` \(18.0\)"),
         (["--aggressive_encoder"], "set `--eval_strategy`"),
         (["--decoder_reset_step", "4"], "training ends at `--max_steps` 4"),
         (["--decoder_reset_step", "2", "--lora", '{"r": 2}'], "leave `--lora` out"),
