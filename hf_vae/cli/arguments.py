@@ -23,7 +23,7 @@ from .recipe import find_recipe, read_recipe
 _EPILOG = (
     "These defaults are those of the package's recipe {task}_embedded.yaml, which is used without --train_file. "
     "With --train_file they are those of {task}_from_scratch.yaml, and with pretrained parts those of {task}_pretrained.yaml. All "
-    "three keep z in use. A file of arguments that comes first stands in their place."
+    "three hold on to the KL. A file of arguments that comes first stands in their place."
 )
 # What a model without a q of its own does without.
 _OF_POSTERIOR = {"free_bits", "batch_norm_gamma", "posterior_fit_steps"}
