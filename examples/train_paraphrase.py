@@ -10,7 +10,7 @@ From a recipe, on your own pairs (JSON lines, CSV, or a dataset's name), a model
     accelerate launch examples/train_paraphrase.py examples/recipes/paraphrase_captions.yaml \
         --train_file train.jsonl --validation_file validation.jsonl --test_file test.jsonl --output_dir outputs/captions
 
-Between pretrained models, with defaults that keep z in use (without the two names: a small model from scratch):
+Between pretrained models, with the defaults of a recipe (without the two names: a small model from scratch):
 
     accelerate launch examples/train_paraphrase.py \
         --encoder_name_or_path bert-base-uncased --decoder_name_or_path gpt2 \

@@ -10,7 +10,7 @@ From a recipe, on your own sentences (text lines, JSON lines, CSV, or a dataset'
     accelerate launch examples/train_vae.py examples/recipes/bowman_ptb.yaml \
         --train_file train.txt --validation_file validation.txt --test_file test.txt --output_dir outputs/bowman_ptb
 
-Between pretrained models, with defaults that keep z in use (without the two names: a small model from scratch):
+Between pretrained models, with the defaults of a recipe (without the two names: a small model from scratch):
 
     accelerate launch examples/train_vae.py \
         --encoder_name_or_path bert-base-cased --decoder_name_or_path gpt2 \

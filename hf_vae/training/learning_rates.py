@@ -68,7 +68,8 @@ def two_rates(
     if not getattr(model, "hf_device_map", None):
         model.to(training_args.device)
     vae = find_model(model)
-    new = {id(parameter) for name, parameter in vae.named_parameters() if name in new_weights(vae)}
+    names = new_weights(vae)
+    new = {id(parameter) for name, parameter in vae.named_parameters() if name in names}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = []
     for is_new, rate in ((False, training_args.learning_rate), (True, new_weights_learning_rate)):
