@@ -15,6 +15,7 @@ from ..configuration_vae import VAEConfig
 from ..evaluation import FrontierPoint, TextEmbedder, above, baseline_curves, copying, frontier, frontier_table
 from ..evaluation.frontier import COPYING
 from ..modeling_vae import VAEModel
+from ..part_files import settle_pooling
 from ..processing_vae import VAEProcessor
 from .checks import check_least, check_picture, check_writable
 from .plots import plot_frontier
@@ -84,6 +85,7 @@ def check_frontier(args: FrontierArguments, name: str, config: VAEConfig) -> Non
         if isinstance(config, DialogCVAEConfig):
             raise ValueError("`--frontier_embedder` compares outputs with their source, and a dialogue is no text: leave it out.")
         AutoConfig.from_pretrained(args.frontier_embedder)
+        settle_pooling(args.frontier_embedder)
 
 
 def measure_frontier(

@@ -8,14 +8,15 @@ import torch
 from transformers import AutoModel
 
 from ..checks import check_count
-from ..encoders import longest_text, reserved_positions
+from ..encoders import longest_text, read_vector, reserved_positions
+from ..part_files import settle_pooling
 from ..processing_vae import load_tokenizer
 
 
 class TextEmbedder:
     """
-    One vector of length 1 for each text: the mean of the encoder's last hidden states over the text's tokens, as the models of
-    sentence-transformers that pool by the mean have it.
+    One vector of length 1 for each text: the encoder's states, pooled as an encoder of sentence-transformers was trained, and those
+    of any other by their mean.
 
     Args:
         name_or_path (`str`): Hub id or folder of an encoder with its tokenizer.
@@ -23,11 +24,12 @@ class TextEmbedder:
         batch_size (`int`, defaults to 64): texts at once.
 
     Raises:
-        ValueError: its tokenizer has no padding token.
+        ValueError: its tokenizer has no padding token, or it was trained with a pooling that there is not here.
     """
 
     def __init__(self, name_or_path: str, device: torch.device | None = None, batch_size: int = 64):
         check_count("batch_size", batch_size)
+        self.pooling = settle_pooling(name_or_path) or "mean"
         self.tokenizer = load_tokenizer(name_or_path)
         if self.tokenizer.pad_token is None:
             raise ValueError(f"The tokenizer of {name_or_path} has no padding token: choose an encoder, such as BERT.")
@@ -44,10 +46,9 @@ class TextEmbedder:
     def _embed(self, texts: list[str]) -> torch.Tensor:
         options = {"truncation": self.max_length is not None, "max_length": self.max_length}
         inputs = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt", **options).to(self.model.device)
-        states = self.model(**inputs).last_hidden_state.float()
-        mask = inputs["attention_mask"].unsqueeze(-1)
-        # A mean is the sum, in another length.
-        return torch.nn.functional.normalize((states * mask).sum(1), dim=-1).cpu()
+        read = (inputs["input_ids"], inputs["attention_mask"], inputs.get("token_type_ids"))
+        vectors = read_vector("input_ids", self.model, self.pooling, *read)
+        return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu()
 
 
 def source_cosines(embedder: TextEmbedder, sources: Sequence[str], outputs: Sequence[Sequence[str]]) -> list[float]:

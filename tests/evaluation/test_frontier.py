@@ -1,5 +1,6 @@
 """Quality against diversity: metrics with intervals, points of a model, and where one curve lies above the others."""
 
+import json
 import random
 import sys
 
@@ -147,6 +148,20 @@ def test_a_text_s_vector_is_the_mean_of_its_tokens_states(embedder):
         mean = embedder.model(**inputs).last_hidden_state.mean(1)[0]
     # In a batch with longer ones.
     torch.testing.assert_close(vectors[2], mean / mean.norm(), atol=1e-5, rtol=1e-4)
+
+
+def test_an_embedder_of_sentence_transformers_pools_as_it_was_trained(embedder, tmp_path):
+    modules = [{"idx": 0, "type": "models.Transformer", "path": ""}, {"idx": 1, "type": "models.Pooling", "path": "1_Pooling"}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    (tmp_path / "1_Pooling").mkdir()
+    config = tmp_path / "1_Pooling" / "config.json"
+    config.write_text(json.dumps({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}))
+    with torch.no_grad():
+        first = embedder.model(**embedder.tokenizer(TEXTS[2], return_tensors="pt")).last_hidden_state[0, 0]
+    torch.testing.assert_close(TextEmbedder(str(tmp_path))([TEXTS[2]])[0], first / first.norm(), atol=1e-5, rtol=1e-4)
+    config.write_text(json.dumps({"pooling_mode_max_tokens": True}))
+    with pytest.raises(ValueError, match="was trained with max"):
+        TextEmbedder(str(tmp_path))
 
 
 def test_what_is_kept_of_a_source_is_a_cosine(embedder, model, processor):
