@@ -77,6 +77,19 @@ class ConditionalVAEModel(VAEModel):
                 "serves both: call `resize_token_embeddings` of both."
             )
 
+    def add_prior_network(self) -> None:
+        """
+        Puts a fresh p(z|x) in the place of N(0, I), and says so in the configuration. `fit_conditional_prior` of `hf_vae.training`
+        does it, and trains it.
+
+        Raises:
+            ValueError: the prior is not N(0, I).
+        """
+        if self.config.prior_type != "standard":
+            raise ValueError(f"`prior_type` is {self.config.prior_type!r}; p(z|x) takes the place of 'standard', N(0, I), alone.")
+        self.config.prior_type = "conditional"
+        self.prior_network = build_prior(self.config, self.source_size, dtype=self.encoder.dtype).to(self.device)
+
     @property
     def source_readers(self) -> frozenset[str]:
         """Who reads x through an encoder: the `"prior"`, the `"decoder"`, both or nobody."""

@@ -209,6 +209,14 @@ def trainer_for(model, processor, output_dir, callbacks=(), rows: int = 8, compu
     )
 
 
+def training_arguments(tmp_path, **options) -> TrainingArguments:
+    """Of a stage after a training, on batches of four."""
+    return TrainingArguments(
+        output_dir=str(tmp_path / "out"), per_device_train_batch_size=4, use_cpu=True, disable_tqdm=True, report_to="none",
+        weight_decay=0.0, **options,
+    )  # fmt: skip
+
+
 def technique_trainer(processor, output_dir, callbacks=(), model=None, **options) -> Trainer:
     """`trainer_for` a VAE, at a constant rate."""
     model = resized(make_model("vae"), processor) if model is None else model

@@ -26,7 +26,7 @@ _EPILOG = (
     "three hold on to the KL. A file of arguments that comes first stands in their place."
 )
 # What a model without a q of its own does without.
-_OF_POSTERIOR = {"free_bits", "batch_norm_gamma", "posterior_fit_steps"}
+_OF_POSTERIOR = {"free_bits", "batch_norm_gamma", "posterior_fit_steps", "prior_fit_steps"}
 _PART_NAMES = {f"{part}_name_or_path" for part in PARTS}
 # Nats per sentence, whatever the batches; the Trainer by itself would choose by a mean over them.
 BEST_BY = "elbo"
@@ -281,6 +281,13 @@ def read_defaults(task: str, said: Mapping[str, Any], parser: HfArgumentParser) 
         replaced |= _OF_POSTERIOR
     if {"capacity", "minimum_rate"} & set(said):
         replaced.add("free_bits")
+    if "lora" in said or said.get("prior_type", "standard") != "standard":
+        # p(z|x) is learnt together with q, or not at all.
+        replaced.add("prior_fit_steps")
+    if said.get("freeze_decoder"):
+        replaced |= {"latent_free_steps", "freeze_decoder_with_latent"}
+    if said.get("latent_free_steps") == 0:
+        replaced.add("freeze_decoder_with_latent")
     if {"use_chat_template", "decoder_start_token"} & set(said) or said.get("source_conditioning", "prompt") != "prompt":
         # The source is to be written in another way, or not for the decoder at all.
         replaced.add("prompt_template")

@@ -23,11 +23,12 @@ from ..training.checkpoints import begin_or_resume, check_fits, remove_stages
 from ..training.collator import VAEDataCollator
 from ..training.divergence import StopOnDivergenceCallback
 from ..training.drop_last import EvaluateEveryExampleCallback
+from ..training.fits import fit_conditional_prior, fit_posterior
 from ..training.learning_rates import two_rates
 from ..training.loss_parts import find_model
 from ..training.resuming import train
 from ..training.sharding import in_pieces, prepare_for_sharding
-from ..training.stages import check_pretraining, fit_posterior, pretrain_encoder, train_without_latent
+from ..training.stages import check_pretraining, held, pretrain_encoder, train_without_latent
 from ..training.techniques import technique_callbacks
 from .arguments import ModelArguments, ReportArguments, parse_arguments
 from .checks import (
@@ -145,7 +146,8 @@ def start_run(
         # A sample that the terminal cannot show must not end a finished run.
         cast(Any, sys.stdout).reconfigure(errors="replace")
     check_tokenizer(evaluation_args.metrics_tokenizer)
-    options = ("encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps", "lora", "new_weights_learning_rate")
+    stages = ("encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps", "prior_fit_steps")
+    options = (*stages, "lora", "new_weights_learning_rate")
     whole = {name: getattr(model_args, name) for name in options}
     whole["collapse_report_samples"] = training_args.do_eval and evaluation_args.collapse_report_samples
     check_processes(training_args, {**whole, "with_baseline": evaluation_args.with_baseline})
@@ -253,8 +255,8 @@ def train_in_stages(
 ) -> Any:
     """
     The whole training with the plain Trainer: first, if the arguments say so, the encoder as a masked language model and the
-    model without z; then the model, where a callback anneals the KL and logs the loss's parts; q alone at last, if they say so.
-    A resumed run goes on in the middle.
+    model without z; then the model, where a callback anneals the KL and logs the loss's parts; at last, if they say so, q alone and
+    p(z|x) alone. A resumed run goes on in the middle.
 
     Args:
         model ([`VAEModel`]): of any of the family, or a PEFT model around one.
@@ -292,28 +294,31 @@ def train_in_stages(
     if checkpoint is None and model_args.latent_free_steps:
         stage = ("latent_free", model_args.latent_free_steps, tokenized["train"])
         train_without_latent(model, processor, training_args, *stage, new_weights_learning_rate=rate)
-    trainer = Trainer(
-        model,
-        training_args,
-        processing_class=processor,
-        train_dataset=tokenized["train"],
-        eval_dataset=tokenized["validation"] if training_args.do_eval else None,
-        data_collator=cast(Any, VAEDataCollator(processor)),
-        compute_metrics=elbo_metrics if training_args.do_eval else None,
-        optimizers=two_rates(model, training_args, rate),
-        callbacks=[stamp, *own, *callbacks],
-    )
-    if in_pieces():
-        prepare_for_sharding(model)
-    drop_last = training_args.dataloader_drop_last
-    try:
-        train(trainer, checkpoint)
-    finally:
-        # A callback that leaves the last batch to evaluations is not told when a training breaks off.
-        training_args.dataloader_drop_last = drop_last
-    if model_args.posterior_fit_steps:
-        steps = model_args.posterior_fit_steps
-        fit_posterior(model, processor, training_args, steps, tokenized["train"], new_weights_learning_rate=rate)
+    # Adapters in the decoder are the decoder's.
+    decoder = find_model(model).decoder.lm.parameters() if model_args.freeze_decoder_with_latent else ()
+    with held(decoder):
+        trainer = Trainer(
+            model,
+            training_args,
+            processing_class=processor,
+            train_dataset=tokenized["train"],
+            eval_dataset=tokenized["validation"] if training_args.do_eval else None,
+            data_collator=cast(Any, VAEDataCollator(processor)),
+            compute_metrics=elbo_metrics if training_args.do_eval else None,
+            optimizers=two_rates(model, training_args, rate),
+            callbacks=[stamp, *own, *callbacks],
+        )
+        if in_pieces():
+            prepare_for_sharding(model)
+        drop_last = training_args.dataloader_drop_last
+        try:
+            train(trainer, checkpoint)
+        finally:
+            # A callback that leaves the last batch to evaluations is not told when a training breaks off.
+            training_args.dataloader_drop_last = drop_last
+    for fit, steps in ((fit_posterior, model_args.posterior_fit_steps), (fit_conditional_prior, model_args.prior_fit_steps)):
+        if steps:
+            fit(model, processor, training_args, steps, tokenized["train"], new_weights_learning_rate=rate)
     return save_trained(trainer, processor)
 
 

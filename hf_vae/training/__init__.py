@@ -27,12 +27,14 @@ from .schedules import (
 from .techniques import register_technique
 
 if TYPE_CHECKING:
+    from .fits import fit_conditional_prior, fit_posterior
     from .learning_rates import new_weights, two_rates
-    from .stages import fit_posterior, pretrain_encoder, train_without_latent
+    from .stages import pretrain_encoder, train_without_latent
 
 # What needs the Trainer itself, by module. Whoever imports the package for a model does not wait for it, and datasets with it.
 _WITH_TRAINER = {
-    "stages": ("fit_posterior", "pretrain_encoder", "train_without_latent"),
+    "fits": ("fit_conditional_prior", "fit_posterior"),
+    "stages": ("pretrain_encoder", "train_without_latent"),
     "learning_rates": ("new_weights", "two_rates"),
 }
 
@@ -62,6 +64,7 @@ __all__ = [
     "TanhSchedule",
     "TokenNoise",
     "VAEDataCollator",
+    "fit_conditional_prior",
     "fit_posterior",
     "make_schedule",
     "new_weights",

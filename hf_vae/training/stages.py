@@ -1,13 +1,14 @@
 """
-The stages before, after and beside a training, each with a Trainer of its own: the model without a latent, the encoder as a masked
-language model, and q fitted to the finished decoder.
+The stages before and beside a training, each with a Trainer of its own: the model without a latent, and the encoder as a masked
+language model. What follows a training is in `fits`.
 """
 
 from __future__ import annotations
 
 import inspect
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +27,6 @@ from transformers import (
     TrainingArguments,
 )
 
-from ..compat import ACTIVATION_CHECKPOINTING
 from ..processing_vae import VAEProcessor
 from .checkpoints import STAGES
 from .collator import VAEDataCollator
@@ -55,6 +55,19 @@ def stage_arguments(training_args: TrainingArguments, name: str, max_steps: int)
         push_to_hub=False,
         resume_from_checkpoint=None,
     )
+
+
+@contextmanager
+def held(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """While it is open, these `parameters` get no gradient. Those that got none before get none afterwards either."""
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 @dataclass
@@ -103,21 +116,17 @@ def train_without_latent(
     read = [name for name in inspect.signature(vae.forward).parameters if not name.startswith("posterior_")]
     data = train.select_columns([column for column in train.column_names if column in read])
     # What only q and the prior use gets no gradient, which distributed training would stumble over.
-    idle = [parameter for module in vae.latent_modules for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in idle:
-        parameter.requires_grad_(False)
-    trainer = Trainer(
-        model,
-        settings,
-        processing_class=processor,
-        train_dataset=data,
-        data_collator=LatentFreeCollator(processor, latent_size=model.config.latent_size),
-        optimizers=two_rates(model, settings, new_weights_learning_rate),
-        callbacks=[StopOnDivergenceCallback(), *callbacks],
-    )
-    train_stage(trainer, model, resume=training_args.resume_from_checkpoint is not None)
-    for parameter in idle:
-        parameter.requires_grad_(True)
+    with held(parameter for module in vae.latent_modules for parameter in module.parameters()):
+        trainer = Trainer(
+            model,
+            settings,
+            processing_class=processor,
+            train_dataset=data,
+            data_collator=LatentFreeCollator(processor, latent_size=model.config.latent_size),
+            optimizers=two_rates(model, settings, new_weights_learning_rate),
+            callbacks=[StopOnDivergenceCallback(), *callbacks],
+        )
+        train_stage(trainer, model, resume=training_args.resume_from_checkpoint is not None)
 
 
 @dataclass
@@ -193,96 +202,6 @@ def check_pretraining(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
         raise ValueError(f"The encoder {type(encoder).__name__} has no masked-language model to pre-train it as.")
 
 
-class _AsEvaluated(nn.Module):
-    """
-    Holds a model in evaluation mode, whatever the Trainer says: there its loss is the true negative ELBO, without dropout. Its
-    checkpoints hold what trains alone.
-    """
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model.eval()
-
-    def train(self, mode: bool = True) -> _AsEvaluated:
-        self.training = mode
-        return self
-
-    def state_dict(self, *args, **kwargs) -> dict[str, Any]:
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {name: tensor.contiguous() for name, tensor in super().state_dict(*args, **kwargs).items() if name in trained}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False):
-        result = super().load_state_dict(state_dict, strict=False, assign=assign)
-        # What does not train is in place.
-        result.missing_keys.clear()
-        return result
-
-    def forward(self, **inputs):
-        # cuDNN's recurrent networks have no backward pass in evaluation mode.
-        with torch.backends.cudnn.flags(enabled=False):
-            return self.model(**inputs, output_logits=False)
-
-
-def fit_posterior(
-    model: Any,
-    processor: VAEProcessor,
-    training_args: TrainingArguments,
-    max_steps: int,
-    train: Dataset,
-    callbacks: Sequence[TrainerCallback] = (),
-    new_weights_learning_rate: float | None = None,
-) -> None:
-    r"""
-    Trains \(q\) to minimise \(\mathrm{KL}(q(z|x,y) \,\|\, p(z|x,y))\) of the decoder as it stands, by the run's other settings.
-
-    Free bits, a KL weight below one and word dropout leave a q that is not the ELBO's: narrower than what the decoder tells apart,
-    for nothing was charged for it. The decoder's p(y|x), and all that is generated from the prior, stay as they are; the bounds on
-    it become tight (the inference gap of Cremer et al. 2018).
-
-    Args:
-        model ([`VAEModel`]): of any of the family, or a PEFT model around one; what is frozen in it stays so. Left in evaluation
-            mode.
-        processor ([`VAEProcessor`]): its processor.
-        training_args (`TrainingArguments`): the run's. A tenth of the steps at most warms up. With `resume_from_checkpoint` the
-            stage goes on from its own last checkpoint, if it started from the same weights.
-        max_steps (`int`): optimiser steps.
-        train (`Dataset`): tokenised by the processor.
-        callbacks (`Sequence[TrainerCallback]`): for this Trainer.
-        new_weights_learning_rate (`float`, *optional*): as [`two_rates`] takes it.
-
-    Raises:
-        ValueError: the objective is `"gsnn"`, which has no q.
-        FloatingPointError: the training diverges.
-    """
-    vae: Any = find_model(model)
-    if not vae.config.has_posterior:
-        raise ValueError("A posterior cannot be fitted with `objective='gsnn'`: nothing is drawn from it.")
-    own = {id(parameter) for module in vae.inference_modules for parameter in module.parameters()}
-    frozen = [parameter for parameter in vae.parameters() if parameter.requires_grad and id(parameter) not in own]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    settings = replace(
-        stage_arguments(training_args, "posterior_fit", max_steps),
-        warmup_steps=min(training_args.warmup_steps, max_steps // 10),
-        # The wrapper's `forward` names no columns, and checkpointing works in training mode only.
-        remove_unused_columns=False,
-        **cast(Any, {ACTIVATION_CHECKPOINTING: False}),
-    )
-    trainer = Trainer(
-        _AsEvaluated(model),
-        settings,
-        processing_class=processor,
-        train_dataset=train,
-        data_collator=cast(Any, VAEDataCollator(processor)),
-        optimizers=two_rates(model, settings, new_weights_learning_rate),
-        callbacks=[StopOnDivergenceCallback(), *callbacks],
-    )
-    train_stage(trainer, model, resume=training_args.resume_from_checkpoint is not None)
-    for parameter in frozen:
-        parameter.requires_grad_(True)
-    model.eval()
-
-
 @dataclass
 class StageArguments:
     latent_free_steps: int = field(
@@ -294,21 +213,60 @@ class StageArguments:
     encoder_pretraining_steps: int = field(
         default=0, metadata={"help": "Steps to train the encoder as a masked language model first, on the training texts."}
     )
+    freeze_decoder_with_latent: bool = field(
+        default=False,
+        metadata={
+            "help": "Train the language model in the steps without z alone. z is then learned around it as it stands, at a "
+            "quarter of the time if logits is its only way in."
+        },
+    )
     posterior_fit_steps: int = field(
         default=0, metadata={"help": "Steps at the end that train q alone, on the true ELBO of the finished decoder."}
+    )
+    prior_fit_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Conditional models: steps at the very end that put p(z|x) in the place of N(0, I) and train it alone, to "
+            "be where q puts z."
+        },
     )
 
 
 def check_stages(args: Any, training_args: TrainingArguments) -> None:
-    for name in ("latent_free_steps", "encoder_pretraining_steps", "posterior_fit_steps"):
+    for name in ("latent_free_steps", "encoder_pretraining_steps", "posterior_fit_steps", "prior_fit_steps"):
         if getattr(args, name) < 0:
             raise ValueError(f"`--{name}` is {getattr(args, name)}; it must be at least 0.")
     if args.encoder_pretraining_steps and args.freeze_encoder:
         raise ValueError("`--encoder_pretraining_steps` trains the encoder, which `--freeze_encoder` keeps as it is.")
     if args.latent_free_steps and args.freeze_decoder and not args.lora and not args.is_conditional:
         raise ValueError("`--latent_free_steps` trains the decoder, which `--freeze_decoder` keeps as it is.")
-    if args.posterior_fit_steps and not args.has_posterior:
-        raise ValueError("`--posterior_fit_steps` trains q, which `--objective gsnn` does without; leave one of them out.")
+    if args.freeze_decoder_with_latent and not args.latent_free_steps:
+        raise ValueError(
+            "`--freeze_decoder_with_latent` keeps the decoder that the steps without z have trained: add `--latent_free_steps`, or "
+            "keep the decoder as you load it with `--freeze_decoder`."
+        )
+    for name, fitted in (("posterior_fit_steps", "q"), ("prior_fit_steps", "p(z|x) on what q says")):
+        if getattr(args, name) and not args.has_posterior:
+            raise ValueError(f"`--{name}` trains {fitted}, and `--objective gsnn` does without q; leave one of them out.")
+    if not args.prior_fit_steps:
+        return
+    if not args.is_conditional:
+        raise ValueError("`--prior_fit_steps` trains p(z|x), and a VAE of sentences has no x: leave it out.")
+    if args.prior_type != "standard":
+        raise ValueError(
+            f"`--prior_fit_steps` puts p(z|x) in the place of N(0, I), and `--prior_type` is {args.prior_type!r}: set that to "
+            "standard, or leave the steps out."
+        )
+    if args.lora:
+        raise ValueError(
+            "`--prior_fit_steps` adds p(z|x) to the model after the training, and a saved adapter would lack it: leave `--lora` or "
+            "`--prior_fit_steps` out."
+        )
+    if args.pooling == "pooler" and not args.tie_encoders:
+        raise ValueError(
+            "`--prior_fit_steps` reads the source with an encoder that nobody has used before, and `--pooling pooler` needs its "
+            "pooler: choose `--pooling mean`, or `--tie_encoders true`."
+        )
 
 
 register_technique(StageArguments, check=check_stages)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 
-from helpers import SENTENCES
+from helpers import SENTENCES, training_arguments
 from hf_vae import (
     ParaphraseVAEConfig,
     ParaphraseVAEModel,
@@ -17,7 +17,7 @@ from hf_vae import (
 )
 from hf_vae.cli.from_scratch import small_configs, train_tokenizers
 from hf_vae.training import train_without_latent
-from hf_vae.training.stages import fit_posterior
+from hf_vae.training.fits import fit_posterior
 
 
 def build(encoder_type="bert", decoder_type="llama", dropout=0.0, **options):
@@ -28,13 +28,6 @@ def build(encoder_type="bert", decoder_type="llama", dropout=0.0, **options):
     model = VAEModel(VAEConfig(encoder=parts[0], decoder=parts[1], latent_size=4, **options))
     processor = VAEProcessor(*tokenizers)
     return model, processor, Dataset.from_dict(dict(processor(SENTENCES, SENTENCES, return_tensors=None)))
-
-
-def training_arguments(tmp_path, **options):
-    return TrainingArguments(
-        output_dir=str(tmp_path / "out"), per_device_train_batch_size=4, use_cpu=True, disable_tqdm=True, report_to="none",
-        weight_decay=0.0, **options,
-    )  # fmt: skip
 
 
 def changed(model, stage):
