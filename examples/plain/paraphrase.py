@@ -7,39 +7,49 @@ Paraphrases from one latent each (VAE-SVG, Gupta et al. 2018): train it, see whe
 from datasets import Dataset
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
-from hf_vae import KLAnnealingCallback, ParaphraseVAEModel, ParaphraseVAEProcessor, VAEDataCollator
+from hf_vae import ParaphraseVAEModel, ParaphraseVAEProcessor, VAEDataCollator
 from hf_vae.data import expand_targets, load_pairs
 from hf_vae.evaluation import LikelihoodEvaluator, collapse_report, evaluate_vae, generate_texts, paraphrase_metrics
-from hf_vae.training import LinearSchedule
+from hf_vae.training import fit_conditional_prior, train_without_latent, two_rates
 
-# 1. The model: q(z|x,y) reads a sentence and its paraphrase, p(y|x,z) reads the sentence as its prompt, and p(z) is N(0, I).
+# 1. The model: q(z|x,y) reads a sentence and its paraphrase, p(y|x,z) reads the sentence as its prompt, and p(z) is N(0, I). A
+# decoder that knows the language needs z least, so z has a short way to the words, and batch norm keeps the KL from falling to 0.
 encoder, decoder = "google-bert/bert-base-uncased", "openai-community/gpt2"
-model = ParaphraseVAEModel.from_encoder_decoder_pretrained(encoder, decoder, latent_size=32, batch_norm_gamma=0.7)
+keeps_z = {"latent_injection": "logits", "batch_norm_gamma": 0.7, "bow_loss_weight": 1.0, "pooling": "target"}
+model = ParaphraseVAEModel.from_encoder_decoder_pretrained(encoder, decoder, latent_size=32, **keeps_z)
 processor = ParaphraseVAEProcessor(AutoTokenizer.from_pretrained(decoder), AutoTokenizer.from_pretrained(encoder))
 
 # 2. The data: a row for each target of a source. `labels` are the target, which ends with EOS.
 pairs = expand_targets(load_pairs("train.jsonl"))
 lengths = {"max_length": 32, "max_target_length": 32}
-features = processor(pairs["source"], pairs["target"], return_tensors=None, **lengths)
+train = Dataset.from_dict(dict(processor(pairs["source"], pairs["target"], return_tensors=None, **lengths)))
 
-# 3. Train with the plain Trainer.
+# 3. Train with the plain Trainer. First the decoder without z; then z around it, at a higher rate, for its weights are all new; at
+# last p(z|x) in the place of N(0, I), so that the z that is drawn goes with the source.
+training_args = TrainingArguments(
+    "outputs/paraphrase",
+    max_steps=500,
+    per_device_train_batch_size=32,
+    dataloader_drop_last=True,
+    learning_rate=1e-4,
+    lr_scheduler_type="cosine",
+    warmup_steps=20,
+    logging_steps=50,
+    save_strategy="no",
+    report_to="none",
+)
+train_without_latent(model, processor, training_args, "latent_free", 250, train)
+model.decoder.lm.requires_grad_(False)
+new_rate = 3e-3
 trainer = Trainer(
     model,
-    TrainingArguments(
-        "outputs/paraphrase",
-        num_train_epochs=1,
-        per_device_train_batch_size=16,
-        dataloader_drop_last=True,
-        learning_rate=1e-4,
-        warmup_steps=100,
-        logging_steps=50,
-        report_to="none",
-    ),
-    train_dataset=Dataset.from_dict(dict(features)),
+    training_args,
+    train_dataset=train,
     data_collator=VAEDataCollator(processor),
-    callbacks=[KLAnnealingCallback(LinearSchedule(steps=500))],
+    optimizers=two_rates(model, training_args, new_rate),
 )
 trainer.train()
+fit_conditional_prior(model, processor, training_args, 300, train, new_weights_learning_rate=new_rate)
 
 # 4. Is z used? A decoder that has the source may do without z: then all its paraphrases are one text.
 test = load_pairs("test.jsonl")[:200]

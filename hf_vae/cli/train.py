@@ -295,8 +295,8 @@ def train_in_stages(
         stage = ("latent_free", model_args.latent_free_steps, tokenized["train"])
         train_without_latent(model, processor, training_args, *stage, new_weights_learning_rate=rate)
     # Adapters in the decoder are the decoder's.
-    decoder = find_model(model).decoder.lm.parameters() if model_args.freeze_decoder_with_latent else ()
-    with held(decoder):
+    lm = cast(Any, find_model(model)).decoder.lm
+    with held(lm.parameters() if model_args.freeze_decoder_with_latent else ()):
         trainer = Trainer(
             model,
             training_args,

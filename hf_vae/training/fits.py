@@ -60,10 +60,11 @@ class _RateAlone(_AsEvaluated):
     """Its loss is KL(q(z|x,y) ‖ p(z|x)) alone, for which nothing is decoded."""
 
     def forward(self, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None, **inputs):
-        source = call_with(self.model.read_source, inputs)
+        vae = cast(Any, self.model)
+        source = call_with(vae.read_source, inputs)
         with torch.no_grad():
-            posterior = call_with(self.model.encode, inputs, source=source).latent_dist
-        prior = self.model.prior(source, len(labels)).latent_dist
+            posterior = call_with(vae.encode, inputs, source=source).latent_dist
+        prior = vae.prior(source, len(labels)).latent_dist
         return {"loss": loss_per_token(kl_divergence(posterior, prior).sum(-1), labels, num_items_in_batch)}
 
 

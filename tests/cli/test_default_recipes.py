@@ -5,8 +5,10 @@ import yaml
 
 from helpers import RECIPES, load_script
 from hf_vae.cli.arguments import parse_arguments
+from hf_vae.cli.checks import check_arguments
 
 TASKS = ["vae", "cvae", "paraphrase", "dialog"]
+FILES = ["--train_file", "x.jsonl", "--validation_file", "x.jsonl"]
 PARTS = ["--encoder_name_or_path", "some/encoder", "--decoder_name_or_path", "some/decoder"]
 # The names of a task's dataclass of the model's arguments.
 MODEL = {"vae": "ModelArguments", "cvae": "CVAEArguments", "paraphrase": "ConditionalArguments", "dialog": "DialogArguments"}
@@ -58,6 +60,18 @@ def test_every_default_has_a_hold_on_the_kl(task):
     assert recipe["new_weights_learning_rate"] > recipe["learning_rate"]
 
 
+@pytest.mark.parametrize("kind", ["embedded", "from_scratch", "pretrained"])
+@pytest.mark.parametrize("task", TASKS)
+def test_every_default_is_accepted_as_it_is(task, kind, tmp_path):
+    """Nothing of it contradicts another part of it."""
+    script = load_script(f"train_{task}")
+    task_class = next(each for each in vars(script).values() if getattr(each, "name", None) == task)
+    argv = {"embedded": [], "from_scratch": FILES, "pretrained": [*FILES, *PARTS]}[kind]
+    model_args, *others, training_args = parse_arguments(task_class.arguments, [*argv, "--use_cpu"], task, str(tmp_path / "out"))
+    check_arguments(model_args, training_args, kind != "embedded", task_class.model_class.config_class.model_type)
+    task_class(model_args, *others, training_args).check()
+
+
 def test_what_the_command_line_says_stands_in_for_the_recipe_s():
     arguments = parsed("paraphrase", "--train_file", "x", *PARTS, "--batch_norm_gamma", "0", "--learning_rate", "2e-5")
     assert arguments["batch_norm_gamma"] is None and arguments["learning_rate"] == 2e-5
@@ -86,6 +100,24 @@ def test_whoever_says_how_a_source_is_read_gets_no_template_besides(task, said):
     pretrained = ["--train_file", "x", *PARTS]
     assert parsed(task, *pretrained)["prompt_template"] == written(f"{task}_pretrained")["prompt_template"]
     assert parsed(task, *pretrained, *said)["prompt_template"] is None
+
+
+@pytest.mark.parametrize(
+    "said, without",
+    [
+        (["--lora", '{"r": 2}'], ["prior_fit_steps"]),
+        (["--prior_type", "conditional"], ["prior_fit_steps"]),
+        (["--objective", "gsnn"], ["prior_fit_steps"]),
+        (["--freeze_decoder"], ["latent_free_steps", "freeze_decoder_with_latent"]),
+        (["--latent_free_steps", "0"], ["latent_free_steps", "freeze_decoder_with_latent"]),
+    ],
+    ids=lambda said: said[0],
+)
+def test_what_cannot_be_beside_what_is_said_gives_way(said, without):
+    for task in ("cvae", "paraphrase", "dialog"):
+        whole, some = (parsed(task, "--train_file", "x", *PARTS, *options) for options in ([], said))
+        for name in ("latent_free_steps", "freeze_decoder_with_latent", "prior_fit_steps"):
+            assert whole[name] and bool(some[name]) == (name not in without), name
 
 
 @pytest.mark.parametrize("name", ["capacity", "minimum_rate"])

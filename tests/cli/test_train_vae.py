@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 from helpers import RECIPES as RECIPE_FILES
-from helpers import SENTENCES, SMALL, built, load_script
+from helpers import SENTENCES, SMALL, built, load_script, weights
 from hf_vae import VAEModel, VAEProcessor
 from hf_vae.cli import train as run
 from hf_vae.cli.arguments import ModelArguments, parse_arguments
@@ -272,6 +273,9 @@ NO_STAGE = ["--latent_free_steps", "0"]
         (["--latent_free_steps", "-5"], "`--latent_free_steps` is -5"),
         (["--encoder_pretraining_steps", "-1"], "`--encoder_pretraining_steps` is -1"),
         (["--posterior_fit_steps", "-1"], "`--posterior_fit_steps` is -1"),
+        (["--prior_fit_steps", "-1"], "`--prior_fit_steps` is -1"),
+        (["--prior_fit_steps", "2"], "`--prior_fit_steps` trains p\\(z\\|x\\), and a VAE of sentences has no x"),
+        (["--freeze_decoder_with_latent", *NO_STAGE], "add `--latent_free_steps`, or keep the decoder"),
         (["--encoder_pretraining_steps", "2", "--freeze_encoder"], "`--encoder_pretraining_steps` trains the encoder"),
         (["--freeze_decoder"], "`--latent_free_steps` trains the decoder"),
         (["--max_train_samples", "0"], "`--max_train_samples` is 0"),
@@ -347,6 +351,28 @@ def test_a_minimum_rate_begins_as_an_autoencoder(script, tmp_path):
     arguments = ["--decoder_reset_step", "2", "--minimum_rate", "3", "--free_bits", "0", *CONSTANT, *NO_STAGE]
     model_args, _, _, training_args = parse(script, [*TINY, "--output_dir", str(tmp_path / "out"), *arguments])
     check_arguments(model_args, training_args, False, "text-vae")
+
+
+def test_with_z_a_decoder_stands_as_the_steps_without_z_have_left_it(script, tmp_path, monkeypatch):
+    """All of the language model, and nothing else; afterwards it can be trained again."""
+    arguments = ["--freeze_decoder_with_latent", "--warmup_steps", "0", "--output_dir", str(tmp_path / "out")]
+    model_args, _, _, training_args = parse(script, [*TINY, *arguments])
+    _, model, processor = built()
+    seen = [weights(model)]
+    stage = run.train_without_latent
+
+    def remembered(model, *args, **options):
+        stage(model, *args, **options)
+        seen.append(weights(model))
+
+    monkeypatch.setattr(run, "train_without_latent", remembered)
+    tokenized = run.tokenize_pairs(processor, {"train": Dataset.from_dict({"source": SENTENCES, "target": SENTENCES})})
+    seen.append(weights(run.train_in_stages(model, processor, model_args, training_args, tokenized)))
+    first, then = ({name for name in old if not old[name].equal(new[name])} for old, new in pairwise(seen))
+    language_model = {name for name in seen[0] if name.startswith("decoder.lm.")}
+    assert language_model & first and not language_model & then
+    assert {"decoder.latent_injection.embedding.projection.weight", "posterior_head.linear.weight"} <= then
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_the_baseline_has_as_many_steps_and_no_bag_of_words(script, tmp_path, monkeypatch):

@@ -124,9 +124,9 @@ def test_no_technique_is_left_out_of_that_test():
         "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "dropout", "recurrent_dropout",
         "tie_word_embeddings", "prefix_length", "posterior_bias", "latent_placement",
         "tokenizer_type", "vocab_size", "latent_size", "latent_injection", "pooling", "freeze_encoder", "freeze_decoder", "lora",
-        "save_trained_only", "new_weights_learning_rate", "decoder_start_token",
+        "save_trained_only", "new_weights_learning_rate", "decoder_start_token", "freeze_decoder_with_latent",
     }  # fmt: skip
-    of_other_stages = {"latent_free_steps", "encoder_pretraining_steps", "posterior_fit_steps"}
+    of_other_stages = {"latent_free_steps", "encoder_pretraining_steps", "posterior_fit_steps", "prior_fit_steps"}
     shown = {name for name, _, _ in TECHNIQUES} | {"kl_schedule_options"}
     assert set(vars(ModelArguments())) == parts_and_sizes | of_other_stages | shown
 
