@@ -7,10 +7,10 @@ Paraphrases from one latent each (VAE-SVG, Gupta et al. 2018): train it, see whe
 from datasets import Dataset
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
-from hf_vae import ParaphraseVAEModel, ParaphraseVAEProcessor, VAEDataCollator
+from hf_vae import KLAnnealingCallback, ParaphraseVAEModel, ParaphraseVAEProcessor, VAEDataCollator
 from hf_vae.data import expand_targets, load_pairs
 from hf_vae.evaluation import LikelihoodEvaluator, collapse_report, evaluate_vae, generate_texts, paraphrase_metrics
-from hf_vae.training import fit_conditional_prior, train_without_latent, two_rates
+from hf_vae.training import ConstantSchedule, fit_conditional_prior, train_without_latent, two_rates
 
 # 1. The model: q(z|x,y) reads a sentence and its paraphrase, p(y|x,z) reads the sentence as its prompt, and p(z) is N(0, I). A
 # decoder that knows the language needs z least, so z has a short way to the words, and batch norm keeps the KL from falling to 0.
@@ -28,17 +28,17 @@ train = Dataset.from_dict(dict(processor(pairs["source"], pairs["target"], retur
 # last p(z|x) in the place of N(0, I), so that the z that is drawn goes with the source.
 training_args = TrainingArguments(
     "outputs/paraphrase",
-    max_steps=500,
+    num_train_epochs=1,
     per_device_train_batch_size=32,
     dataloader_drop_last=True,
     learning_rate=1e-4,
     lr_scheduler_type="cosine",
     warmup_steps=20,
-    logging_steps=50,
+    logging_steps=10,
     save_strategy="no",
     report_to="none",
 )
-train_without_latent(model, processor, training_args, "latent_free", 250, train)
+train_without_latent(model, processor, training_args, "latent_free", training_args.max_steps, train)
 model.decoder.lm.requires_grad_(False)
 new_rate = 3e-3
 trainer = Trainer(
@@ -47,6 +47,7 @@ trainer = Trainer(
     train_dataset=train,
     data_collator=VAEDataCollator(processor),
     optimizers=two_rates(model, training_args, new_rate),
+    callbacks=[KLAnnealingCallback(ConstantSchedule())],
 )
 trainer.train()
 fit_conditional_prior(model, processor, training_args, 300, train, new_weights_learning_rate=new_rate)

@@ -75,6 +75,23 @@ def test_a_run_stopped_in_any_stage_goes_on_to_the_same_weights(script, undistur
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stage, step", [("out", 3), ("prior_fit", 1), ("prior_fit", 3)])
+def test_a_prior_that_is_fitted_and_a_decoder_that_stands_still_go_on_to_the_same_weights(stop_at, tmp_path, stage, step):
+    script = load_script("train_paraphrase")
+    of_pairs = ["--grammar_pairs", "60", "--freeze_decoder_with_latent", "--prior_fit_steps", "4", "--num_paraphrases", "2"]
+    argv = [each for each in RESUMABLE if each not in ("--grammar_sentences", "60")] + of_pairs
+    script.main([*argv, "--output_dir", str(tmp_path / "whole" / "out")])
+    output = ["--output_dir", str(tmp_path / "stopped" / "out")]
+    again = stop_at(stage, step)
+    with pytest.raises(StoppedError):
+        script.main([*argv, *output])
+    again()
+    script.main([*argv, *output, *LAST])
+    same(tmp_path / "whole" / "out", tmp_path / "stopped" / "out")
+    assert "prior_network.head.linear.weight" in left_by(tmp_path / "stopped" / "out")[0]
+
+
+@pytest.mark.slow
 def test_adapters_go_on_in_a_stage_and_after_the_end(script, stop_at, tmp_path):
     lora = ["--lora", '{"r": 2, "target_modules": ".*decoder.lm.*(q_proj|v_proj)"}', "--encoder_pretraining_steps", "0"]
     script.main([*RESUMABLE, *lora, "--output_dir", str(tmp_path / "whole" / "out")])
