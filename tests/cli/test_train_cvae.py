@@ -252,7 +252,7 @@ def test_without_arguments_the_embedded_recipe_is_read(script):
         (["--latent_temperature", "-1"], "`--latent_temperature` is -1.0; it cannot be negative"),
         (["--objective", "vae"], "`objective` is 'vae'; choose one of 'cvae', 'gsnn', 'hybrid'"),
         (["--objective", "gsnn", "--free_bits", "2", "--posterior_fit_steps", "0"], "leave `free_bits` and `capacity` out"),
-        (["--objective", "gsnn", "--free_bits", "0"], "`--posterior_fit_steps` trains q, which `--objective gsnn` does without"),
+        (["--objective", "gsnn", "--free_bits", "0"], "`--posterior_fit_steps` trains q, and `--objective gsnn` does without q"),
         (["--hybrid_alpha", "2"], "`hybrid_alpha` is 2.0; it must be a finite number"),
         (["--prior_type", "normal"], "`prior_type` is 'normal'; choose one of 'standard', 'conditional'"),
         (
