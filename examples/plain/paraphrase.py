@@ -25,7 +25,7 @@ lengths = {"max_length": 32, "max_target_length": 32}
 train = Dataset.from_dict(dict(processor(pairs["source"], pairs["target"], return_tensors=None, **lengths)))
 
 # 3. Train with the plain Trainer. First the decoder without z; then z around it, at a higher rate, for its weights are all new; at
-# last p(z|x) in the place of N(0, I), so that the z that is drawn goes with the source.
+# last p(z|x) takes the place of N(0, I) and learns where q puts z.
 training_args = TrainingArguments(
     "outputs/paraphrase",
     num_train_epochs=1,

@@ -102,19 +102,8 @@ def fit_posterior(
     vae: Any = find_model(model)
     if not vae.config.has_posterior:
         raise ValueError("A posterior cannot be fitted with `objective='gsnn'`: nothing is drawn from it.")
-    others = _others(vae, vae.inference_modules)
-    _fit(
-        _AsEvaluated(model),
-        "posterior_fit",
-        others,
-        processor,
-        training_args,
-        max_steps,
-        train,
-        callbacks,
-        new_weights_learning_rate,
-    )
-    model.eval()
+    run = (processor, training_args, max_steps, train, callbacks, new_weights_learning_rate)
+    _fit(_AsEvaluated(model), vae.inference_modules, "posterior_fit", *run)
 
 
 def fit_conditional_prior(
@@ -143,6 +132,8 @@ def fit_conditional_prior(
         ValueError: the model has another prior, or no x.
         FloatingPointError: the training diverges.
     """
+    if not model.config.is_conditional:
+        raise ValueError(f"`model` is a {type(model).__name__}, which has no x for p(z|x): fit a mixture with `fit_prior`.")
     if not model.config.has_posterior:
         raise ValueError("A prior cannot be fitted to q with `objective='gsnn'`: there is none.")
     # A resumed run begins with the same weights.
@@ -150,20 +141,13 @@ def fit_conditional_prior(
         torch.manual_seed(training_args.seed)
         model.add_prior_network()
     run = (processor, training_args, max_steps, train, callbacks, new_weights_learning_rate)
-    _fit(_RateAlone(model), "prior_fit", _others(model, [model.prior_network]), *run)
-    model.eval()
-
-
-def _others(model: nn.Module, modules: Sequence[nn.Module]) -> list[nn.Parameter]:
-    """All weights of `model` that are in none of its `modules`."""
-    own = {id(parameter) for module in modules for parameter in module.parameters()}
-    return [parameter for parameter in model.parameters() if id(parameter) not in own]
+    _fit(_RateAlone(model), [model.prior_network], "prior_fit", *run)
 
 
 def _fit(
     wrapped: _AsEvaluated,
+    modules: Sequence[nn.Module],
     name: str,
-    others: Sequence[nn.Parameter],
     processor: VAEProcessor,
     training_args: TrainingArguments,
     max_steps: int,
@@ -171,7 +155,8 @@ def _fit(
     callbacks: Sequence[TrainerCallback],
     new_weights_learning_rate: float | None,
 ) -> None:
-    """Trains what `others` leave of the model."""
+    """Trains these `modules` of the model alone, in the stage of this name, and leaves it in evaluation mode."""
+    own = {id(parameter) for module in modules for parameter in module.parameters()}
     settings = replace(
         stage_arguments(training_args, name, max_steps),
         warmup_steps=min(training_args.warmup_steps, max_steps // 10),
@@ -179,7 +164,7 @@ def _fit(
         remove_unused_columns=False,
         **cast(Any, {ACTIVATION_CHECKPOINTING: False}),
     )
-    with held(others):
+    with held(parameter for parameter in wrapped.parameters() if id(parameter) not in own):
         trainer = Trainer(
             wrapped,
             settings,
@@ -190,6 +175,7 @@ def _fit(
             callbacks=[StopOnDivergenceCallback(), *callbacks],
         )
         train_stage(trainer, wrapped.model, resume=training_args.resume_from_checkpoint is not None)
+    wrapped.model.eval()
 
 
 __all__ = ["fit_conditional_prior", "fit_posterior"]

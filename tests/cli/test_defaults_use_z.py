@@ -5,7 +5,7 @@ import json
 import pytest
 
 from helpers import load_script, write_rows
-from hf_vae import VAEModel
+from hf_vae import VAEModel, VAEProcessor
 from hf_vae.data import grammar
 
 # The recipes' own settings but for sizes and steps.
@@ -32,7 +32,7 @@ def files(tmp_path_factory):
     without_z = ["--latent_free_steps", "300", "--max_steps", "1", "--learning_rate", "3e-3", "--dropout", "0"]
     sentences = ["--train_file", write_rows(folder / "texts.jsonl", texts), "--validation_file", str(folder / "texts.jsonl")]
     load_script("train_vae").main([*sentences, *SHORT, *SMALL, *without_z, "--output_dir", str(out)])
-    model, processor = VAEModel.from_pretrained(out), load_script("train_vae").VAETask.processor_class.from_pretrained(out)
+    model, processor = VAEModel.from_pretrained(out), VAEProcessor.from_pretrained(out)
     for part, tokenizer in (("encoder", processor.encoder_tokenizer), ("decoder", processor.tokenizer)):
         (model.encoder if part == "encoder" else model.decoder.lm).save_pretrained(folder / part)
         tokenizer.save_pretrained(folder / part)

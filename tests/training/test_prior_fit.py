@@ -97,6 +97,11 @@ def test_every_conditional_model_can_get_one(variant):
         model.add_prior_network()
 
 
+def test_without_a_source_there_is_no_such_prior(tmp_path):
+    with pytest.raises(ValueError, match="is a VAEModel, which has no x"):
+        fit_conditional_prior(make_model("vae"), None, training_arguments(tmp_path), 2, None)
+
+
 def test_without_a_q_there_is_nothing_to_fit_it_to(parts, tmp_path):
     model, processor = parts
     model.config.objective = "gsnn"
