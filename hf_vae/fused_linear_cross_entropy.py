@@ -158,26 +158,6 @@ class HeadCall:
 CURRENT_CALL: ContextVar[HeadCall | None] = ContextVar("CURRENT_CALL", default=None)
 
 
-def add_to_head_input(lm_head: nn.Module, logits: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """
-    `logits` with what the head makes of `shift`, its bias left out. Under [`with_fake_logits`] the logits stay fake, and `shift`
-    is added to what the head was given.
-
-    Args:
-        lm_head (`nn.Module`): the LM's output layer.
-        logits (`torch.Tensor`): `(rows, length, vocabulary)`.
-        shift (`torch.Tensor`): `(rows, length or 1, hidden)`.
-    """
-    call = None if torch.compiler.is_compiling() else CURRENT_CALL.get()
-    if call is not None and call.hidden_states is not None:
-        call.hidden_states = call.hidden_states + shift
-        return logits
-    if type(lm_head) is nn.Linear:
-        return logits + nn.functional.linear(shift, lm_head.weight)
-    # Only the module itself knows how to multiply with adapters and quantised weights.
-    return logits + (lm_head(shift) - lm_head(torch.zeros_like(shift[:1, :1])))
-
-
 @contextmanager
 def with_fake_logits(lm_head: nn.Linear) -> Iterator[HeadCall]:
     """
@@ -209,4 +189,4 @@ def with_fake_logits(lm_head: nn.Linear) -> Iterator[HeadCall]:
             handle.remove()
 
 
-__all__ = ["add_to_head_input", "fusable_lm_head", "fused_linear_cross_entropy", "sequence_nll", "with_fake_logits"]
+__all__ = ["fusable_lm_head", "fused_linear_cross_entropy", "sequence_nll", "with_fake_logits"]

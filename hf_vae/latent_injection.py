@@ -118,6 +118,8 @@ class LatentInjection(nn.Module):
 
     # Whether `state` gives something: z then fills one position in front of the first token, or an LSTM's initial state.
     has_state: ClassVar[bool] = False
+    # Whether `head_input` changes something.
+    changes_head_input: ClassVar[bool] = False
 
     def __init__(self, latent_size: int, shape: DecoderShape):
         super().__init__()
@@ -150,9 +152,9 @@ class LatentInjection(nn.Module):
         """`prefix_length` embeddings in front of the first token, `(rows, prefix_length, size)`."""
         return None
 
-    def head_input(self, latents: torch.Tensor) -> torch.Tensor | None:
-        """What the LM's head reads besides, `(rows, head_size)`: what it makes of that is added to the logits of every position."""
-        return None
+    def head_input(self, hidden_states: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """What the LM's head reads at each position, `(rows, length, head_size)`, with z in it."""
+        return hidden_states
 
 
 class EmbeddingInjection(LatentInjection):
@@ -214,16 +216,23 @@ class PrefixInjection(LatentInjection):
 
 
 class LogitsInjection(LatentInjection):
-    """
-    What the LM's head makes of a projection of z is added to the logits of every position (Fang et al. 2021, whose name for it is
+    r"""
+    z is added to what the LM's head reads, and so what the head makes of it to the logits (Fang et al. 2021, whose name for it is
     softmax). z makes words likelier or less likely by a path that no layer of the decoder lies on, so a pretrained decoder, which
     has no need of z, learns to use it in its first steps, and what its layers know is not disturbed. Right with any decoder and any
     cache.
+
+    Fang et al. add the same at every position, and so a word that z asks for is asked for again after it was written. Here each
+    number of z has a gate that the hidden state \(h_t\) opens and shuts: the head reads
+    \(h_t + W((1 + \tanh(G h_t + b)) \odot z)\). At first the gates stand at 1.
     """
+
+    changes_head_input = True
 
     def __init__(self, latent_size: int, shape: DecoderShape):
         super().__init__(latent_size, shape)
         self.projection = nn.Linear(latent_size, shape.head_size, bias=False, dtype=shape.dtype)
+        self.gate = nn.Linear(shape.head_size, latent_size, dtype=shape.dtype)
 
     @classmethod
     def check(cls, shape: DecoderShape) -> None:
@@ -233,8 +242,15 @@ class LogitsInjection(LatentInjection):
                 "(`get_output_embeddings`). Choose 'embedding'."
             )
 
-    def head_input(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.projection(latents)
+    def init_weights(self, module: nn.Module) -> None:
+        super().init_weights(module)
+        if module is self.gate:
+            initialization.zeros_(module.weight)
+            initialization.zeros_(module.bias)
+
+    def head_input(self, hidden_states: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        gates = 1 + torch.tanh(self.gate(hidden_states))
+        return hidden_states + self.projection(gates * latents.unsqueeze(1))
 
 
 # What `config.latent_injection` may name.

@@ -1,6 +1,7 @@
 """p(y|x,z): any causal language model, reading a latent."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,7 @@ from transformers.utils.generic import can_return_tuple
 from .checks import check_choice
 from .compat import CACHE, takes_cache
 from .encoders import check_length, longest_text
-from .fused_linear_cross_entropy import add_to_head_input
+from .head_input import head_reads, open_head
 from .latent_injection import LATENT_INJECTIONS, DecoderShape, LatentInjection, build_injections
 from .modeling_lstm import kept_positions
 from .source_cache import GROWING, SourceCache, layer_kinds, num_read
@@ -75,6 +76,9 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         self.heads_by_word: list[Any] = []
         self.latent_injection = build_injections(latent_injection, latent_size, self.shape)
         self.has_state = any(way.has_state for way in self.injections)
+        self.changes_head_input = any(way.changes_head_input for way in self.injections)
+        if self.changes_head_input:
+            open_head(self.lm.get_output_embeddings())
         self.prefix_length = sum(way.prefix_length for way in self.injections)
         # Positions in front of the first token that only z fills.
         self.num_latent_positions = self.prefix_length + int(self.has_state and not self.recurrent)
@@ -168,7 +172,6 @@ class LatentDecoder(WrappedLM, GenerationMixin):
             position_ids = self._positions(columns, attention_mask, position_ids, source_length)
             if read + length > source_length:
                 attention_mask = self._with_slots(attention_mask, source_length)
-        kept = kept_positions(logits_to_keep)
         with_latents = inputs_embeds
         for way in self.injections:
             with_latents = way.embed(with_latents, latents)
@@ -186,18 +189,24 @@ class LatentDecoder(WrappedLM, GenerationMixin):
                 logits_to_keep = logits_to_keep + prefix.shape[1]
             elif logits_to_keep == 0:
                 logits_to_keep = length
-        outputs = self.read(with_latents, attention_mask, position_ids, cache, use_cache, logits_to_keep, **kwargs)
-        outputs.logits = self._with_head_inputs(outputs.logits, latents, columns[kept] >= source_length)
+            columns = torch.cat([columns[:1].expand(prefix.shape[1]), columns])
+        knows_latents = columns >= source_length if source_length else None
+        if knows_latents is not None and self.takes_logits_to_keep:
+            knows_latents = knows_latents[kept_positions(logits_to_keep)]
+        with self._at_head(latents, knows_latents):
+            outputs = self.read(with_latents, attention_mask, position_ids, cache, use_cache, logits_to_keep, **kwargs)
         return outputs if asked_for_cache else without_cache(outputs)
 
-    def _with_head_inputs(self, logits: Any, latents: torch.Tensor, reads_latents: torch.Tensor) -> torch.Tensor:
-        """`logits` `(rows, length, vocabulary)` with what z adds to them at the positions, `(length,)`, that know z."""
-        for way in self.injections:
-            shift = way.head_input(latents)
-            if shift is not None:
-                shift = shift.unsqueeze(1) * reads_latents.view(1, -1, 1)
-                logits = add_to_head_input(self.lm.get_output_embeddings(), logits, shift)
-        return logits
+    def _at_head(self, latents: torch.Tensor, knows_latents: torch.Tensor | None) -> AbstractContextManager[None]:
+        """While it is open, z is in what the head reads at the positions, `(length,)`, that know z; `None`: at all."""
+
+        def with_latents(hidden_states: torch.Tensor) -> torch.Tensor:
+            changed = hidden_states
+            for way in self.injections:
+                changed = way.head_input(changed, latents)
+            return changed if knows_latents is None else torch.where(knows_latents.view(1, -1, 1), changed, hidden_states)
+
+        return head_reads(self.lm.get_output_embeddings(), with_latents) if self.changes_head_input else nullcontext()
 
     def _read_in_turn(self, tokens, ahead, latents, source_length, use_cache, logits_to_keep, **kwargs) -> CausalLMOutputWithPast:
         """The source, which are the `ahead` first of `tokens`, and then the others, in front of which z fills positions."""

@@ -1,8 +1,20 @@
 """p(y|x,z) with a cache equals p(y|x,z) without one, and z reaches every step."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DeepseekV3Config, Gemma3TextConfig, LlamaForCausalLM, MistralConfig, OPTConfig
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV3Config,
+    Gemma2Config,
+    Gemma3TextConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    OPTConfig,
+)
 
 from helpers import BOS, EOS, PAD, VOCAB, tiny_encoder_config, tiny_gpt2_config, tiny_llama_config, tiny_lstm_config
 from hf_vae import LatentDecoder, VAEConfig, VAEModel
@@ -29,6 +41,7 @@ DECODERS = {
 
 
 CASES = [(name, ("embedding",)) for name in DECODERS]
+DECODERS["gemma2"] = lambda: Gemma2Config(**COMMON, head_dim=8, final_logit_softcapping=5.0)
 DECODERS["lstm"] = lambda: tiny_lstm_config(num_hidden_layers=2)
 CASES += [
     (name, ways)
@@ -204,21 +217,92 @@ def test_z_starts_gently_in_a_pretrained_decoder_and_not_dead(ways):
     assert all(parameter.grad.abs().max() > 1e-6 for parameter in model.posterior_head.parameters())
 
 
+def head_inputs(lm, run):
+    """What `run()` returns, and what the LM's head read meanwhile."""
+    read = []
+    handle = lm.get_output_embeddings().register_forward_hook(lambda head, inputs, logits: read.append(inputs[0]))
+    result = run()
+    handle.remove()
+    return result, read[0]
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama", "opt"])
-def test_logits_are_those_of_the_lm_and_what_its_head_makes_of_z(name):
+def test_the_head_reads_z_beside_the_hidden_state_that_gates_it(name):
+    """h + W((1 + tanh(G h + b)) * z), by hand."""
     torch.manual_seed(0)
     decoder = LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=("logits",)).eval()
     tokens, z = torch.randint(4, VOCAB, (2, 5)), torch.randn(2, 3)
     way, head = decoder.latent_injection["logits"], decoder.get_output_embeddings()
-    of_z = way.projection(z) @ head.weight.T
-    alone = decoder.lm(tokens).logits
-    torch.testing.assert_close(decoder(tokens, z).logits, alone + of_z.unsqueeze(1))
+    alone, hidden = head_inputs(decoder.lm, lambda: decoder.lm(tokens).logits)
+    # The gates stand at 1 at first: the same is added to the logits of every position.
+    torch.testing.assert_close(decoder(tokens, z).logits, alone + (way.projection(z) @ head.weight.T).unsqueeze(1))
+    for parameter in way.parameters():
+        torch.nn.init.normal_(parameter)
+    opened = 1 + torch.tanh(hidden @ way.gate.weight.T + way.gate.bias)
+    added = opened * z.unsqueeze(1) @ way.projection.weight.T @ head.weight.T
+    assert (added[:, 1:] - added[:, :1]).abs().max() > 0.1
+    torch.testing.assert_close(decoder(tokens, z).logits, alone + added)
     # A source is read without z, whichever positions are asked for.
     behind = decoder(tokens, z, source_length=3).logits
-    torch.testing.assert_close(behind[:, :3], alone[:, :3])
-    torch.testing.assert_close(behind[:, 3:], (alone + of_z.unsqueeze(1))[:, 3:])
+    torch.testing.assert_close(behind, torch.cat([alone[:, :3], (alone + added)[:, 3:]], 1))
     torch.testing.assert_close(decoder(tokens, z, source_length=3, logits_to_keep=3).logits, behind[:, 2:])
     torch.testing.assert_close(decoder(tokens, z, source_length=3, logits_to_keep=torch.tensor([0, 4])).logits, behind[:, [0, 4]])
+
+
+def test_z_passes_through_what_follows_the_head():
+    """Gemma 2 bends its logits: those of h with z in it are bent, and nothing is added to bent ones."""
+    torch.manual_seed(0)
+    decoder = LatentDecoder(DECODERS["gemma2"](), latent_size=3, latent_injection=("logits",)).eval()
+    tokens, z = torch.randint(4, VOCAB, (2, 5)), 1e4 * torch.randn(2, 3)
+    cap = decoder.config.final_logit_softcapping
+    assert decoder(tokens, z).logits.abs().max() <= cap and (decoder(tokens, z).logits - decoder(tokens, -z).logits).abs().max() > 1
+
+
+@pytest.mark.parametrize("change", ["resized vocabulary", "adapter", "copy"])
+def test_z_reaches_a_head_that_took_the_place_of_another(change):
+    """Once, and not twice: what an adapter is around has been opened before."""
+    torch.manual_seed(0)
+    decoder = LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("logits",)).eval()
+    tokens, z = torch.randint(4, VOCAB, (2, 5)), torch.randn(2, 3)
+    before = decoder(tokens, z).logits
+    if change == "resized vocabulary":
+        decoder.resize_token_embeddings(VOCAB + 3)
+    elif change == "copy":
+        decoder = copy.deepcopy(decoder)
+    else:
+        get_peft_model(decoder, LoraConfig(target_modules=["lm_head"]))
+    torch.testing.assert_close(decoder(tokens, z).logits[..., :VOCAB], before)
+    assert (decoder(tokens, -z).logits[..., :VOCAB] - before).abs().max() > 1e-3
+
+
+def test_z_of_a_pass_that_failed_is_forgotten(monkeypatch):
+    torch.manual_seed(0)
+    decoder = LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("logits",)).eval()
+    tokens = torch.randint(4, VOCAB, (2, 5))
+    alone = decoder.lm(tokens).logits
+    with monkeypatch.context() as patched:
+        patched.setattr(decoder.lm.model, "forward", lambda **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            decoder(tokens, torch.randn(2, 3))
+    torch.testing.assert_close(decoder.lm(tokens).logits, alone)
+
+
+def test_threads_pass_one_head_each_with_its_own_z():
+    torch.manual_seed(0)
+    decoder = LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("logits",)).eval()
+    tokens, latents = torch.randint(4, VOCAB, (2, 5)), 10 * torch.randn(64, 2, 3)
+    alone = [decoder(tokens, z).logits for z in latents]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda z: decoder(tokens, z).logits, latents))
+    for one, other in zip(alone, together):
+        torch.testing.assert_close(other, one)
+
+
+def test_an_lm_that_does_not_call_its_head_is_refused(monkeypatch):
+    decoder = LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("logits",)).eval()
+    monkeypatch.setattr(type(decoder.lm.lm_head), "__call__", lambda head, states: torch.nn.functional.linear(states, head.weight))
+    with pytest.raises(ValueError, match="without a call of its `get_output_embeddings`"):
+        decoder(torch.randint(4, VOCAB, (2, 5)), torch.zeros(2, 3))
 
 
 def test_a_decoder_without_a_head_has_no_logits_to_add_to(monkeypatch):
