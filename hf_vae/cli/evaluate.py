@@ -14,6 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor, HfArgumentParser
 
+from ..checks import check_choice
 from ..configuration_conditional_vae import ConditionalVAEConfig
 from ..configuration_vae import VAEConfig
 from ..data import load_dialogs, load_pairs, load_texts
@@ -41,10 +42,16 @@ from .processes import use_all_cores
 
 logger = logging.getLogger(__name__)
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
 
 @dataclass
 class ModelArguments:
     model_name_or_path: str = field(metadata={"help": "Hub id or path of a model of hf_vae; may stand first, without its name."})
+    dtype: str = field(
+        default="auto",
+        metadata={"help": "Of the model's weights: float32, bfloat16 or float16; auto is what they were saved in."},
+    )
     language_model: str | None = field(
         default=None,
         metadata={"help": "Hub id or path of a causal language model, measured on the same texts; with its own tokenizer, if any."},
@@ -113,6 +120,7 @@ def check_arguments(
     model_args: ModelArguments, data_args: DataArguments, evaluation_args: EvaluationArguments, is_conditional: bool
 ) -> None:
     """Everything that can be refused before the model's weights are loaded."""
+    check_choice("--dtype", model_args.dtype, DTYPES)
     given = {**vars(data_args), **vars(evaluation_args)}
     least = {"importance_samples": 1, "refine_steps": 0, "batch_size": 1, "chunk": 1, "max_samples": 2, "max_target_length": 2}
     check_least(given, least)
@@ -222,7 +230,7 @@ def main(argv: Sequence[str]) -> dict:
     check_text_length("--max_length", data_args.max_length, processor.encoder_tokenizer)
     with state.main_process_first():
         texts, targets = load_data(data_args, processor)
-    model = AutoModel.from_pretrained(model_args.model_name_or_path).to(state.device)
+    model = AutoModel.from_pretrained(model_args.model_name_or_path, dtype=model_args.dtype).to(state.device)
     evaluator = LikelihoodEvaluator(
         model,
         processor,

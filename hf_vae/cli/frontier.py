@@ -110,7 +110,8 @@ def measure_frontier(
     points = frontier(model, processor, sources, references, **options)
     if args.frontier_baseline:
         # Parts that were left out of both lie where the model's do.
-        baseline = AutoModel.from_pretrained(args.frontier_baseline, part_folders=model.part_folders).to(model.device)
+        loaded = {"part_folders": model.part_folders, "dtype": model.dtype}
+        baseline = AutoModel.from_pretrained(args.frontier_baseline, **loaded).to(model.device)
         its_processor = AutoProcessor.from_pretrained(args.frontier_baseline)
         points += frontier(baseline, its_processor, sources, references, baseline_curves(args.frontier_outputs), **options)
     if all(isinstance(source, str) for source in sources):

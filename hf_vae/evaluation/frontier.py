@@ -27,7 +27,7 @@ Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 
 COPYING = "copying the source"
 LATENT_CURVES: dict[str, list[dict[str, Any]]] = {
-    "z, greedy": [{"do_sample": False, "num_beams": 1, "latent_temperature": each} for each in (0.5, 0.7, 1.0, 1.5, 2.0, 3.0)]
+    "z, greedy": [{"do_sample": False, "num_beams": 1, "latent_temperature": each} for each in (0.5, 0.7, 0.85, 1.0, 1.2, 1.5)]
 }
 
 
@@ -40,8 +40,8 @@ def baseline_curves(num_outputs: int = 10) -> dict[str, list[dict[str, Any]]]:
     # A decoder's own defaults may say otherwise.
     sampled = {**shared, "do_sample": True, "num_beams": 1, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
     return {
-        "sampling": [{**sampled, "temperature": each} for each in (0.3, 0.5, 0.7, 0.85, 1.0, 1.3)],
-        "nucleus": [{**sampled, "top_p": each} for each in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)],
+        "sampling": [{**sampled, "temperature": each} for each in (0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)],
+        "nucleus": [{**sampled, "top_p": each} for each in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)],
         "beams": [{**shared, "do_sample": False, "num_beams": num_outputs}],
     }
 

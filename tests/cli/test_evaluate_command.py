@@ -180,6 +180,7 @@ def test_a_file_of_an_unknown_kind_is_named(tmp_path):
         ("a\nb\n", ["--refine_steps", "-1"], "`--refine_steps` is -1"),
         ("a\nb\n", ["--language_model", "x", "--language_model_nll", "3"], "not both"),
         ("a\nb\n", ["--plot_file", "x.png"], "needs `--compare_with`"),
+        ("a\nb\n", ["--dtype", "half"], "`--dtype` is 'half'; choose one of 'auto', 'float32', 'bfloat16', 'float16'"),
         ("a\nb\n", ["--compare_with", "none.json"], "There is no file none.json"),
     ],
 )
