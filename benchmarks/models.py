@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, BertConfig, GPT2Config
+from transformers import AutoModel, AutoModelForCausalLM, BertConfig, GPT2Config, LlamaConfig
 
 from hf_vae import CVAEConfig, CVAEModel, DialogCVAEConfig, DialogCVAEModel, VAEConfig, VAEModel
 
@@ -27,7 +27,9 @@ def encoder_config(size: Size) -> BertConfig:
     )
 
 
-def decoder_config(size: Size) -> GPT2Config:
+def decoder_config(size: Size) -> GPT2Config | LlamaConfig:
+    if size.llama:
+        return LlamaConfig(**size.llama, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD)
     return GPT2Config(
         vocab_size=size.vocabulary,
         n_embd=size.hidden,

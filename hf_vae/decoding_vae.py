@@ -10,6 +10,7 @@ from .configuration_vae import VAEConfig
 from .encoders import check_attention_mask, check_length, check_mask, check_tokens
 from .fused_linear_cross_entropy import fusable_lm_head, fused_linear_cross_entropy, sequence_nll, with_fake_logits
 from .modeling_latent_decoder import LatentDecoder
+from .rows import match_rows
 from .source_cache import SourceCache
 from .wrapped_lm import count_positions
 
@@ -32,18 +33,22 @@ class LatentDecodingMixin:
         training; an inputless decoder (a rate of 1) reads none at any time.
 
         Args:
-            latents (`torch.Tensor` of shape `(batch, latent_size)`).
+            latents (`torch.Tensor` of shape `(batch, latent_size)`): if no layer of the decoder reads z, as with
+                `latent_injection="logits"`, there may be several for each row of `labels`, in succession,
+                `(batch · samples, latent_size)`; the layers then read y once for all of them.
             labels (`torch.LongTensor` of shape `(batch, target)`): y in the decoder's vocabulary, -100 on padding.
             source_cache ([`SourceCache`], *optional*): what [`~VAEModel.prefill`] has read of x, of as many rows.
             conditioning: what else the decoder is given, as [`~VAEModel.forward`] names it.
 
         Returns:
-            `torch.Tensor` of shape `(batch, target, vocab)`; `[:, t]` predicts `labels[:, t]`.
+            `torch.Tensor` with a row for each z, `(batch, target, vocab)`; `[:, t]` predicts `labels[:, t]`.
 
         Raises:
             ValueError: `latents`, `labels` or what else is given are malformed, or differ in their number of rows.
         """
-        latents = shaped_latents(latents, len(labels), self.config.latent_size).to(labels.device)
+        latents = shaped_latents(latents, None, self.config.latent_size).to(labels.device)
+        if self.decoder.layers_read_latents or not len(latents) or len(latents) % len(labels):
+            shaped_latents(latents, len(labels), self.config.latent_size)
         latents, conditioning = self.decoder_latents(latents, **conditioning)
         target = labels[:, :-1]
         observed = target != -100
@@ -79,17 +84,29 @@ class LatentDecodingMixin:
 
     def nll(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
         """
-        -log p(y|x,z) of each row, nats per sentence: arguments as of [`~VAEModel.decode`], result of shape `(batch,)`. Of a large
+        -log p(y|x,z) of each z, nats per sentence: arguments as of [`~VAEModel.decode`], result of shape `(batch,)`. Of a large
         vocabulary, only a few tokens' logits are ever held at once.
         """
-        lm_head = fusable_lm_head(self.decoder.lm, labels) if self.lm_head_is_final else None
+        lm_head = self._final_lm_head(labels)
         if lm_head is not None:
             with with_fake_logits(lm_head) as call:
                 logits = self.decode(latents, labels, **conditioning)
-            if call.is_untouched(logits, labels):
-                return fused_linear_cross_entropy(lm_head, cast(torch.Tensor, call.hidden_states), labels)
+            of_each = match_rows(labels, len(latents))
+            if call.is_untouched(logits, of_each):
+                return fused_linear_cross_entropy(lm_head, cast(torch.Tensor, call.hidden_states), of_each)
             self.lm_head_is_final = False
-        return sequence_nll(self.decode(latents, labels, **conditioning), labels)
+        logits = self.decode(latents, labels, **conditioning)
+        return sequence_nll(logits, cast(torch.LongTensor, match_rows(labels, len(logits))))
+
+    def scores_many_latents(self, labels: torch.LongTensor) -> bool:
+        """
+        Whether [`~VAEModel.nll`] should be given many z for each row of `labels` at once: no layer reads z, so the layers run once
+        for all of them, and nobody holds all logits. Known once the decoder has scored something.
+        """
+        return not self.decoder.layers_read_latents and self._final_lm_head(labels) is not None
+
+    def _final_lm_head(self, labels: torch.LongTensor) -> torch.nn.Linear | None:
+        return fusable_lm_head(self.decoder.lm, labels) if self.lm_head_is_final else None
 
     def decoder_latents(self, latents: torch.Tensor, **conditioning: Any) -> tuple[torch.Tensor, dict[str, Any]]:
         """What the decoder reads as its latent, `(batch, config.decoder_latent_size)`, and the conditioning that is left."""

@@ -118,8 +118,9 @@ class LatentInjection(nn.Module):
 
     # Whether `state` gives something: z then fills one position in front of the first token, or an LSTM's initial state.
     has_state: ClassVar[bool] = False
-    # Whether `head_input` changes something.
+    # Whether `head_input` changes something, and whether anything else does.
     changes_head_input: ClassVar[bool] = False
+    changes_layers: ClassVar[bool] = True
 
     def __init__(self, latent_size: int, shape: DecoderShape):
         super().__init__()
@@ -227,7 +228,7 @@ class LogitsInjection(LatentInjection):
     \(h_t + W((1 + \tanh(G h_t + b)) \odot z)\). At first the gates stand at 1.
     """
 
-    changes_head_input = True
+    changes_head_input, changes_layers = True, False
 
     def __init__(self, latent_size: int, shape: DecoderShape):
         super().__init__(latent_size, shape)

@@ -22,7 +22,7 @@ from .encoders import (
 from .modeling_conditional_vae import ConditionalVAEModel
 from .modeling_outputs import DialogCVAEOutput, LatentOutput, VAEOutput
 from .pipelines import DialogPipeline
-from .rows import select_rows
+from .rows import match_rows, select_rows
 from .source import EncodedSource, check_source
 
 # Tokens that a reply has room for behind any context, if nothing says how long it may be.
@@ -284,6 +284,10 @@ class DialogCVAEModel(ConditionalVAEModel):
 
     def decoder_latents(self, latents, context=None, meta=None, act_labels=None, act_log_probs=None, **conditioning):
         """z, the embedding of the act, or the mean embedding under p(a|x,z) if it is not known, and the meta features."""
+        # Of several z for each row, each has what its row has.
+        context, meta, act_labels, act_log_probs = (
+            each if each is None else match_rows(each, len(latents)) for each in (context, meta, act_labels, act_log_probs)
+        )
         parts = [latents]
         if self.config.num_acts is not None:
             act_log_probs = self.act_head(latents, context) if act_log_probs is None else act_log_probs
@@ -301,7 +305,7 @@ class DialogCVAEModel(ConditionalVAEModel):
         if self.config.num_acts is None or "act_labels" in conditioning:
             return super().nll(latents, labels, **conditioning)
         if "act_log_probs" not in conditioning:
-            conditioning["act_log_probs"] = self.act_head(latents, conditioning["context"])
+            conditioning["act_log_probs"] = self.act_head(latents, match_rows(conditioning["context"], len(latents)))
         joint = []
         for act, log_prob in enumerate(conditioning["act_log_probs"].unbind(-1)):
             act_labels = torch.full((len(labels),), act, device=labels.device)

@@ -19,6 +19,7 @@ from .encoders import check_length, longest_text
 from .head_input import head_reads, open_head
 from .latent_injection import LATENT_INJECTIONS, DecoderShape, LatentInjection, build_injections
 from .modeling_lstm import kept_positions
+from .rows import match_rows
 from .source_cache import GROWING, SourceCache, layer_kinds, num_read
 from .wrapped_lm import WrappedLM, count_positions
 
@@ -77,6 +78,8 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         self.latent_injection = build_injections(latent_injection, latent_size, self.shape)
         self.has_state = any(way.has_state for way in self.injections)
         self.changes_head_input = any(way.changes_head_input for way in self.injections)
+        # If no layer reads z, there may be several z for each row of tokens, which the layers then read once.
+        self.layers_read_latents = any(way.changes_layers for way in self.injections)
         if self.changes_head_input:
             open_head(self.lm.get_output_embeddings())
         self.prefix_length = sum(way.prefix_length for way in self.injections)
@@ -128,7 +131,8 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         **kwargs,
     ) -> CausalLMOutputWithPast:
         """
-        One pass of the LM over `input_ids` of shape `(rows, length)`, given `latents` of shape `(rows, latent_size)`.
+        One pass of the LM over `input_ids` of shape `(rows, length)`, given `latents` of shape `(rows, latent_size)`; if no layer
+        reads z (`layers_read_latents`), as many logits as there are z, several for each row of tokens in succession.
 
         Args:
             source_length (`int`, defaults to 0): how many tokens of the text, counted from its beginning, are a source that is read
@@ -201,7 +205,7 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         """While it is open, z is in what the head reads at the positions, `(length,)`, that know z; `None`: at all."""
 
         def with_latents(hidden_states: torch.Tensor) -> torch.Tensor:
-            changed = hidden_states
+            changed = hidden_states = match_rows(hidden_states, len(latents))
             for way in self.injections:
                 changed = way.head_input(changed, latents)
             return changed if knows_latents is None else torch.where(knows_latents.view(1, -1, 1), changed, hidden_states)

@@ -36,6 +36,11 @@ def repeat_rows(named: Mapping[str, torch.Tensor | Rows], count: int) -> dict[st
     }
 
 
+def match_rows(tensor: torch.Tensor, rows: int) -> torch.Tensor:
+    """Each row of `tensor` as often in succession as makes `rows` of them, a multiple of its own number."""
+    return tensor if len(tensor) == rows else tensor.repeat_interleave(rows // len(tensor), 0)
+
+
 def select_rows(named: Mapping[str, torch.Tensor | Rows], rows: Sequence[int] | torch.Tensor) -> dict[str, Any]:
     """Some rows of everything in `named`, in the order given; or those of a mask."""
     return {name: each.select(rows) if isinstance(each, Rows) else each[rows] for name, each in named.items()}

@@ -76,12 +76,16 @@ RESUMABLE = [
 ]  # fmt: skip
 
 
-def make_model(variant: str, decoder: str = "gpt2", **options):
-    """One of the family, in evaluation mode, with weights that follow from the variant's name alone."""
+def make_model(variant: str, decoder="gpt2", **options):
+    """
+    One of the family, in evaluation mode, with weights that follow from the variant's name alone. `decoder` is `"gpt2"`,
+    `"llama"` or a configuration.
+    """
     torch.manual_seed(0)
+    tiny = {"gpt2": tiny_gpt2_config, "llama": tiny_llama_config}
     parts = {
         "encoder": tiny_encoder_config(),
-        "decoder": tiny_gpt2_config() if decoder == "gpt2" else tiny_llama_config(),
+        "decoder": tiny[decoder]() if isinstance(decoder, str) else decoder,
         "latent_size": 4,
     }
     if variant == "vae":

@@ -61,12 +61,19 @@ class ExampleBatch:
         """
         -log p(y|x,z) in nats per sentence, differentiable in z: `(examples, samples, latent_size)` to `(examples, samples)`.
         """
-        passes, count, repeated = [], 1, self.conditioning
-        for part in latents.to(self.model.device).split(self.samples_per_pass, dim=1):
+        labels = self.inputs["labels"]
+        passes, count, repeated, of_each = [], 1, self.conditioning, labels
+        parts = latents.to(self.model.device).split(self.samples_per_pass, dim=1)
+        for number, part in enumerate(parts):
+            # Not before the first pass, which shows whether the model can.
+            if number and self.model.scores_many_latents(labels):
+                left = torch.cat(parts[number:], dim=1)
+                passes.append(self.model.nll(left.flatten(0, 1), labels, **self.conditioning).view(len(labels), -1))
+                break
             if part.shape[1] != count:
                 # All passes but the last are of as many samples and go on from the same rows, which nothing changes.
                 count = part.shape[1]
                 repeated = repeat_rows(self.conditioning, count) if count > 1 else self.conditioning
-            labels = self.inputs["labels"].repeat_interleave(count, 0)
-            passes.append(self.model.nll(part.flatten(0, 1), labels, **repeated).view(-1, count))
+                of_each = labels.repeat_interleave(count, 0)
+            passes.append(self.model.nll(part.flatten(0, 1), of_each, **repeated).view(-1, count))
         return torch.cat(passes, dim=1)

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from datasets import Dataset
+from transformers import Gemma2Config
 
 from helpers import TARGETS, TEXTS, make_model, resized
 from hf_vae import CVAEProcessor, DialogCVAEProcessor, ParaphraseVAEProcessor
+from hf_vae import fused_linear_cross_entropy as fused
 from hf_vae.cli.held_out import HeldOutPairs, predict_acts
 from hf_vae.evaluation import (
     LikelihoodEvaluator,
@@ -36,7 +38,7 @@ def texts_of(case):
     return DIALOGUES if CASES[case][0].startswith("dialog") else TEXTS
 
 
-def evaluator_of(case, tokenizers, latent_placement="before_source", **options):
+def evaluator_of(case, tokenizers, fields=None, **options):
     variant, model_options, _ = CASES[case]
     if variant.startswith("dialog"):
         acts = None if variant == "dialog" else ["x", "y", "z"]
@@ -49,7 +51,7 @@ def evaluator_of(case, tokenizers, latent_placement="before_source", **options):
         processor_class = CVAEProcessor if variant.startswith("cvae") else ParaphraseVAEProcessor
         conditioning = make_model(variant).config.source_conditioning
         processor = processor_class(*tokenizers, source_conditioning=conditioning)
-    model = resized(make_model(variant, latent_placement=latent_placement, **model_options), processor)
+    model = resized(make_model(variant, **model_options, **(fields or {})), processor)
     if not model.config.tie_encoders:
         model.source_encoder.resize_token_embeddings(len(processor.encoder_tokenizer))
     return LikelihoodEvaluator(model, processor, texts_of(case), TARGETS, batch_size=3, **options)
@@ -159,7 +161,7 @@ DECODER_READS = ("conditional prior", "dialogue with acts", "cross-attention")
 @pytest.mark.parametrize("case", DECODER_READS)
 def test_the_decoder_reads_each_source_once_and_behind_it_nothing_but_targets(case, tokenizers):
     """Whatever is measured: both bounds, another's z and none, and the steps of the refinement."""
-    evaluator = evaluator_of(case, tokenizers, latent_placement="after_source")
+    evaluator = evaluator_of(case, tokenizers, {"latent_placement": "after_source"})
     decoder, prefilled, lengths = evaluator.model.decoder, [], []
     prefill = decoder.prefill
     decoder.prefill = lambda *args, **states: prefilled.append(args) or prefill(*args, **states)
@@ -180,7 +182,7 @@ def test_the_decoder_reads_each_source_once_and_behind_it_nothing_but_targets(ca
 def test_a_source_read_once_is_measured_as_one_read_with_every_z(case, tokenizers):
     metrics = []
     for reads_once in (True, False):
-        evaluator = evaluator_of(case, tokenizers, latent_placement="after_source", samples_per_pass=2)
+        evaluator = evaluator_of(case, tokenizers, {"latent_placement": "after_source"}, samples_per_pass=2)
         if not reads_once:
             evaluator.model.prefill = lambda conditioning: conditioning
         metrics.append(evaluate_vae(evaluator, importance_samples=3, refine_steps=2))
@@ -190,7 +192,7 @@ def test_a_source_read_once_is_measured_as_one_read_with_every_z(case, tokenizer
 
 
 def test_what_the_decoder_keeps_of_a_source_counts_as_memory(tokenizers):
-    evaluator = evaluator_of("conditional prior", tokenizers, latent_placement="after_source")
+    evaluator = evaluator_of("conditional prior", tokenizers, {"latent_placement": "after_source"})
     with evaluator.reading_once():
         evaluator.nll(torch.zeros(len(evaluator), 1, 4))
         for batch in evaluator._batches.values():
@@ -198,3 +200,48 @@ def test_what_the_decoder_keeps_of_a_source_counts_as_memory(tokenizers):
             held = sum(tensor.numel() * tensor.element_size() for tensor in cache.tensors())
             assert cache.nbytes == held > 0
             assert batch.num_bytes >= held + sum(tensor.nbytes for tensor in batch.inputs.values())
+
+
+def passes_of(lm) -> list[int]:
+    """The rows of tokens in each pass of the LM from now on."""
+    rows: list[int] = []
+    lm.register_forward_pre_hook(lambda lm, args, kwargs: rows.append(len(kwargs["inputs_embeds"])), with_kwargs=True)
+    return rows
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_layers_that_z_does_not_reach_read_the_target_once_for_all_z(case, tokenizers, monkeypatch):
+    monkeypatch.setattr(fused, "MIN_LOGITS", 1)
+    torch.manual_seed(0)
+    evaluator = evaluator_of(case, tokenizers, {"latent_injection": "logits"})
+    model = evaluator.model
+    for parameter in model.decoder.latent_injection.parameters():
+        torch.nn.init.normal_(parameter)
+    latents = torch.randn(len(TARGETS), 7, model.config.latent_size)
+    with evaluator.reading_once():
+        expected = torch.cat([evaluator.nll(latents[:, number : number + 1]) for number in range(7)], dim=1)
+        assert expected.std(dim=1).min() > 1e-3
+        rows = passes_of(model.decoder.lm)
+        torch.testing.assert_close(evaluator.nll(latents), expected, atol=1e-4, rtol=1e-5)
+    # The first z shows that the loss is fused, and the six others are scored together; with acts, for each act.
+    assert len(rows) == 2 * BATCHES * (getattr(model.config, "num_acts", None) or 1)
+    posterior, prior = evaluator.posterior(), evaluator.prior()
+    bound = evaluator.importance_weighted(posterior, prior, 7)
+    monkeypatch.setattr(type(model), "scores_many_latents", lambda model, labels: False)
+    torch.testing.assert_close(bound.nll, evaluator.importance_weighted(posterior, prior, 7).nll, atol=1e-4, rtol=1e-5)
+
+
+def test_a_decoder_that_bends_its_logits_or_reads_z_is_given_one_z_at_a_time(tokenizers, monkeypatch):
+    monkeypatch.setattr(fused, "MIN_LOGITS", 1)
+    bent = Gemma2Config(
+        vocab_size=60, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
+        head_dim=8, final_logit_softcapping=3.0, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    for fields in ({"latent_injection": "logits", "decoder": bent}, {"latent_injection": ["logits", "embedding"]}):
+        evaluator = evaluator_of("conditional prior", tokenizers, fields)
+        latents = torch.randn(len(TARGETS), 3, evaluator.model.config.latent_size)
+        rows = passes_of(evaluator.model.decoder.lm)
+        found = evaluator.nll(latents)
+        assert len(rows) >= 3 * BATCHES and max(rows) <= 3
+        one = torch.cat([evaluator.nll(latents[:, number : number + 1]) for number in range(3)], dim=1)
+        torch.testing.assert_close(found, one)
