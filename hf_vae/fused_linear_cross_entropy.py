@@ -94,7 +94,8 @@ def _nll_and_gradients(states, weight, bias, targets, factors, wanted) -> list[t
     """
     accumulated = torch.promote_types(weight.dtype, torch.float32)
     of_states = torch.empty_like(states) if wanted[0] else None
-    of_weight = torch.zeros_like(weight, dtype=accumulated) if wanted[1] else None
+    # Made by the first chunk: a short batch has no other, and the layer's weights are the largest of all.
+    of_weight = None
     of_bias = torch.zeros_like(bias, dtype=accumulated) if wanted[2] else None
     nll = torch.empty(len(targets), device=states.device)
     rows = chunk_rows(weight)
@@ -112,11 +113,13 @@ def _nll_and_gradients(states, weight, bias, targets, factors, wanted) -> list[t
         gradient = gradient.mul_(factors[chunk].unsqueeze(1)).to(states.dtype)
         if of_states is not None:
             torch.mm(gradient, weight, out=of_states[chunk])
-        if of_weight is not None:
-            if accumulated == states.dtype:
+        if wanted[1]:
+            if of_weight is None:
+                of_weight = gradient.T @ states[chunk]
+            elif of_weight.dtype == states.dtype == accumulated:
                 of_weight.addmm_(gradient.T, states[chunk])
             else:
-                of_weight += gradient.T @ states[chunk]
+                of_weight = of_weight.to(accumulated).add_(gradient.T @ states[chunk])
         if of_bias is not None:
             of_bias += gradient.sum(0)
     return [nll, of_states, None if of_weight is None else of_weight.to(weight), None if of_bias is None else of_bias.to(bias)]
