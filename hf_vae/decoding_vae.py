@@ -14,6 +14,9 @@ from .rows import match_rows
 from .source_cache import SourceCache
 from .wrapped_lm import count_positions
 
+# Numbers that the head reads in a pass which several z share; in float32 they take 256 MiB.
+MANY_STATES = 2**26
+
 
 class LatentDecodingMixin:
     """Decodes with teacher forcing, given z and what `condition` gives of x. `[prompt, start, y]` is what the decoder reads."""
@@ -47,8 +50,10 @@ class LatentDecodingMixin:
             ValueError: `latents`, `labels` or what else is given are malformed, or differ in their number of rows.
         """
         latents = shaped_latents(latents, None, self.config.latent_size).to(labels.device)
-        if self.decoder.layers_read_latents or not len(latents) or len(latents) % len(labels):
-            shaped_latents(latents, len(labels), self.config.latent_size)
+        several = not self.decoder.layers_read_latents and len(labels) and len(latents)
+        if len(latents) != len(labels) and not (several and len(latents) % len(labels) == 0):
+            expected = f"({len(labels)}, {self.config.latent_size}){' or a multiple of its rows' if several else ''}"
+            raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}.")
         latents, conditioning = self.decoder_latents(latents, **conditioning)
         target = labels[:, :-1]
         observed = target != -100
@@ -84,7 +89,7 @@ class LatentDecodingMixin:
 
     def nll(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
         """
-        -log p(y|x,z) of each z, nats per sentence: arguments as of [`~VAEModel.decode`], result of shape `(batch,)`. Of a large
+        -log p(y|x,z) of each z, nats per sentence: arguments as of [`~VAEModel.decode`], result with one for each z. Of a large
         vocabulary, only a few tokens' logits are ever held at once.
         """
         lm_head = self._final_lm_head(labels)
@@ -98,12 +103,14 @@ class LatentDecodingMixin:
         logits = self.decode(latents, labels, **conditioning)
         return sequence_nll(logits, cast(torch.LongTensor, match_rows(labels, len(logits))))
 
-    def scores_many_latents(self, labels: torch.LongTensor) -> bool:
+    def latents_per_pass(self, labels: torch.LongTensor) -> int:
         """
-        Whether [`~VAEModel.nll`] should be given many z for each row of `labels` at once: no layer reads z, so the layers run once
-        for all of them, and nobody holds all logits. Known once the decoder has scored something.
+        How many z for each row of `labels` [`~VAEModel.nll`] is best given at once: 1, unless no layer reads z and nobody holds all
+        logits. Then as many as `MANY_STATES` allows share one pass of the layers. Known once the decoder has scored something.
         """
-        return not self.decoder.layers_read_latents and self._final_lm_head(labels) is not None
+        if self.decoder.layers_read_latents or self._final_lm_head(labels) is None:
+            return 1
+        return max(1, MANY_STATES // (labels.numel() * self.decoder.shape.head_size))
 
     def _final_lm_head(self, labels: torch.LongTensor) -> torch.nn.Linear | None:
         return fusable_lm_head(self.decoder.lm, labels) if self.lm_head_is_final else None

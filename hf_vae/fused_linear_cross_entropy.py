@@ -70,6 +70,9 @@ class FusedLinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, upstream):
         *inputs, of_states, of_weight, of_bias = ctx.saved_tensors
+        if not len(upstream):
+            # Every label is padding.
+            return *(torch.zeros_like(each) if wanted else None for each, wanted in zip(inputs[:3], ctx.needs_input_grad)), None
         if not bool((upstream == upstream[0]).all()):
             # The tokens have different weights, which no objective of ours gives them: the gradients are computed once more.
             _, of_states, of_weight, of_bias = _nll_and_gradients(*inputs, upstream, ctx.needs_input_grad[:3])

@@ -9,25 +9,27 @@ from torch import nn
 
 
 class _Pass(threading.local):
-    """What the next head that this thread calls is to read: several threads may pass one head, each with its own z."""
+    """The head that this thread is about to call, and what it is to read. Another thread may pass it with another z."""
 
-    change: Callable[[torch.Tensor], torch.Tensor] | None = None
+    lm_head: nn.Module | None = None
+    change: Callable[[torch.Tensor], torch.Tensor]
 
 
 PASS = _Pass()
 
 
 def _change_input(lm_head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
-    change, PASS.change = PASS.change, None
-    return None if change is None else (change(inputs[0]), *inputs[1:])
+    # An adapter's head may call one inside it that was opened before. Nothing is written here: a compiler would lose it.
+    return (PASS.change(inputs[0]), *inputs[1:]) if PASS.lm_head is lm_head else None
 
 
 def open_head(lm_head: nn.Module) -> None:
     """Lets [`head_reads`] change what this head reads. The hook stays, because a compiler cannot follow one that comes and goes."""
-    if not getattr(lm_head, "input_can_change", False):
+    # Of the module itself: a wrapper may show what belongs to the module inside it.
+    hooks = vars(lm_head)["_forward_pre_hooks"]
+    if not any(hook is _change_input for hook in hooks.values()):
         # In front of the hooks that look at what the head reads.
         lm_head.register_forward_pre_hook(_change_input, prepend=True)
-        lm_head.input_can_change = True  # type: ignore[assignment]
 
 
 @contextmanager
@@ -37,20 +39,27 @@ def head_reads(lm_head: nn.Module, change: Callable[[torch.Tensor], torch.Tensor
     `(rows, length, head_size)`.
 
     Raises:
-        ValueError: the LM made its logits without a call of its head, and so without the change.
+        ValueError: the LM did not call its head once and for all positions.
     """
-    # A resized vocabulary and an adapter put another module in the place of the one that was opened first.
+    # `torch.compile` of a head puts a module around it, and hooks belong to the one inside.
+    lm_head = vars(lm_head)["_modules"].get("_orig_mod", lm_head)
     open_head(lm_head)
-    PASS.change = change
+    calls: list[None] = []
+
+    def counted(hidden_states: torch.Tensor) -> torch.Tensor:
+        calls.append(None)
+        return change(hidden_states)
+
+    PASS.lm_head, PASS.change = lm_head, counted
     try:
         yield
-        if PASS.change is not None:
-            raise ValueError(
-                "`latent_injection` names a way in through the head, and this LM makes its logits without a call of its "
-                "`get_output_embeddings`. Choose 'embedding'."
-            )
     finally:
-        PASS.change = None
+        PASS.lm_head = None
+    if len(calls) != 1:
+        raise ValueError(
+            "`latent_injection` names a way in through the LM's head, which must be called once in a pass, and this LM called its "
+            f"`get_output_embeddings` {len(calls)} times. Choose 'embedding'."
+        )
 
 
 __all__ = ["head_reads", "open_head"]

@@ -118,9 +118,6 @@ class LatentInjection(nn.Module):
 
     # Whether `state` gives something: z then fills one position in front of the first token, or an LSTM's initial state.
     has_state: ClassVar[bool] = False
-    # Whether `head_input` changes something, and whether anything else does.
-    changes_head_input: ClassVar[bool] = False
-    changes_layers: ClassVar[bool] = True
 
     def __init__(self, latent_size: int, shape: DecoderShape):
         super().__init__()
@@ -128,6 +125,19 @@ class LatentInjection(nn.Module):
         # Embeddings that stand for z in front of the first token.
         self.prefix_length = 0
         self.initializer_range, self.latent_range = shape.initializer_range, shape.latent_range
+
+    @property
+    def changes_layers(self) -> bool:
+        """Whether the LM's layers read z."""
+        return self._overrides("embed", "state", "prefix")
+
+    @property
+    def changes_head_input(self) -> bool:
+        """Whether the LM's head reads z."""
+        return self._overrides("head_input")
+
+    def _overrides(self, *names: str) -> bool:
+        return any(getattr(type(self), name) is not getattr(LatentInjection, name) for name in names)
 
     @classmethod
     def check(cls, shape: DecoderShape) -> None:
@@ -227,8 +237,6 @@ class LogitsInjection(LatentInjection):
     number of z has a gate that the hidden state \(h_t\) opens and shuts: the head reads
     \(h_t + W((1 + \tanh(G h_t + b)) \odot z)\). At first the gates stand at 1.
     """
-
-    changes_head_input, changes_layers = True, False
 
     def __init__(self, latent_size: int, shape: DecoderShape):
         super().__init__(latent_size, shape)

@@ -299,7 +299,7 @@ class DialogCVAEModel(ConditionalVAEModel):
 
     def nll(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
         """
-        -log p(y|x,z) of each row, nats per sentence, `(batch,)`. With acts it is -log Σ_a p(a|x,z) p(y|x,z,a), by going through all
+        -log p(y|x,z) of each z, nats per sentence. With acts it is -log Σ_a p(a|x,z) p(y|x,z,a), by going through all
         of them; if `conditioning` has `act_labels`, it is -log p(y|x,z,a) of those, or of the mean embedding if the act is -100.
         """
         if self.config.num_acts is None or "act_labels" in conditioning:
@@ -307,7 +307,7 @@ class DialogCVAEModel(ConditionalVAEModel):
         if "act_log_probs" not in conditioning:
             conditioning["act_log_probs"] = self.act_head(latents, match_rows(conditioning["context"], len(latents)))
         joint = []
-        for act, log_prob in enumerate(conditioning["act_log_probs"].unbind(-1)):
+        for act, log_prob in enumerate(match_rows(conditioning["act_log_probs"], len(latents)).unbind(-1)):
             act_labels = torch.full((len(labels),), act, device=labels.device)
             joint.append(log_prob - super().nll(latents, labels, act_labels=act_labels, **conditioning))
         return -torch.stack(joint).logsumexp(0)

@@ -80,8 +80,7 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         self.changes_head_input = any(way.changes_head_input for way in self.injections)
         # If no layer reads z, there may be several z for each row of tokens, which the layers then read once.
         self.layers_read_latents = any(way.changes_layers for way in self.injections)
-        if self.changes_head_input:
-            open_head(self.lm.get_output_embeddings())
+        self._open_head()
         self.prefix_length = sum(way.prefix_length for way in self.injections)
         # Positions in front of the first token that only z fills.
         self.num_latent_positions = self.prefix_length + int(self.has_state and not self.recurrent)
@@ -110,7 +109,17 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         for head in self.heads_by_word:
             head.resize(self.config.get_text_config().vocab_size)
+        self._open_head()
         return embeddings
+
+    def set_output_embeddings(self, value: nn.Module):
+        super().set_output_embeddings(value)
+        self._open_head()
+
+    def _open_head(self) -> None:
+        # Before a compiler looks, which cannot follow a hook that is added meanwhile.
+        if self.changes_head_input:
+            open_head(self.lm.get_output_embeddings())
 
     @can_return_tuple
     @takes_cache
@@ -205,7 +214,9 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         """While it is open, z is in what the head reads at the positions, `(length,)`, that know z; `None`: at all."""
 
         def with_latents(hidden_states: torch.Tensor) -> torch.Tensor:
-            changed = hidden_states = match_rows(hidden_states, len(latents))
+            # One z for all rows is one for each.
+            rows = hidden_states.shape[0] if latents.shape[0] == 1 else latents.shape[0]
+            changed = hidden_states = match_rows(hidden_states, rows)
             for way in self.injections:
                 changed = way.head_input(changed, latents)
             return changed if knows_latents is None else torch.where(knows_latents.view(1, -1, 1), changed, hidden_states)

@@ -37,8 +37,18 @@ def repeat_rows(named: Mapping[str, torch.Tensor | Rows], count: int) -> dict[st
 
 
 def match_rows(tensor: torch.Tensor, rows: int) -> torch.Tensor:
-    """Each row of `tensor` as often in succession as makes `rows` of them, a multiple of its own number."""
-    return tensor if len(tensor) == rows else tensor.repeat_interleave(rows // len(tensor), 0)
+    """
+    Each row of `tensor` as often in succession as makes `rows` of them.
+
+    Raises:
+        ValueError: `rows` is no multiple of its own number.
+    """
+    # Not `len`, which a traced graph would keep as a constant.
+    if tensor.shape[0] == rows:
+        return tensor
+    if rows % tensor.shape[0]:
+        raise ValueError(f"There are {rows} z for {tensor.shape[0]} rows: give as many, or as many for each.")
+    return tensor.repeat_interleave(rows // tensor.shape[0], 0)
 
 
 def select_rows(named: Mapping[str, torch.Tensor | Rows], rows: Sequence[int] | torch.Tensor) -> dict[str, Any]:

@@ -281,8 +281,8 @@ def read_defaults(task: str, said: Mapping[str, Any], parser: HfArgumentParser) 
         replaced |= _OF_POSTERIOR
     if {"capacity", "minimum_rate"} & set(said):
         replaced.add("free_bits")
-    if said.get("objective", "cvae") != "cvae" or "prior_regularization" in said:
-        # The decoder is trained with what p(z|x) draws, or p(z|x) with the decoder's help: together, then.
+    if said.get("objective", "cvae") != "cvae" or said.get("prior_regularization"):
+        # These train p(z|x) from the first step on, so it cannot be fitted afterwards.
         replaced |= {"prior_type", "prior_fit_steps"}
     if "lora" in said or said.get("prior_type", "standard") != "standard":
         # p(z|x) is learnt together with q, or not at all.

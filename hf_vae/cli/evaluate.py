@@ -50,7 +50,7 @@ class ModelArguments:
     model_name_or_path: str = field(metadata={"help": "Hub id or path of a model of hf_vae; may stand first, without its name."})
     dtype: str = field(
         default="auto",
-        metadata={"help": "Of the model's weights: float32, bfloat16 or float16; auto is what they were saved in."},
+        metadata={"help": "Of all models' weights: float32, bfloat16 or float16; auto is what they were saved in."},
     )
     language_model: str | None = field(
         default=None,
@@ -174,14 +174,14 @@ def load_data(data_args: DataArguments, processor: VAEProcessor) -> tuple[list, 
     return texts, targets
 
 
-def load_language_model(name_or_path: str, model: VAEModel, evaluator: LikelihoodEvaluator):
+def load_language_model(name_or_path: str, dtype: str, model: VAEModel, evaluator: LikelihoodEvaluator):
     """
     A causal language model, the tokens that it is scored on, and its start token: the VAE's if both have one vocabulary.
 
     Raises:
         ValueError: a tokenizer of its own without EOS, or texts cut to a length in another vocabulary.
     """
-    language_model = AutoModelForCausalLM.from_pretrained(name_or_path).to(PartialState().device)
+    language_model = AutoModelForCausalLM.from_pretrained(name_or_path, dtype=dtype).to(PartialState().device)
     labels, start = evaluator.label_ids(), model.config.decoder_start_token_id
     try:
         tokenizer = load_tokenizer(name_or_path)
@@ -246,7 +246,7 @@ def main(argv: Sequence[str]) -> dict:
     # 3. The language model that it must beat.
     language_model_figure = model_args.language_model_nll
     if model_args.language_model:
-        language_model, labels, start = load_language_model(model_args.language_model, model, evaluator)
+        language_model, labels, start = load_language_model(model_args.language_model, model_args.dtype, model, evaluator)
         nll = language_model_nll(language_model, labels, start, evaluation_args.batch_size)
         language_model_figure = nll.mean().item()
 

@@ -67,7 +67,8 @@ class LikelihoodEvaluator:
         batch_size (`int`, defaults to 64): examples at once.
         samples_per_pass (`int`, *optional*): samples of z of each example decoded at once, more if a batch has fewer examples.
             Memory grows with `batch_size` · `samples_per_pass`, not with the number of samples. By default 1 on a CPU, whose
-            caches do not hold more rows, and 8 elsewhere.
+            caches do not hold more rows, and 8 elsewhere. If no layer of the decoder reads z, as many share a pass as
+            [`~VAEModel.latents_per_pass`] says.
         source_memory (`int`, defaults to 1 GiB): bytes on the model's device for tokens and encoded sources, which one pass
             leaves to the next; batches that do not fit are tokenised and encoded anew in each pass.
         processor_options: passed to the processor, such as `max_length`.

@@ -62,18 +62,17 @@ class ExampleBatch:
         -log p(y|x,z) in nats per sentence, differentiable in z: `(examples, samples, latent_size)` to `(examples, samples)`.
         """
         labels = self.inputs["labels"]
-        passes, count, repeated, of_each = [], 1, self.conditioning, labels
-        parts = latents.to(self.model.device).split(self.samples_per_pass, dim=1)
-        for number, part in enumerate(parts):
-            # Not before the first pass, which shows whether the model can.
-            if number and self.model.scores_many_latents(labels):
-                left = torch.cat(parts[number:], dim=1)
-                passes.append(self.model.nll(left.flatten(0, 1), labels, **self.conditioning).view(len(labels), -1))
-                break
-            if part.shape[1] != count:
+        given = {"labels": labels, **self.conditioning}
+        passes, done, repeated = [], 0, {1: given}
+        latents = latents.to(self.model.device)
+        while done < latents.shape[1]:
+            # Not before the first pass, which shows whether several z may share one.
+            sharing = self.model.latents_per_pass(labels) if done else 1
+            part = latents[:, done : done + (sharing if sharing > 1 else self.samples_per_pass)]
+            count = 1 if sharing > 1 else part.shape[1]
+            if count not in repeated:
                 # All passes but the last are of as many samples and go on from the same rows, which nothing changes.
-                count = part.shape[1]
-                repeated = repeat_rows(self.conditioning, count) if count > 1 else self.conditioning
-                of_each = labels.repeat_interleave(count, 0)
-            passes.append(self.model.nll(part.flatten(0, 1), of_each, **repeated).view(-1, count))
+                repeated = {1: given, count: repeat_rows(given, count)}
+            passes.append(self.model.nll(part.flatten(0, 1), **repeated[count]).view(part.shape[:2]))
+            done += part.shape[1]
         return torch.cat(passes, dim=1)

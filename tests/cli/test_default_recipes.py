@@ -108,16 +108,21 @@ def test_whoever_says_how_a_source_is_read_gets_no_template_besides(task, said):
         (["--lora", '{"r": 2}'], ["prior_fit_steps"]),
         (["--prior_type", "conditional"], ["prior_fit_steps"]),
         (["--objective", "gsnn"], ["prior_fit_steps"]),
+        (["--objective", "hybrid"], ["prior_fit_steps"]),
+        (["--prior_regularization", "0.1"], ["prior_fit_steps"]),
+        (["--prior_regularization", "0"], []),
         (["--freeze_decoder"], ["latent_free_steps", "freeze_decoder_with_latent"]),
         (["--latent_free_steps", "0"], ["latent_free_steps", "freeze_decoder_with_latent"]),
     ],
-    ids=lambda said: said[0],
+    ids=lambda said: said[0] if said else "nothing",
 )
 def test_what_cannot_be_beside_what_is_said_gives_way(said, without):
     for task in ("cvae", "paraphrase", "dialog"):
         whole, some = (parsed(task, "--train_file", "x", *PARTS, *options) for options in ([], said))
         for name in ("latent_free_steps", "freeze_decoder_with_latent", "prior_fit_steps"):
             assert whole[name] and bool(some[name]) == (name not in without), name
+        if task != "paraphrase":
+            assert some["prior_type"] == ("standard" if some["prior_fit_steps"] or said[0] in ("--lora",) else "conditional")
 
 
 @pytest.mark.parametrize("name", ["capacity", "minimum_rate"])

@@ -227,8 +227,20 @@ def test_layers_that_z_does_not_reach_read_the_target_once_for_all_z(case, token
     assert len(rows) == 2 * BATCHES * (getattr(model.config, "num_acts", None) or 1)
     posterior, prior = evaluator.posterior(), evaluator.prior()
     bound = evaluator.importance_weighted(posterior, prior, 7)
-    monkeypatch.setattr(type(model), "scores_many_latents", lambda model, labels: False)
+    monkeypatch.setattr(type(model), "latents_per_pass", lambda model, labels: 1)
     torch.testing.assert_close(bound.nll, evaluator.importance_weighted(posterior, prior, 7).nll, atol=1e-4, rtol=1e-5)
+
+
+def test_no_more_z_share_a_pass_than_memory_is_set_aside_for(tokenizers, monkeypatch):
+    monkeypatch.setattr(fused, "MIN_LOGITS", 1)
+    evaluator = evaluator_of("conditional prior", tokenizers, {"latent_injection": "logits"})
+    latents = torch.randn(len(TARGETS), 9, evaluator.model.config.latent_size)
+    at_once = evaluator.nll(latents)
+    labels = len(evaluator.processor(TEXTS, TARGETS)["labels"][0])
+    monkeypatch.setattr("hf_vae.decoding_vae.MANY_STATES", 2 * 3 * labels * evaluator.model.decoder.shape.head_size)
+    rows = passes_of(evaluator.model.decoder.lm)
+    torch.testing.assert_close(evaluator.nll(latents), at_once, atol=1e-4, rtol=1e-5)
+    assert rows[:5] == [3] * 5
 
 
 def test_a_decoder_that_bends_its_logits_or_reads_z_is_given_one_z_at_a_time(tokenizers, monkeypatch):

@@ -1,4 +1,4 @@
-"""A way in for z from outside the package: every embedding is scaled by what z says (FiLM, Perez et al. 2018)."""
+"""Ways in from outside the package: z scales embeddings (FiLM, Perez et al. 2018), or what the head reads."""
 
 import pytest
 import torch
@@ -23,12 +23,22 @@ class ScaleInjection(LatentInjection):
         return inputs_embeds * (1 + self.projection(latents)).unsqueeze(1)
 
 
+class HeadScaleInjection(LatentInjection):
+    def __init__(self, latent_size, shape):
+        super().__init__(latent_size, shape)
+        self.projection = nn.Linear(latent_size, shape.head_size, dtype=shape.dtype)
+
+    def head_input(self, hidden_states, latents):
+        return hidden_states * (1 + self.projection(latents)).unsqueeze(1)
+
+
 @pytest.fixture(autouse=True)
 def registered():
     register_latent_injection("scale", ScaleInjection)
+    register_latent_injection("head_scale", HeadScaleInjection)
 
 
-@pytest.mark.parametrize("ways", [["scale"], ["scale", "memory"], ["embedding", "prefix", "scale"]])
+@pytest.mark.parametrize("ways", [["scale"], ["scale", "memory"], ["embedding", "prefix", "scale"], ["head_scale"]])
 def test_it_trains_saves_generates_and_is_evaluated(ways, tmp_path):
     model = vae(latent_injection=ways)
     check_trains(model, tmp_path)
@@ -48,3 +58,13 @@ def test_z_reaches_every_token_and_zero_changes_nothing():
         assert torch.allclose(model.decoder(ids, torch.zeros(1, 4)).logits, plain, atol=1e-5)
         other = model.decoder(ids, torch.ones(1, 4)).logits
     assert ((other - plain).abs().amax(-1) > 1e-3).all()
+
+
+def test_what_a_way_changes_is_told_from_what_it_overrides():
+    decoder = vae(latent_injection="head_scale").eval().decoder
+    ids = torch.tensor([[1, 5, 6, 7]])
+    assert not decoder.layers_read_latents and vae(latent_injection=["head_scale", "scale"]).decoder.layers_read_latents
+    with torch.no_grad():
+        decoder.latent_injection["head_scale"].projection.weight.normal_(std=0.5)
+        first, second = (decoder(ids, torch.full((1, 4), value)).logits for value in (1.0, -1.0))
+    assert ((first - second).abs().amax(-1) > 1e-3).all()

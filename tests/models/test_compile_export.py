@@ -6,7 +6,7 @@ from torch import nn
 from torch.export import Dim, export
 from transformers import CompileConfig, StaticCache
 
-from helpers import BOS, PAD, make_batch, make_model
+from helpers import BOS, PAD, VOCAB, make_batch, make_model
 from hf_vae.compat import CACHE
 
 SLOW_VARIANTS = ("cvae", "cvae-cross", "paraphrase-eq", "paraphrase-cross", "dialog", "dialog-acts", "vae-optimus")
@@ -59,7 +59,7 @@ def test_training_with_all_terms_is_one_graph():
 @pytest.mark.slow
 def test_lstms_compile_in_pieces():
     # Rows of unequal length are packed, by lengths that no graph can know.
-    model = make_model("vae-lstm")
+    model = make_model("vae-lstm", latent_injection=["memory", "embedding", "logits"])
     batch = make_batch(model)
     torch.manual_seed(0)
     found = torch.compile(model, backend="eager")(**batch).loss
@@ -78,6 +78,44 @@ def test_gradients_of_the_compiled_forward_are_those_of_the_model():
         gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def parts_compiled(kind: str, model) -> None:
+    lm = model.decoder.lm
+    if kind == "the head":
+        lm.lm_head.compile(backend="eager")
+    elif kind == "the layers":
+        for layer in lm.model.layers:
+            layer.compile(backend="eager")
+    elif kind == "the LM in place":
+        lm.compile(backend="eager")
+    elif kind == "the LM with a break":
+        lm.model.norm.register_forward_hook(lambda *_: torch._dynamo.graph_break())
+        lm.compile(backend="eager")
+    else:
+        lm.lm_head = torch.compile(lm.lm_head, backend="eager")
+
+
+@pytest.mark.parametrize("kind", ["the head", "the layers", "the LM in place", "the LM with a break", "a head around the head"])
+def test_z_reaches_the_head_whatever_part_is_compiled(kind):
+    model = make_model("vae", "llama", latent_injection="logits")
+    labels, latents = make_batch(model)["labels"], torch.randn(3, 4)
+    expected, other = (model.decode(each, labels) for each in (latents, -latents))
+    assert (expected - other).abs().max() > 1e-3
+    parts_compiled(kind, model)
+    for _ in range(2):
+        torch.testing.assert_close(model.decode(latents, labels), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_z_at_the_head_is_one_graph_also_after_a_new_vocabulary(training):
+    model = make_model("vae", latent_injection="logits").train(training)
+    model.decoder.resize_token_embeddings(VOCAB + 3)
+    batch = make_batch(model)
+    torch.manual_seed(0)
+    found = torch.compile(model, fullgraph=True, backend="eager", dynamic=False)(**batch).loss
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, model(**batch).loss)
 
 
 def compiled_generation() -> dict:

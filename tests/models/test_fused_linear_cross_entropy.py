@@ -151,6 +151,14 @@ def test_autocast_multiplies_in_bfloat16_and_sums_in_float32():
         torch.testing.assert_close(gradient, plain_gradients[name], atol=2e-2, rtol=0)
 
 
+def test_a_batch_of_padding_alone_costs_nothing_and_teaches_nothing():
+    head = nn.Linear(4, 9)
+    states = torch.randn(2, 3, 4, requires_grad=True)
+    nats = fused_linear_cross_entropy(head, states, torch.full((2, 3), -100))
+    nats.sum().backward()
+    assert nats.tolist() == [0, 0] and not any(each.grad.any() for each in (states, head.weight, head.bias))
+
+
 def test_tokens_that_count_differently_have_their_own_gradients():
     generator = torch.Generator().manual_seed(0)
     layer = nn.Linear(6, VOCAB)

@@ -298,11 +298,31 @@ def test_threads_pass_one_head_each_with_its_own_z():
         torch.testing.assert_close(other, one)
 
 
-def test_an_lm_that_does_not_call_its_head_is_refused(monkeypatch):
+@pytest.mark.parametrize("calls", [0, 2])
+def test_an_lm_that_does_not_call_its_head_once_is_refused(calls, monkeypatch):
     decoder = LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("logits",)).eval()
-    monkeypatch.setattr(type(decoder.lm.lm_head), "__call__", lambda head, states: torch.nn.functional.linear(states, head.weight))
-    with pytest.raises(ValueError, match="without a call of its `get_output_embeddings`"):
+    call = torch.nn.Linear.__call__
+
+    def other(head, states):
+        for _ in range(calls):
+            call(head, states)
+        return torch.nn.functional.linear(states, head.weight)
+
+    monkeypatch.setattr(
+        type(decoder.lm.lm_head), "__call__", lambda head, states: (other if head is decoder.lm.lm_head else call)(head, states)
+    )
+    with pytest.raises(ValueError, match=f"this LM called its `get_output_embeddings` {calls} times. Choose 'embedding'"):
         decoder(torch.randint(4, VOCAB, (2, 5)), torch.zeros(2, 3))
+
+
+def test_one_z_serves_all_rows_and_a_number_that_fits_none_is_refused():
+    torch.manual_seed(0)
+    decoder = LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("logits",)).eval()
+    tokens, z = torch.randint(4, VOCAB, (3, 5)), torch.randn(1, 3)
+    torch.testing.assert_close(decoder(tokens, z).logits, decoder(tokens, z.expand(3, -1)).logits)
+    for rows in (2, 5):
+        with pytest.raises(ValueError, match=f"There are {rows} z for 3 rows"):
+            decoder(tokens, torch.randn(rows, 3))
 
 
 def test_a_decoder_without_a_head_has_no_logits_to_add_to(monkeypatch):
