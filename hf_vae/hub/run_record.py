@@ -79,7 +79,7 @@ def run_record(
         measured: the other fields of [`RunRecord`].
     """
     settings = {
-        each.name: public_value(getattr(model_args, each.name))
+        each.name: _legible(public_value(getattr(model_args, each.name)))
         for each in fields(model_args)
         if each.name not in _ABOUT_PARTS and getattr(model_args, each.name) != getattr(type(model_args)(), each.name)
     }
@@ -106,6 +106,11 @@ def run_record(
         language=None if train_file else "en",
         **measured,
     )
+
+
+def _legible(value: Any) -> Any:
+    """A text whose line breaks a table would lose, as it is written in code."""
+    return repr(value) if isinstance(value, str) and value != " ".join(value.split()) else value
 
 
 def _finite(value: Any) -> Any:

@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from transformers import TrainingArguments
 
 from helpers import make_model
-from hf_vae.cli.arguments import ModelArguments
+from hf_vae.cli.arguments import ConditionalArguments, ModelArguments
 from hf_vae.hub import RunRecord, make_model_card, run_record, write_metrics, write_model_card
 
 RECORD = RunRecord(
@@ -76,6 +76,13 @@ def test_a_run_s_record_tells_what_was_not_left_at_its_default(tmp_path):
     record = run_record(*arguments, None, "our own sentences", metrics={}, measured_on="")
     assert (record.dataset, record.license, record.language) == ("our own sentences", "apache-2.0", "en")
     assert record.training["epochs"] == 3 and "optimiser steps" not in record.training
+
+
+def test_a_card_shows_a_line_break_as_code_does(tmp_path):
+    settings = TrainingArguments(output_dir=str(tmp_path))
+    for template, shown in (("{source}\n", r"'{source}\n'"), ("{source}", "{source}")):
+        arguments = ("script.py", [], ConditionalArguments(prompt_template=template), settings)
+        assert run_record(*arguments, None, "", metrics={}, measured_on="").training["prompt_template"] == shown
 
 
 def test_a_card_names_no_folder_of_this_machine(tmp_path):
