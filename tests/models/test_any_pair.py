@@ -107,7 +107,8 @@ def check_steps_are_one_pass(model: VAEModel, given: dict, sequences_each: int =
     options["num_return_sequences"] = sequences_each
     output = model.generate(**given, latents=latents, output_logits=True, **GENERATION, **options)
     steps = torch.stack(output.logits, dim=1).log_softmax(-1)
-    torch.testing.assert_close(steps, one_pass(model, output.sequences, given), atol=2e-5, rtol=0)
+    # A recurrence in steps and in one piece (Qwen3-Next) adds up in another order.
+    torch.testing.assert_close(steps, one_pass(model, output.sequences, given), atol=5e-5, rtol=0)
     return steps
 
 
