@@ -299,8 +299,8 @@ class DialogCVAEModel(ConditionalVAEModel):
 
     def nll(self, latents: torch.Tensor, labels: torch.LongTensor, **conditioning) -> torch.Tensor:
         """
-        -log p(y|x,z) of each z, nats per sentence. With acts it is -log Σ_a p(a|x,z) p(y|x,z,a), by going through all
-        of them; if `conditioning` has `act_labels`, it is -log p(y|x,z,a) of those, or of the mean embedding if the act is -100.
+        -log p(y|x,z) of each z, nats per sentence. With acts it is -log Σ_a p(a|x,z) p(y|x,z,a), by going through all of them; if
+        `conditioning` has `act_labels`, it is -log p(y|x,z,a) of those, or of the mean embedding if the act is -100.
         """
         if self.config.num_acts is None or "act_labels" in conditioning:
             return super().nll(latents, labels, **conditioning)

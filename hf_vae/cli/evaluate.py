@@ -90,7 +90,8 @@ class EvaluationArguments:
     refine_steps: int = field(default=0, metadata={"help": "Gradient steps on each example's own posterior; 0 leaves it out."})
     batch_size: int = field(default=64, metadata={"help": "Examples at once."})
     chunk: int | None = field(
-        default=None, metadata={"help": "Samples of z of each example decoded at once; 1 on a CPU, 8 elsewhere."}
+        default=None,
+        metadata={"help": "Samples of z of each example decoded at once; 1 on a CPU, 8 elsewhere. More if no layer reads z."},
     )
     seed: int = field(default=0, metadata={"help": "Of all noise."})
     metrics_tokenizer: str | None = field(

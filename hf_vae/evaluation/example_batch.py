@@ -27,7 +27,7 @@ class ExampleBatch:
         model ([`VAEModel`]): the model, in evaluation mode.
         indices (`list[int]`): the examples' places among all examples.
         inputs (`BatchEncoding`): what the processor made of them, on the model's device.
-        samples_per_pass (`int`): samples of z of each example decoded at once.
+        samples_per_pass (`int`): samples of z of each example decoded at once, unless [`~VAEModel.latents_per_pass`] allows more.
     """
 
     model: VAEModel
