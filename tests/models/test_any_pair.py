@@ -92,6 +92,8 @@ def check_the_objective_is_finite_and_reconstruction_teaches_the_posterior(model
     model.zero_grad()
 
 
+# By itself, without a z, this LM's recurrence differs by up to 1.8e-5 between steps and one piece, which adds up in another order.
+ROUNDING = {"qwen3_next": 5e-5}
 GENERATION = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "return_dict_in_generate": True}
 
 
@@ -107,8 +109,8 @@ def check_steps_are_one_pass(model: VAEModel, given: dict, sequences_each: int =
     options["num_return_sequences"] = sequences_each
     output = model.generate(**given, latents=latents, output_logits=True, **GENERATION, **options)
     steps = torch.stack(output.logits, dim=1).log_softmax(-1)
-    # A recurrence in steps and in one piece (Qwen3-Next) adds up in another order.
-    torch.testing.assert_close(steps, one_pass(model, output.sequences, given), atol=5e-5, rtol=0)
+    tolerance = ROUNDING.get(model.config.decoder.model_type, 2e-5)
+    torch.testing.assert_close(steps, one_pass(model, output.sequences, given), atol=tolerance, rtol=0)
     return steps
 
 
