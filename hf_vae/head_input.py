@@ -20,7 +20,14 @@ PASS = _Pass()
 
 def _change_input(lm_head: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
     # An adapter's head may call one inside it that was opened before. Nothing is written here: a compiler would lose it.
-    return (PASS.change(inputs[0]), *inputs[1:]) if PASS.lm_head is lm_head else None
+    if PASS.lm_head is not lm_head:
+        return None
+    if not inputs:
+        raise ValueError(
+            "`latent_injection` names a way in through the LM's head, and this LM hands its head the hidden states by a keyword, "
+            "where they cannot be changed. Choose 'embedding'."
+        )
+    return (PASS.change(inputs[0]), *inputs[1:])
 
 
 def open_head(lm_head: nn.Module) -> None:

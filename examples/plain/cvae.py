@@ -25,8 +25,9 @@ lengths = {"max_length": 64, "max_target_length": 32}
 features = processor(pairs["source"], pairs["target"], return_tensors=None, **lengths)
 train = Dataset.from_dict(dict(features))
 
-# 3. Train with the plain Trainer. First the decoder without z; then z around it, at a higher rate, for its weights are all new; at
-# last p(z|x) takes the place of N(0, I) and learns where q puts z.
+# 3. Train with the plain Trainer. First the decoder without z; then z around it, at a higher rate, for its weights are all new,
+# and on rows that the decoder has not seen: of those that it knows, z has little to say; at last p(z|x) takes the place of N(0, I)
+# and learns where q puts z.
 training_args = TrainingArguments(
     "outputs/plain_cvae",
     num_train_epochs=1,
@@ -39,19 +40,20 @@ training_args = TrainingArguments(
     save_strategy="no",
     report_to="none",
 )
-train_without_latent(model, processor, training_args, "latent_free", training_args.max_steps, train)
+split = train.train_test_split(0.3, seed=0)
+train_without_latent(model, processor, training_args, "latent_free", training_args.max_steps, split["train"])
 model.decoder.lm.requires_grad_(False)
 new_rate = 3e-3
 trainer = Trainer(
     model,
     training_args,
-    train_dataset=train,
+    train_dataset=split["test"],
     data_collator=VAEDataCollator(processor),
     optimizers=two_rates(model, training_args, new_rate),
     callbacks=[KLAnnealingCallback(ConstantSchedule())],
 )
 trainer.train()
-fit_conditional_prior(model, processor, training_args, 300, train, new_weights_learning_rate=new_rate)
+fit_conditional_prior(model, processor, training_args, 300, split["test"], new_weights_learning_rate=new_rate)
 
 # 4. Is z used? The conditional likelihood by importance sampling and by Monte Carlo over the prior, both in nats per target.
 test = load_pairs("test.jsonl")[:200]

@@ -28,9 +28,9 @@ lengths = {"max_length": 128, "max_target_length": 32}
 features = processor(rows["source"], rows["target"], return_tensors=None, **lengths)
 train = Dataset.from_dict(dict(features))
 
-# 3. Train with the plain Trainer. First the decoder without z; then z around it, at a higher rate, for its weights are all new; at
-# last p(z|x) takes the place of N(0, I) and learns where q puts z. An act is a label too by its name, so the Trainer is told which
-# ones to measure.
+# 3. Train with the plain Trainer. First the decoder without z; then z around it, at a higher rate, for its weights are all new,
+# and on rows that the decoder has not seen: of those that it knows, z has little to say; at last p(z|x) takes the place of N(0, I)
+# and learns where q puts z. An act is a label too by its name, so the Trainer is told which ones to measure.
 training_args = TrainingArguments(
     "outputs/plain_dialog",
     num_train_epochs=1,
@@ -44,19 +44,20 @@ training_args = TrainingArguments(
     label_names=["labels"],
     report_to="none",
 )
-train_without_latent(model, processor, training_args, "latent_free", training_args.max_steps, train)
+split = train.train_test_split(0.3, seed=0)
+train_without_latent(model, processor, training_args, "latent_free", training_args.max_steps, split["train"])
 model.decoder.lm.requires_grad_(False)
 new_rate = 3e-3
 trainer = Trainer(
     model,
     training_args,
-    train_dataset=train,
+    train_dataset=split["test"],
     data_collator=VAEDataCollator(processor),
     optimizers=two_rates(model, training_args, new_rate),
     callbacks=[KLAnnealingCallback(ConstantSchedule())],
 )
 trainer.train()
-fit_conditional_prior(model, processor, training_args, 300, train, new_weights_learning_rate=new_rate)
+fit_conditional_prior(model, processor, training_args, 300, split["test"], new_weights_learning_rate=new_rate)
 
 # 4. Is z used?
 test = expand_targets(load_dialogs("test.jsonl", max_rows=200))

@@ -24,8 +24,9 @@ pairs = expand_targets(load_pairs("train.jsonl"))
 lengths = {"max_length": 32, "max_target_length": 32}
 train = Dataset.from_dict(dict(processor(pairs["source"], pairs["target"], return_tensors=None, **lengths)))
 
-# 3. Train with the plain Trainer. First the decoder without z; then z around it, at a higher rate, for its weights are all new; at
-# last p(z|x) takes the place of N(0, I) and learns where q puts z.
+# 3. Train with the plain Trainer. First the decoder without z; then z around it, at a higher rate, for its weights are all new,
+# and on rows that the decoder has not seen: of those that it knows, z has little to say; at last p(z|x) takes the place of N(0, I)
+# and learns where q puts z.
 training_args = TrainingArguments(
     "outputs/paraphrase",
     num_train_epochs=1,
@@ -38,19 +39,20 @@ training_args = TrainingArguments(
     save_strategy="no",
     report_to="none",
 )
-train_without_latent(model, processor, training_args, "latent_free", training_args.max_steps, train)
+split = train.train_test_split(0.3, seed=0)
+train_without_latent(model, processor, training_args, "latent_free", training_args.max_steps, split["train"])
 model.decoder.lm.requires_grad_(False)
 new_rate = 3e-3
 trainer = Trainer(
     model,
     training_args,
-    train_dataset=train,
+    train_dataset=split["test"],
     data_collator=VAEDataCollator(processor),
     optimizers=two_rates(model, training_args, new_rate),
     callbacks=[KLAnnealingCallback(ConstantSchedule())],
 )
 trainer.train()
-fit_conditional_prior(model, processor, training_args, 300, train, new_weights_learning_rate=new_rate)
+fit_conditional_prior(model, processor, training_args, 300, split["test"], new_weights_learning_rate=new_rate)
 
 # 4. Is z used? A decoder that has the source may do without z: then all its paraphrases are one text.
 test = load_pairs("test.jsonl")[:200]

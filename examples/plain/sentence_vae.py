@@ -25,8 +25,9 @@ train, test = load_texts("train.txt"), load_texts("test.txt")[:500]
 features = processor(train, train, max_length=48, max_target_length=48, return_tensors=None)
 rows = Dataset.from_dict(dict(features))
 
-# 3. Train with the plain Trainer. First the decoder without z; then z around it, at a higher rate, for its weights are all new. The
-# callback logs reconstruction and KL in nats per sentence.
+# 3. Train with the plain Trainer. First the decoder without z; then z around it, at a higher rate, for its weights are all new,
+# and on rows that the decoder has not seen: of those that it knows, z has little to say. The callback logs reconstruction and KL in
+# nats per sentence.
 training_args = TrainingArguments(
     "outputs/sentence_vae",
     num_train_epochs=1,
@@ -40,12 +41,13 @@ training_args = TrainingArguments(
     save_strategy="no",
     report_to="none",
 )
-train_without_latent(model, processor, training_args, "latent_free", training_args.max_steps, rows)
+split = rows.train_test_split(0.3, seed=0)
+train_without_latent(model, processor, training_args, "latent_free", training_args.max_steps, split["train"])
 model.decoder.lm.requires_grad_(False)
 trainer = Trainer(
     model,
     training_args,
-    train_dataset=rows,
+    train_dataset=split["test"],
     data_collator=VAEDataCollator(processor),
     optimizers=two_rates(model, training_args, 3e-3),
     callbacks=[KLAnnealingCallback(ConstantSchedule())],

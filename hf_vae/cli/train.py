@@ -291,9 +291,12 @@ def train_in_stages(
         steps = model_args.encoder_pretraining_steps
         pretrain_encoder(model.encoder, processor.encoder_tokenizer, training_args, steps, tokenized["train"])
     rate = model_args.new_weights_learning_rate
+    decoder_args, train_set = training_args, tokenized["train"]
+    if model_args.freeze_decoder_with_latent:
+        decoder_args, train_set = apart(training_args, train_set, model_args.latent_free_steps)
     if checkpoint is None and model_args.latent_free_steps:
         stage = ("latent_free", model_args.latent_free_steps, tokenized["train"])
-        train_without_latent(model, processor, training_args, *stage, new_weights_learning_rate=rate)
+        train_without_latent(model, processor, decoder_args, *stage, new_weights_learning_rate=rate)
     # Adapters in the decoder are the decoder's.
     lm = cast(Any, find_model(model)).decoder.lm
     with held(lm.parameters() if model_args.freeze_decoder_with_latent else ()):
@@ -301,7 +304,7 @@ def train_in_stages(
             model,
             training_args,
             processing_class=processor,
-            train_dataset=tokenized["train"],
+            train_dataset=train_set,
             eval_dataset=tokenized["validation"] if training_args.do_eval else None,
             data_collator=cast(Any, VAEDataCollator(processor)),
             compute_metrics=elbo_metrics if training_args.do_eval else None,
@@ -320,6 +323,24 @@ def train_in_stages(
         if steps:
             fit(model, processor, training_args, steps, tokenized["train"], new_weights_learning_rate=rate)
     return save_trained(trainer, processor)
+
+
+def apart(
+    training_args: TrainingArguments, train: Dataset | IterableDataset, steps: int
+) -> tuple[TrainingArguments, Dataset | IterableDataset]:
+    """
+    The settings by which a decoder is trained that is held afterwards, and the data on which z is then learned around it. By one
+    seed, z would meet the decoder on the very batches that it has just learned, where it needs z least.
+
+    Args:
+        training_args (`TrainingArguments`): the run's.
+        train: tokenised. Of a stream, whose order no seed changes, z gets what comes after the decoder's rows.
+        steps (`int`): the decoder's.
+    """
+    if isinstance(train, IterableDataset):
+        rows = training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
+        return training_args, train.skip(steps * rows)
+    return replace(training_args, seed=training_args.seed + 1), train
 
 
 def train_baseline(

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,8 @@ from hf_vae.cli.checks import check_arguments
 from hf_vae.data import grammar
 from hf_vae.evaluation import LikelihoodEvaluator, likelihood_metrics
 from hf_vae.latent_space import reconstruct
+from hf_vae.training.collator import VAEDataCollator
+from hf_vae.training.stages import LatentFreeCollator
 from hf_vae.training.techniques import technique_callbacks
 
 TINY = [
@@ -373,6 +375,35 @@ def test_with_z_a_decoder_stands_as_the_steps_without_z_have_left_it(script, tmp
     assert language_model & first and not language_model & then
     assert {"decoder.latent_injection.embedding.projection.weight", "posterior_head.linear.weight"} <= then
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_z_is_learned_on_other_batches_than_the_decoder_that_is_held(script, tmp_path, monkeypatch, streaming):
+    """
+    On those that it has just learned, the decoder has little left for z to say. By one seed all batches would be the same; three
+    batches of two in two orders of forty are the same by chance once in 10^8 times.
+    """
+    more = ["--freeze_decoder_with_latent", "--latent_free_steps", "3", "--max_steps", "3", "--per_device_train_batch_size", "2"]
+    model_args, _, _, training_args = parse(script, [*TINY, *more, "--warmup_steps", "0", "--output_dir", str(tmp_path / "out")])
+    _, model, processor = built()
+    read = {"latent_free": [], "with_latent": []}
+    collate = VAEDataCollator.__call__
+
+    def remembered(collator, features):
+        stage = "latent_free" if isinstance(collator, LatentFreeCollator) else "with_latent"
+        read[stage].append([tuple(row["labels"]) for row in features])
+        return collate(collator, features)
+
+    monkeypatch.setattr(VAEDataCollator, "__call__", remembered)
+    pairs = Dataset.from_dict({"source": SENTENCES, "target": SENTENCES})
+    tokenized = run.tokenize_pairs(processor, {"train": pairs})
+    if streaming:
+        tokenized["train"] = run.tokenize_stream(processor, pairs.to_iterable_dataset(), 1, 0)
+    run.train_in_stages(model, processor, model_args, training_args, tokenized)
+    first, then = (batches[:3] for batches in read.values())
+    assert len(first) == len(then) == 3 and first != then
+    if streaming:
+        assert not {*chain(*first)} & {*chain(*then)}
 
 
 def test_the_baseline_has_as_many_steps_and_no_bag_of_words(script, tmp_path, monkeypatch):

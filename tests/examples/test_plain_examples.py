@@ -36,8 +36,8 @@ def write_data(folder: Path, name: str) -> None:
         "cvae": [{"source": text, "targets": [other]} for text, other in zip(TEXTS, reversed(TEXTS))],
     }
     rows["paraphrase"] = rows["cvae"]
-    # More than 50 steps of 16 rows, so that something is logged.
-    for split, copies in (("train", 75), ("test", 2)):
+    # More than ten steps of 32 rows with z, so that something is logged.
+    for split, copies in (("train", 100), ("test", 2)):
         if name in rows:
             lines = [json.dumps(row) for row in rows[name]]
             (folder / f"{split}.jsonl").write_text("\n".join(lines * copies) + "\n", encoding="utf-8")

@@ -315,6 +315,18 @@ def test_an_lm_that_does_not_call_its_head_once_is_refused(calls, monkeypatch):
         decoder(torch.randint(4, VOCAB, (2, 5)), torch.zeros(2, 3))
 
 
+def test_an_lm_that_hands_its_head_a_keyword_is_refused(monkeypatch):
+    decoder = LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("logits",)).eval()
+    call = torch.nn.Linear.__call__
+
+    def by_keyword(head, states):
+        return call(head, input=states) if head is decoder.lm.lm_head else call(head, states)
+
+    monkeypatch.setattr(torch.nn.Linear, "__call__", by_keyword)
+    with pytest.raises(ValueError, match="hands its head the hidden states by a keyword.*Choose 'embedding'"):
+        decoder(torch.randint(4, VOCAB, (2, 5)), torch.zeros(2, 3))
+
+
 def test_one_z_serves_all_rows_and_a_number_that_fits_none_is_refused():
     torch.manual_seed(0)
     decoder = LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("logits",)).eval()
