@@ -18,7 +18,7 @@ Ends with 1 if a part failed; 124 in the summary is a part that ran out of time.
   --encoder NAME       Hub id or folder; sentence-transformers/all-MiniLM-L6-v2
   --decoder NAME       Hub id or folder; HuggingFaceTB/SmolLM2-135M-Instruct
   --data DIR           train.jsonl, validation.jsonl and test.jsonl, a "source" and its "targets" in each line
-  --steps N            of the recipe; 300
+  --steps N            of the recipe, with z; 250
   --workers N          processes of the tests; 12
   --python PROGRAM     python3
   --dry-run            on the CPU, at toy sizes: whether everything would run; the recipe is the embedded one, from scratch
@@ -30,7 +30,7 @@ refuse() {
     exit 2
 }
 
-parts="tests benchmarks recipe" recipe="" data="" steps=300 workers=12 python=python3 dry_run="" folder=""
+parts="tests benchmarks recipe" recipe="" data="" steps=250 workers=12 python=python3 dry_run="" folder=""
 encoder=sentence-transformers/all-MiniLM-L6-v2 decoder=HuggingFaceTB/SmolLM2-135M-Instruct
 while (($#)); do
     case $1 in

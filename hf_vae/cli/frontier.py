@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, GenerationConfig
 from ..configuration_conditional_vae import ConditionalVAEConfig
 from ..configuration_dialog_cvae import DialogCVAEConfig
 from ..configuration_vae import VAEConfig
-from ..evaluation import FrontierPoint, TextEmbedder, above, baseline_curves, copying, frontier, frontier_table
+from ..evaluation import LATENT_CURVES, FrontierPoint, TextEmbedder, above, baseline_curves, copying, frontier, frontier_table
 from ..evaluation.frontier import COPYING
 from ..modeling_vae import VAEModel
 from ..part_files import settle_pooling
@@ -120,7 +120,7 @@ def measure_frontier(
 
 
 def frontier_metrics(points: Sequence[FrontierPoint], num_outputs: int) -> dict[str, Any]:
-    """The points as JSON has them, and the intervals of self-BLEU at which z is above every curve without it."""
+    """The points as JSON has them, and the intervals of self-BLEU at which a curve with z is above all without it."""
     listed = [
         {
             "curve": point.curve,
@@ -138,17 +138,24 @@ def report_frontier(points: Sequence[FrontierPoint], args: FrontierArguments) ->
     """Prints the table and where z is above, and draws the picture."""
     print(f"\n{frontier_table(points)}\n")
     labels = {"bleu": "average BLEU", "best_bleu": f"BLEU of the best of {args.frontier_outputs}"}
-    for metric, intervals in _z_above(points).items():
-        where = " and ".join(f"{low:.1f} to {high:.1f}" for low, high in intervals)
-        stretch = f"At a self-BLEU of {where} z lies" if where else "Nowhere does z lie"
-        print(f"{stretch} above every curve without z that reaches there ({labels[metric]}).")
+    for curve, by_metric in _z_above(points).items():
+        for metric, intervals in by_metric.items():
+            where = " and ".join(f"{low:.1f} to {high:.1f}" for low, high in intervals)
+            stretch = f"At a self-BLEU of {where} the curve" if where else "Nowhere does the curve"
+            verb = "lies" if where else "lie"
+            print(f"{stretch} '{curve}' {verb} above every curve without z that reaches there ({labels[metric]}).")
     if args.frontier_plot:
         Path(args.frontier_plot).parent.mkdir(parents=True, exist_ok=True)
         plot_frontier(points, args.frontier_plot)
 
 
-def _z_above(points: Sequence[FrontierPoint]) -> dict[str, list[list[float]]]:
-    """By the metric of quality; empty without a model to compare with."""
-    own = [point for point in points if point.curve == points[0].curve]
-    others = [point for point in points if point.curve not in (points[0].curve, COPYING)]
-    return {metric: [list(each) for each in above(own, others, metric)] for metric in ("bleu", "best_bleu")} if others else {}
+def _z_above(points: Sequence[FrontierPoint]) -> dict[str, dict[str, list[list[float]]]]:
+    """By the curve with z and the metric of quality; empty without a model to compare with."""
+    others = [point for point in points if point.curve not in (*LATENT_CURVES, COPYING)]
+    if not others:
+        return {}
+    by_curve = {name: [point for point in points if point.curve == name] for name in LATENT_CURVES}
+    return {
+        name: {metric: [list(each) for each in above(own, others, metric)] for metric in ("bleu", "best_bleu")}
+        for name, own in by_curve.items()
+    }

@@ -26,8 +26,13 @@ from .text_lists import check_texts
 Curves = Mapping[str, Sequence[Mapping[str, Any]]]
 
 COPYING = "copying the source"
+# With more than one beam a better text is found for each z, and so z may differ more at the same quality.
 LATENT_CURVES: dict[str, list[dict[str, Any]]] = {
-    "z, greedy": [{"do_sample": False, "num_beams": 1, "latent_temperature": each} for each in (0.5, 0.7, 0.85, 1.0, 1.2, 1.5)]
+    name: [{"do_sample": False, "num_beams": beams, "latent_temperature": each} for each in temperatures]
+    for name, beams, temperatures in (
+        ("z, greedy", 1, (0.5, 0.7, 0.85, 1.0, 1.2, 1.5)),
+        ("z, 4 beams each", 4, (0.7, 1.0, 1.3, 1.6)),
+    )
 }
 
 

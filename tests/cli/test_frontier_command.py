@@ -91,16 +91,18 @@ def test_points_of_both_models_are_printed_saved_and_drawn(script, model, proces
         assert {name: found[name] for name in expected.metrics} == {name: each.value for name, each in expected.metrics.items()}
         assert found["intervals"]["chrf"] == list(expected.metrics["chrf"][1:])
     assert points[-1]["curve"] == "copying the source" and points[-1]["bleu"] == pytest.approx(bleu(TEXTS, REFERENCES))
-    assert metrics["frontier"]["z_above"].keys() == {"bleu", "best_bleu"}
+    assert {name: each.keys() for name, each in metrics["frontier"]["z_above"].items()} == {
+        name: {"bleu", "best_bleu"} for name in LATENT_CURVES
+    }
     printed = capsys.readouterr().out
     assert (
         printed.count("| sampling | temperature ") == len(baseline_curves(3)["sampling"])
-        and printed.count("that reaches there (BLEU of the best of 3).") == 1
+        and printed.count("that reaches there (BLEU of the best of 3).") == 2
     )
     assert plot.read_text().startswith("<?xml")
     # Without a model to compare with, z is above none.
     alone = script.main(arguments)["frontier"]
-    assert alone["z_above"] == {} and len(alone["points"]) == 7
+    assert alone["z_above"] == {} and len(alone["points"]) == 11
 
 
 def test_how_much_is_kept_of_the_source_is_measured_if_an_embedder_is_named(script, processor, saved, pairs, tmp_path):
@@ -124,7 +126,7 @@ def test_replies_are_not_told_their_act_and_a_dialogue_is_not_copied(script, tok
         path.write_text(json.dumps({"turns": [{**turn, "act": act} for turn, act in zip(turns, acts)]}) + "\n", encoding="utf-8")
         metrics = script.main([folder, "--file", str(path), *FEW, "--frontier"])
         written.append([{**each, "seconds": 0} for each in metrics["frontier"]["points"]])
-    assert written[0] == written[1] and len(written[0]) == 6
+    assert written[0] == written[1] and len(written[0]) == 10
     with pytest.raises(ValueError, match=r"`--frontier_embedder` .* a dialogue is no text"):
         script.main([folder, "--file", str(path), *FEW, "--frontier", "--frontier_embedder", "x"])
 

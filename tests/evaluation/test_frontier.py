@@ -1,5 +1,6 @@
 """Quality against diversity: metrics with intervals, points of a model, and where one curve lies above the others."""
 
+import itertools
 import json
 import random
 import sys
@@ -91,8 +92,9 @@ def model(processor):
 def test_points_are_the_metrics_of_what_is_generated(model, processor):
     options = {"num_outputs": 4, "batch_size": 2, "max_new_tokens": 6, "seed": 3}
     points = frontier(model, processor, TEXTS, REFERENCES, **options)
-    assert [point.curve for point in points] == ["z, greedy"] * 6 and all(point.seconds > 0 for point in points)
-    for point, options in zip(points, LATENT_CURVES["z, greedy"]):
+    assert [point.curve for point in points] == ["z, greedy"] * 6 + ["z, 4 beams each"] * 4
+    assert all(point.seconds > 0 for point in points)
+    for point, options in zip(points, itertools.chain(*LATENT_CURVES.values())):
         outputs = generate_texts(model, processor, TEXTS, 4, seed=3, batch_size=2, max_new_tokens=6, **options)
         expected = paraphrase_metrics(TEXTS, outputs, REFERENCES)
         assert all(estimate.value == pytest.approx(expected[name]) for name, estimate in point.metrics.items())

@@ -323,7 +323,7 @@ def test_an_lm_that_hands_its_head_a_keyword_is_refused(monkeypatch):
         return call(head, input=states) if head is decoder.lm.lm_head else call(head, states)
 
     monkeypatch.setattr(torch.nn.Linear, "__call__", by_keyword)
-    with pytest.raises(ValueError, match="hands its head the hidden states by a keyword.*Choose 'embedding'"):
+    with pytest.raises(ValueError, match=r"hands its head the hidden states by a keyword.*Choose 'embedding'"):
         decoder(torch.randint(4, VOCAB, (2, 5)), torch.zeros(2, 3))
 
 
