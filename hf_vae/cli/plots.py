@@ -22,7 +22,8 @@ from ..gaussian import DiagonalGaussian
 from ..latent_distribution import LatentDistribution
 from ..latent_space import Interpolation, smoothness, word_edit_distance
 
-_COLOURS = ("black", "tab:blue", "tab:red", "tab:green")
+_COLOURS = ("black", "tab:blue", "tab:red", "tab:green", "tab:purple")
+_LINES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)))
 
 
 def picture_kinds() -> list[str]:
@@ -202,7 +203,7 @@ def _plot_curves(axes: Axes, points: Sequence[FrontierPoint], metric: str) -> No
         axes.axhline(height, color="grey", linestyle=(0, (6, 4)), linewidth=1)
         # On the left, from which the curves rise.
         axes.annotate(COPYING, (0.01, height), xycoords=axes.get_yaxis_transform(), va="bottom", fontsize=8, color="dimgrey")
-    styles = zip(curves.items(), itertools.cycle("osD^"), itertools.cycle(("-", "--", "-.", ":")), itertools.cycle(_COLOURS))
+    styles = zip(curves.items(), itertools.cycle("osD^v"), itertools.cycle(_LINES), itertools.cycle(_COLOURS))
     places, colours = {}, {}
     for (name, curve), marker, line, colour in styles:
         curve = sorted(curve, key=lambda point: point.metrics["self_bleu"].value)
@@ -214,7 +215,10 @@ def _plot_curves(axes: Axes, points: Sequence[FrontierPoint], metric: str) -> No
     axes.autoscale_view()
     everywhere = axes.transData.transform([each for several in places.values() for each in several])
     for name, own in places.items():
-        place, (right, up) = _free_corner(axes.transData.transform(own), everywhere, axes.bbox)
+        in_pixels = axes.transData.transform(own)
+        place, (right, up), middle = _free_corner(name, in_pixels, everywhere, axes.bbox)
+        # The next name keeps away from all of this one.
+        everywhere = np.vstack([everywhere, *(np.add(middle, (offset * _half_width(name), 0)) for offset in (-1, 0, 1))])
         axes.annotate(
             name, own[place], xytext=(7 * right, 7 * up), textcoords="offset points", ha="left" if right > 0 else "right",
             va="bottom" if up > 0 else "top", fontsize=9, weight="bold", color=colours[name], zorder=5,
@@ -222,15 +226,22 @@ def _plot_curves(axes: Axes, points: Sequence[FrontierPoint], metric: str) -> No
         )  # fmt: skip
 
 
-def _free_corner(own: np.ndarray, everywhere: np.ndarray, box: BboxBase) -> tuple[int, tuple[int, int]]:
+def _half_width(name: str) -> float:
+    """Half of what a name takes on the picture, in pixels, about."""
+    return 5.5 * len(name)
+
+
+def _free_corner(name: str, own: np.ndarray, everywhere: np.ndarray, box: BboxBase) -> tuple[int, tuple[int, int], np.ndarray]:
     """
-    Which of a curve's `own` places has the most room for a name beside it, and on which side: right or left, above or below. All in
-    pixels; the name stays in the `box`.
+    Which of a curve's `own` places has the most room for its `name` beside it, and on which side: right or left, above or below;
+    and where the name then has its middle. All in pixels; the name stays in the `box`.
     """
+    half = _half_width(name)
     corners = [(place, side) for place in range(len(own)) for side in itertools.product((1, -1), (1, -1))]
-    # Where a name has its middle, about.
-    middles = np.array([own[place] + np.multiply(side, (50, 18)) for place, side in corners])
-    # It is wider than it is high.
-    room = np.linalg.norm((middles[:, None] - everywhere) / (2, 1), axis=-1).min(1)
-    inside = (middles[:, 0] - 40 > box.x0) & (middles[:, 0] + 40 < box.x1)
-    return corners[int(np.where(inside, room, -1).argmax())]
+    middles = np.array([own[place] + np.multiply(side, (half + 10, 18)) for place, side in corners])
+    # It is wider than it is high: what lies above or below any part of it is as near as that is high.
+    aside = np.maximum(abs(middles[:, None, 0] - everywhere[:, 0]) - half, 0)
+    room = np.hypot(aside, middles[:, None, 1] - everywhere[:, 1]).min(1)
+    inside = (middles[:, 0] - half > box.x0) & (middles[:, 0] + half < box.x1)
+    best = int(np.where(inside, room, -1).argmax())
+    return *corners[best], middles[best]
