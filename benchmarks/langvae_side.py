@@ -28,7 +28,7 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, Pre
 
 
 def save_parts(folder: Path, settings: dict) -> None:
-    """An encoder and a decoder as LangVAE loads them, with random weights: its speed does not hang on them."""
+    """An encoder and a decoder as LangVAE loads them, with random weights: its speed does not depend on them."""
     special = ["[PAD]", "[BOS]", "[EOS]"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)

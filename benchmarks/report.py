@@ -1,4 +1,4 @@
-"""The results as JSON and as a Markdown table, with the machine and the versions that they hang on."""
+"""The results as JSON and as a Markdown table, with the machine and the versions that they depend on."""
 
 from __future__ import annotations
 

@@ -293,7 +293,7 @@ def train_in_stages(
     rate = model_args.new_weights_learning_rate
     decoder_args, train_set = training_args, tokenized["train"]
     if model_args.freeze_decoder_with_latent:
-        decoder_args, train_set = apart(training_args, train_set, model_args.latent_free_steps)
+        decoder_args, train_set = on_other_batches(training_args, train_set, model_args.latent_free_steps)
     if checkpoint is None and model_args.latent_free_steps:
         stage = ("latent_free", model_args.latent_free_steps, tokenized["train"])
         train_without_latent(model, processor, decoder_args, *stage, new_weights_learning_rate=rate)
@@ -325,16 +325,16 @@ def train_in_stages(
     return save_trained(trainer, processor)
 
 
-def apart(
+def on_other_batches(
     training_args: TrainingArguments, train: Dataset | IterableDataset, steps: int
 ) -> tuple[TrainingArguments, Dataset | IterableDataset]:
     """
-    The settings by which a decoder is trained that is held afterwards, and the data on which z is then learned around it. By one
-    seed, z would meet the decoder on the very batches that it has just learned, where it needs z least.
+    The settings for training a decoder that is held afterwards, and the data on which z is then learned around it. With one seed
+    for both, z would meet the decoder on the very batches that it has just learned, where it needs z least.
 
     Args:
         training_args (`TrainingArguments`): the run's.
-        train: tokenised. Of a stream, whose order no seed changes, z gets what comes after the decoder's rows.
+        train: tokenised. No seed changes the order of a stream, so there z gets the rows after the decoder's.
         steps (`int`): the decoder's.
     """
     if isinstance(train, IterableDataset):

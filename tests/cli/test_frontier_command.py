@@ -1,9 +1,11 @@
 """`evaluate --frontier`, and the model without z that a training keeps for it."""
 
+import itertools
 import json
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from transformers import AutoModel, AutoProcessor, BertConfig
 
 from helpers import (
@@ -183,6 +185,30 @@ def test_the_picture_of_one_curve_alone(tmp_path):
     point = FrontierPoint("mine", {}, {name: Estimate(3.0, 2.0, 5.0) for name in ("self_bleu", "bleu", "best_bleu")})
     plot_frontier([point], tmp_path / "one.png")
     assert (tmp_path / "one.png").stat().st_size > 0
+
+
+def test_no_curves_name_lies_on_another_and_no_two_look_alike(monkeypatch, tmp_path):
+    at = {
+        "z, greedy": [(81.8, 33.4), (76.2, 33.8), (70.9, 34.0), (64.7, 34.5)],
+        "z, 4 beams each": [(77.5, 36.3), (68.8, 37.2), (60.5, 36.3)],
+        "sampling": [(79.2, 34.2), (69.7, 36.2), (60.0, 35.4), (49.3, 35.0), (17.9, 25.8)],
+        "nucleus": [(89.5, 30.1), (64.2, 37.7), (53.6, 37.1), (41.3, 35.5), (24.4, 29.1)],
+        "beams": [(87.5, 37.0)],
+    }
+    points = []
+    for name, x, y in ((name, *place) for name, places in at.items() for place in places):
+        metrics = {"self_bleu": Estimate(x, x, x), "bleu": Estimate(y, y, y), "best_bleu": Estimate(y, y, y)}
+        points.append(FrontierPoint(name, {}, metrics))
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **options: drawn.append(figure))
+    plot_frontier(points, tmp_path / "all.png")
+    for panel in drawn[0].axes:
+        names = [text.get_window_extent() for text in panel.texts]
+        assert len(names) == 5 and not any(one.overlaps(other) for one, other in itertools.combinations(names, 2))
+        looks = {
+            (line.get_color(), line.get_marker(), line.get_linestyle()) for line in panel.lines if line.get_marker() in "osD^v"
+        }
+        assert len(looks) == 5
 
 
 @pytest.mark.slow
