@@ -22,8 +22,8 @@ from ..gaussian import DiagonalGaussian
 from ..latent_distribution import LatentDistribution
 from ..latent_space import Interpolation, smoothness, word_edit_distance
 
-_COLOURS = ("black", "tab:blue", "tab:red", "tab:green", "tab:purple")
-_LINES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)))
+_COLOURS = ("black", "tab:blue", "tab:red", "tab:green", "tab:brown", "tab:purple")
+_LINES = ("-", "--", "-.", ":", (0, (1, 1)), (0, (6, 2, 1, 2, 1, 2)))
 
 
 def picture_kinds() -> list[str]:
@@ -203,7 +203,7 @@ def _plot_curves(axes: Axes, points: Sequence[FrontierPoint], metric: str) -> No
         axes.axhline(height, color="grey", linestyle=(0, (6, 4)), linewidth=1)
         # On the left, from which the curves rise.
         axes.annotate(COPYING, (0.01, height), xycoords=axes.get_yaxis_transform(), va="bottom", fontsize=8, color="dimgrey")
-    styles = zip(curves.items(), itertools.cycle("osD^v"), itertools.cycle(_LINES), itertools.cycle(_COLOURS))
+    styles = zip(curves.items(), itertools.cycle("osD^vP"), itertools.cycle(_LINES), itertools.cycle(_COLOURS))
     places, colours = {}, {}
     for (name, curve), marker, line, colour in styles:
         curve = sorted(curve, key=lambda point: point.metrics["self_bleu"].value)

@@ -193,6 +193,7 @@ def test_no_curves_name_lies_on_another_and_no_two_look_alike(monkeypatch, tmp_p
         "z, 4 beams each": [(77.5, 36.3), (68.8, 37.2), (60.5, 36.3)],
         "sampling": [(79.2, 34.2), (69.7, 36.2), (60.0, 35.4), (49.3, 35.0), (17.9, 25.8)],
         "nucleus": [(89.5, 30.1), (64.2, 37.7), (53.6, 37.1), (41.3, 35.5), (24.4, 29.1)],
+        "sampling, 4 beams each": [(92.0, 35.0), (83.0, 35.8), (72.5, 36.8)],
         "beams": [(87.5, 37.0)],
     }
     points = []
@@ -204,11 +205,11 @@ def test_no_curves_name_lies_on_another_and_no_two_look_alike(monkeypatch, tmp_p
     plot_frontier(points, tmp_path / "all.png")
     for panel in drawn[0].axes:
         names = [text.get_window_extent() for text in panel.texts]
-        assert len(names) == 5 and not any(one.overlaps(other) for one, other in itertools.combinations(names, 2))
+        assert len(names) == 6 and not any(one.overlaps(other) for one, other in itertools.combinations(names, 2))
         looks = {
-            (line.get_color(), line.get_marker(), line.get_linestyle()) for line in panel.lines if line.get_marker() in "osD^v"
+            (line.get_color(), line.get_marker(), line.get_linestyle()) for line in panel.lines if line.get_marker() in "osD^vP"
         }
-        assert len(looks) == 5
+        assert len(looks) == 6
 
 
 @pytest.mark.slow

@@ -113,7 +113,7 @@ def test_a_model_without_z_samples_or_searches_from_one_z(model, processor, monk
     monkeypatch.setattr(sys.modules[frontier.__module__], "generate_texts", remember)
     curves = baseline_curves(3)
     points = frontier(model, processor, TEXTS, REFERENCES, curves, num_outputs=3, max_new_tokens=6, num_resamples=10)
-    assert {point.curve for point in points} == {"sampling", "nucleus", "beams"}
+    assert {point.curve for point in points} == {"sampling", "nucleus", "sampling, 4 beams each", "beams"}
     assert [dict(point.options) for point in points] == [each for curve in curves.values() for each in curve]
     beams = next(outputs for options, outputs in written.items() if ("num_beams", 3) in options)
     zeros = torch.zeros(len(TEXTS), 1, model.config.latent_size)
