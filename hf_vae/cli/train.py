@@ -21,7 +21,7 @@ from ..hub import Repository, create_repository, run_record, upload_model
 from ..processing_vae import VAEProcessor
 from ..training.checkpoints import begin_or_resume, check_fits, remove_stages
 from ..training.collator import VAEDataCollator
-from ..training.divergence import StopOnDivergenceCallback
+from ..training.divergence import StopOnDivergenceCallback, leave_out_cudnn_attention
 from ..training.drop_last import EvaluateEveryExampleCallback
 from ..training.fits import fit_conditional_prior, fit_posterior
 from ..training.learning_rates import two_rates
@@ -153,6 +153,7 @@ def start_run(
     check_processes(training_args, {**whole, "with_baseline": evaluation_args.with_baseline})
     state = PartialState()
     use_all_cores(state)
+    leave_out_cudnn_attention()
     set_seed(training_args.seed)
     repository = create_repository(training_args) if training_args.push_to_hub and state.is_main_process else None
     return state, repository

@@ -10,7 +10,7 @@ from .aggressive import AggressiveEncoderCallback
 from .collator import VAEDataCollator
 from .decoder_reset import DecoderResetCallback, reset_decoder
 from .denoising import DenoisingCallback, NoiseVocabulary, TokenNoise
-from .divergence import StopOnDivergenceCallback
+from .divergence import StopOnDivergenceCallback, leave_out_cudnn_attention
 from .drop_last import EvaluateEveryExampleCallback
 from .kl_annealing import KLAnnealingCallback
 from .kl_weight import KLWeightCallback
@@ -66,6 +66,7 @@ __all__ = [
     "VAEDataCollator",
     "fit_conditional_prior",
     "fit_posterior",
+    "leave_out_cudnn_attention",
     "make_schedule",
     "new_weights",
     "pretrain_encoder",

@@ -15,6 +15,15 @@ from transformers import TrainerCallback
 DIVERGED = "diverged"
 
 
+def leave_out_cudnn_attention() -> None:
+    """
+    Has torch compute attention by its other kernels, for the whole process. On H100 and H200 GPUs it prefers cuDNN's since 2.11,
+    whose gradient can be NaN while the loss is finite: with a mask, at lengths of 64, 192, 320, …, in half precision
+    (https://github.com/pytorch/pytorch/issues/196678). The first such batch spoils every weight.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 class StopOnDivergenceCallback(TrainerCallback):
     """
     Stops a training once its loss or its weights are NaN or infinite, which the Trainer's log hides (`logging_nan_inf_filter`).
@@ -85,8 +94,14 @@ class StopOnDivergenceCallback(TrainerCallback):
             f"The training has diverged: at step {state.global_step}, {' and '.join(found) or 'the loss is not finite'}. Nothing "
             "of it is saved over what was saved before. Try a lower `--learning_rate` "
             f"({args.learning_rate:g}), `--max_grad_norm` 1 ({args.max_grad_norm:g}), more `--warmup_steps` "
-            f"({args.warmup_steps:g}), or bf16 in the place of fp16. The log is in {log}."
+            f"({args.warmup_steps:g}), or bf16 in the place of fp16. {_about_attention()}The log is in {log}."
         )
+
+
+def _about_attention() -> str:
+    if not (torch.cuda.is_available() and torch.backends.cuda.cudnn_sdp_enabled()):
+        return ""
+    return "On a GPU, cuDNN's attention may be what gives NaN: leave it out with `torch.backends.cuda.enable_cudnn_sdp(False)`. "
 
 
 def _not_finite(parameter: nn.Parameter) -> torch.Tensor:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, Trainer, TrainingArguments
+from transformers import AutoModel, Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from helpers import RESUMABLE, StoppedError, load_script
 from hf_vae.cli.processes import check_processes
 from hf_vae.cli.report import draw_pictures
 from hf_vae.cli.saving import finish_saving, replaced_model
-from hf_vae.training import StopOnDivergenceCallback
+from hf_vae.training import StopOnDivergenceCallback, leave_out_cudnn_attention
 from hf_vae.training.checkpoints import remove_stages
 from hf_vae.training.resuming import full_disk_named
 
@@ -151,6 +151,36 @@ def test_any_trainer_s_model_is_watched(tmp_path, output, factor):
     else:
         with pytest.raises(FloatingPointError, match="The training has diverged"):
             trainer.train()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_on_a_gpu_the_attention_that_gives_nan_is_named_unless_it_is_left_out(monkeypatch, tmp_path, enabled):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        if not enabled:
+            leave_out_cudnn_attention()
+        callback, model = StopOnDivergenceCallback(), torch.nn.Linear(1, 1)
+        callback.on_train_begin(None, TrainerState(), None, model=model)
+        torch.nn.init.constant_(model.weight, math.nan)
+        arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+        with pytest.raises(FloatingPointError) as caught:
+            callback.on_step_end(arguments, TrainerState(), TrainerControl(should_log=True), model=model)
+        assert ("enable_cudnn_sdp(False)" in str(caught.value)) is enabled
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+def test_the_commands_leave_out_cudnn_s_attention(script, tmp_path):
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        with pytest.raises(FloatingPointError):
+            script.main([*RESUMABLE, "--learning_rate", "1e30", "--max_grad_norm", "0", "--output_dir", str(tmp_path)])
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 def test_processes_that_were_asked_for_and_not_started(monkeypatch, tmp_path):
