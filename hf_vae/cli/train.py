@@ -40,6 +40,7 @@ from .checks import (
     check_streaming,
     run_steps,
 )
+from .outcome import verdict_line
 from .processes import check_processes, use_all_cores
 from .report import report_run
 from .saving import BASELINE, finish_saving, save_baseline, save_trained
@@ -107,6 +108,7 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
             data_args.train_file,
             embedded_corpus=task.corpus,
             metrics=metrics,
+            verdict=verdict_line(metrics),
             baseline=measured.baseline,
             measured_on=measured.measured_on,
             samples=measured.samples,

@@ -86,7 +86,7 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
     assert expected <= {path.name for path in output.iterdir()}
     assert json.loads((output / "config.json").read_text())["auto_map"]
     printed = capsys.readouterr().out
-    assert printed.count("  -> ") == 4 * 5 and printed.count("   = ") == 4 * 5
+    assert printed.count("\n  output     ") == 4 * 5 and printed.count("\n  reference  ") == 4 * 5
     for auto_class in (AutoModel, AutoModelForSeq2SeqLM):
         assert isinstance(auto_class.from_pretrained(output), ParaphraseVAEModel)
     model, processor = AutoModel.from_pretrained(output).eval(), AutoProcessor.from_pretrained(output)

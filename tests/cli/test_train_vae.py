@@ -1,6 +1,7 @@
 """`examples/train_vae.py`: what a run leaves behind, reads and refuses."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -89,11 +90,16 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
     assert again["elbo"] == pytest.approx(metrics["elbo"], abs=1e-3)
 
     printed = capsys.readouterr().out
-    assert printed.count("   = ") == 5 and printed.count("  -> ") == 5 + 5 + 7
+    assert printed.count("\n  source     ") == 5 and printed.count("\n  output     ") == 5 + 5 + 7
     for text, reconstruction in zip(texts, reconstruct(model, processor, texts, max_new_tokens=6).texts):
-        assert f"   = {text}\n  -> {reconstruction}\n" in printed
-    assert metrics["collapse_report"]["summary"] in printed and "the language model's" in printed
-    assert '"iw_nll": ' in printed and '"collapse_report"' not in printed and f"Saved to {output}" in printed
+        assert f"  source     {text}\n  output     {reconstruction or '(empty)'}\n" in printed
+    told = printed.partition(f"Saved to {output}")[2]
+    assert metrics["collapse_report"]["summary"] in told and "the language model's" in told
+    assert metrics["collapse_report"]["summary"][:20] in card.partition("## Results")[2].splitlines()[2]
+    assert (
+        re.search(rf"\nNLL, importance-weighted bound .* {metrics['iw_nll']:.3f}", printed)
+        and "{" not in printed.partition("prior:")[2]
+    )
 
 
 @pytest.mark.slow

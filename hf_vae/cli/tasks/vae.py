@@ -13,7 +13,7 @@ from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 
 from ...data import first_pairs, grammar, held_out_files, load_texts, stream_pairs, texts_of
-from ...evaluation import LikelihoodEvaluator, collapse_report, evaluate_vae
+from ...evaluation import LikelihoodEvaluator, evaluate_vae
 from ...hub import write_metrics
 from ...latent_space import decode_latents, encode_texts, interpolate, sample_prior
 from ...latent_space.grammar_probe import grammar_metrics
@@ -24,6 +24,7 @@ from ..arguments import ModelArguments, ReportArguments, SplitArguments
 from ..build import build_model, freeze_or_adapt
 from ..checks import check_held_out, check_least, check_report
 from ..plots import plot_interpolation, plot_latents
+from ..report import show_line
 from ..task import Measured, Task
 
 
@@ -169,18 +170,18 @@ class VAETask(Task):
             printed="\n".join(
                 [
                     "\nReconstructions, from the posterior's mean:",
-                    *(f"   = {text}\n  -> {reconstruction}" for text, reconstruction in zip(shown, reconstructions)),
-                    "\nFrom the prior:",
-                    *(f"  -> {text}" for text in drawn),
-                    "\nFrom the first sentence to the second:",
-                    *(f"  -> {text}" for text in path.texts),
+                    *(show_line("source", text) + "\n" + show_line("output", each) for text, each in zip(shown, reconstructions)),
+                    "\nTexts of z drawn from the prior:",
+                    *(show_line("output", text) for text in drawn),
+                    "\nFrom the first sentence to the second, in steps of z:",
+                    *(show_line("output", text) for text in path.texts),
                 ]
             ),
+            outputs=[drawn],
             pictures={
                 "latent.png": partial(plot_latents, posterior, prior),
                 "interpolation.png": partial(plot_interpolation, path),
             },
-            summary=f"{collapse_report(metrics, language_model_nll)}\n",
         )
 
 
