@@ -12,7 +12,7 @@ _NO_POSTERIOR = "Whether z is used is not measured: this objective trains no pos
 
 
 def verdict_line(metrics: Mapping[str, Any]) -> str:
-    """Whether z is used, in one paragraph with the numbers that say so; `metrics` hold a collapse report if there is a posterior."""
+    """Whether z is used, in a paragraph with the numbers that say so; `metrics` hold a collapse report if there is a posterior."""
     if "collapse_report" not in metrics:
         return _NO_POSTERIOR
     report = metrics["collapse_report"]

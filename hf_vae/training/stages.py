@@ -152,6 +152,7 @@ def pretrain_encoder(
     max_steps: int,
     train: Dataset,
     mlm_probability: float = 0.15,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """
     Trains an encoder in place to predict masked words (Devlin et al. 2019), by the run's other settings.
@@ -164,6 +165,7 @@ def pretrain_encoder(
         max_steps (`int`): optimiser steps.
         train (`Dataset`): with a column `input_ids` in the encoder's vocabulary.
         mlm_probability (`float`, defaults to 0.15): share of the tokens to predict.
+        callbacks (`Sequence[TrainerCallback]`): for this Trainer.
 
     Raises:
         ValueError: no masked-language model exists for the encoder, its tokenizer has no mask token, or it is frozen.
@@ -181,7 +183,7 @@ def pretrain_encoder(
         processing_class=tokenizer,
         train_dataset=train.select_columns(["input_ids"]),
         data_collator=_MaskedWords(tokenizer, mlm_probability=mlm_probability, run_seed=settings.seed),
-        callbacks=[StopOnDivergenceCallback()],
+        callbacks=[StopOnDivergenceCallback(), *callbacks],
     )
     train_stage(trainer, masked_lm, resume=training_args.resume_from_checkpoint is not None)
 
