@@ -12,11 +12,12 @@ from ..configuration_vae import PARTS
 from ..encoders import longest_text, reserved_positions
 from ..modeling_conditional_vae import ConditionalVAEModel
 from ..modeling_vae import VAEModel
+from ..options.data import PairArguments
+from ..options.model import ConditionalArguments, ModelArguments
 from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_vae import VAEProcessor, load_tokenizer
 from ..training.json_options import parse_json
 from ..training.learning_rates import new_weights
-from .arguments import ConditionalArguments, ModelArguments, PairArguments
 from .from_scratch import small_configs, train_tokenizers
 
 _SIZES = (

@@ -17,6 +17,8 @@ from ..evaluation.callbacks import CollapseReportCallback
 from ..evaluation.compute_metrics import elbo_metrics
 from ..evaluation.words import check_tokenizer
 from ..hub import Repository, create_repository, run_record, upload_model
+from ..options.model import ModelArguments
+from ..options.report import ReportArguments
 from ..processing_vae import VAEProcessor
 from ..training.checkpoints import begin_or_resume, check_fits, remove_stages
 from ..training.collator import VAEDataCollator
@@ -29,7 +31,7 @@ from ..training.resuming import train
 from ..training.sharding import in_pieces, prepare_for_sharding
 from ..training.stages import check_pretraining, held, pretrain_encoder, train_without_latent
 from ..training.techniques import technique_callbacks
-from .arguments import ModelArguments, ReportArguments, parse_arguments
+from .arguments import parse_arguments
 from .checks import (
     check_arguments,
     check_evaluation,
@@ -37,6 +39,7 @@ from .checks import (
     check_part_files,
     check_rows,
     check_streaming,
+    check_unfinished,
     run_steps,
 )
 from .outcome import verdict_line
@@ -77,6 +80,7 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
     training_args = task.training_args
     model_type = cast(Any, task.model_class.config_class).model_type
     check_arguments(model_args, training_args, not task.on_embedded, model_type)
+    check_unfinished(training_args, evaluation_args.overwrite_output_dir)
     if evaluation_args.with_baseline:
         check_output_dir(str(Path(cast(str, training_args.output_dir)) / BASELINE), model_type)
     task.check()
@@ -193,6 +197,9 @@ def settle_arguments(training_args: TrainingArguments, streaming: bool) -> None:
     if training_args.label_names is None:
         # A dialogue's `act_labels` are labels too by their name, and without them the Trainer would measure nothing.
         training_args.label_names = ["labels"]
+    if training_args.device.type == "cpu":
+        # Only an accelerator reads pinned memory, and torch would warn.
+        training_args.dataloader_pin_memory = False
     if streaming:
         # Each process reads for itself: rows of unequal length cannot be handed on from one.
         cast(Any, training_args.accelerator_config).dispatch_batches = False

@@ -9,7 +9,7 @@ import inspect
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from ..options.techniques import StageArguments
 from ..processing_vae import VAEProcessor
 from .checkpoints import STAGES
 from .collator import VAEDataCollator
@@ -202,36 +203,6 @@ def check_pretraining(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
         raise ValueError("The encoder's tokenizer has no mask token, so there is nothing to hide words with.")
     if type(encoder.config) not in MODEL_FOR_MASKED_LM_MAPPING:
         raise ValueError(f"The encoder {type(encoder).__name__} has no masked-language model to pre-train it as.")
-
-
-@dataclass
-class StageArguments:
-    latent_free_steps: int = field(
-        default=0,
-        metadata={
-            "help": "Steps to train with z = 0 first: as a language model, or, with a source, until the decoder reads it well."
-        },
-    )
-    encoder_pretraining_steps: int = field(
-        default=0, metadata={"help": "Steps to train the encoder as a masked language model first, on the training texts."}
-    )
-    freeze_decoder_with_latent: bool = field(
-        default=False,
-        metadata={
-            "help": "Train the language model in the steps without z alone. z is then learned around it as it stands, at a "
-            "quarter of the time if logits is its only way in."
-        },
-    )
-    posterior_fit_steps: int = field(
-        default=0, metadata={"help": "Steps at the end that train q alone, on the true ELBO of the finished decoder."}
-    )
-    prior_fit_steps: int = field(
-        default=0,
-        metadata={
-            "help": "Conditional models: steps at the very end that put p(z|x) in the place of N(0, I) and train it alone, to "
-            "be where q puts z."
-        },
-    )
 
 
 def check_stages(args: Any, training_args: TrainingArguments) -> None:

@@ -20,12 +20,13 @@ from helpers import EXAMPLES, SMALL, load_script
 from helpers import RECIPES as RECIPE_FILES
 from hf_vae import ParaphraseVAEModel, ParaphraseVAEProcessor
 from hf_vae.cli import train as run
-from hf_vae.cli.arguments import ConditionalArguments, parse_arguments
+from hf_vae.cli.arguments import parse_arguments
 from hf_vae.cli.build import build_conditional_model
 from hf_vae.cli.checks import check_arguments
 from hf_vae.cli.from_scratch import small_configs, train_tokenizers
 from hf_vae.compat import ACTIVATION_CHECKPOINTING
 from hf_vae.data import expand_targets, grammar
+from hf_vae.options.model import ConditionalArguments
 
 TINY = [
     *SMALL, "--grammar_pairs", "40", "--max_source_length", "40", "--max_target_length", "40",

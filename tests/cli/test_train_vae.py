@@ -25,11 +25,12 @@ from helpers import RECIPES as RECIPE_FILES
 from helpers import SENTENCES, SMALL, built, load_script, weights
 from hf_vae import VAEModel, VAEProcessor
 from hf_vae.cli import train as run
-from hf_vae.cli.arguments import ModelArguments, parse_arguments
+from hf_vae.cli.arguments import parse_arguments
 from hf_vae.cli.checks import check_arguments
 from hf_vae.data import grammar
 from hf_vae.evaluation import LikelihoodEvaluator, likelihood_metrics
 from hf_vae.latent_space import reconstruct
+from hf_vae.options.model import ModelArguments
 from hf_vae.training.collator import VAEDataCollator
 from hf_vae.training.stages import LatentFreeCollator
 from hf_vae.training.techniques import technique_callbacks
