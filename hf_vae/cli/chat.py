@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -54,11 +56,9 @@ def _lines() -> Iterator[str]:
     if not sys.stdin.isatty():
         yield from sys.stdin
         return
-    try:
+    with contextlib.suppress(ImportError):
         # `input` then has a history, and keys to edit with.
-        import readline  # noqa: F401
-    except ImportError:
-        pass
+        importlib.import_module("readline")
     while True:
         try:
             yield input("> ")

@@ -189,8 +189,8 @@ def check_unfinished(training_args: TrainingArguments, overwrite: bool) -> None:
     is_model = (directory / "config.json").is_file() and any(directory.glob("model*.safetensors"))
     if is_model and not overwrite and training_args.resume_from_checkpoint is None:
         raise ValueError(
-            f"`--output_dir` {directory} holds a finished model: choose another directory, or add `--overwrite_output_dir` to train "
-            "anew and replace it."
+            f"`--output_dir` {directory} holds a finished model: choose another directory, or add `--overwrite_output_dir` to "
+            "replace it."
         )
 
 

@@ -41,7 +41,7 @@ class SplitArguments(FileArguments):
     test_file: str | None = field(default=None, metadata={"help": "As train_file; measured at the end. Default: validation_file."})
     own_data: bool = field(
         default=False,
-        metadata={"help": "For recipes: the settings are for data of your own, so refuse to run without a train_file."},
+        metadata={"help": "For recipes: the settings are for data of your own; refuse to run without a train_file."},
     )
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many rows at most."})
     streaming: bool = field(

@@ -37,7 +37,7 @@ class ModelArguments(
     decoder_type: str = field(default="llama", metadata={"help": "Architecture of the decoder."})
     hidden_size: int = field(default=128, metadata={"help": "Width of encoder and decoder."})
     embedding_size: int | None = field(
-        default=None, metadata={"help": "LSTMs: width of the embeddings, if it is not that of the layers."}
+        default=None, metadata={"help": "LSTMs: width of the embeddings, if not that of the layers."}
     )
     encoder_layers: int = field(default=1, metadata={"help": "Layers of the encoder."})
     decoder_layers: int = field(default=2, metadata={"help": "Layers of the decoder."})
@@ -75,7 +75,7 @@ class ModelArguments(
     free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
     free_bits_per: str = field(
         default="sentence",
-        metadata={"help": "What the free bits are granted to: each sentence, each dimension of z, or the mean of a batch."},
+        metadata={"help": "What gets the free bits: each sentence, each dimension of z, or the batch."},
     )
     capacity: float | None = field(default=None, metadata={"help": "Charge for the KL's distance from this many nats instead."})
     batch_norm_gamma: float | None = field(
