@@ -16,6 +16,8 @@ from ..training import learning_rates, stages  # noqa: F401 (what they refuse is
 from ..training.techniques import TECHNIQUES
 from .recipe import read_recipe
 
+# In front of argparse's own errors, where all arguments would bury them.
+_USAGE = "%(prog)s [FILE OF ARGUMENTS] [--option value ...]"
 # Nats per sentence, whatever the batches; the Trainer by itself would choose by a mean over them.
 BEST_BY = "elbo"
 
@@ -37,7 +39,7 @@ def read_defaults(task: str, said: Mapping[str, Any], parser: HfArgumentParser) 
 
 def arguments_said(classes: Sequence[type], argv: Sequence[str]) -> dict[str, Any]:
     """The arguments that the command line names, in whatever way argparse understands, with their values."""
-    parser = HfArgumentParser(cast(Any, classes), add_help=False)
+    parser = HfArgumentParser(cast(Any, classes), usage=_USAGE, add_help=False)
     parser.set_defaults(**{action.dest: None for action in parser._actions})
     said, _ = parser.parse_known_args(list(argv))
     return {name: value for name, value in vars(said).items() if value is not None}
@@ -61,8 +63,7 @@ def parse_arguments(argument_classes: Sequence[type], argv: Sequence[str], task:
     """
     model_class, *others = argument_classes
     classes = (with_techniques(model_class), *others, TrainingArguments)
-    # Without a heap of usage in front of argparse's own errors.
-    parser = HfArgumentParser(cast(Any, classes), usage="%(prog)s [FILE OF ARGUMENTS] [--option value ...]", add_help=False)
+    parser = HfArgumentParser(cast(Any, classes), usage=_USAGE, add_help=False)
     asked = asks_for_help(argv)
     if asked == "short":
         print_help(f"train {task}", argv, classes[:-1])

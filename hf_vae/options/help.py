@@ -97,11 +97,17 @@ def _as_said(value: Any) -> str:
 
 def _value_of(each: Field) -> str:
     """What follows the name of an argument."""
-    kind = str(each.type).split(" | ")[0]
+    kind = _kind(each)
     if kind == "bool" and each.default is False:
         return ""
     one = "|".join(CHOICES[each.name]) if each.name in CHOICES else _WORDS.get(kind, "TEXT")
     return f" {one} ..." if kind.startswith("list") else f" {one}"
+
+
+def _kind(each: Field) -> str:
+    """Its type, or the first of several, by name. transformers' parser puts the type itself in the place of what is written."""
+    kind: Any = each.type
+    return (kind.__name__ if isinstance(kind, type) and not hasattr(kind, "__origin__") else str(kind)).split(" | ")[0]
 
 
 def _default(each: Field) -> Any:
@@ -127,7 +133,7 @@ def _recipe(task: str, argv: Sequence[str], known: Mapping[str, Field]) -> tuple
 def _said(argv: Sequence[str], known: Mapping[str, Field]) -> dict[str, Any]:
     """The arguments that a command line names, with values as far as they decide which defaults it has."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    kinds = {name: str(each.type) for name, each in known.items()} | dict.fromkeys(TRAINING, "str")
+    kinds = {name: _kind(each) for name, each in known.items()} | dict.fromkeys(TRAINING, "str")
     for name, kind in kinds.items():
         convert: Any = int if kind == "int" else float if kind.startswith("float") else _truth if kind.startswith("bool") else str
         several = kind.startswith("list")
