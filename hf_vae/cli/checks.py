@@ -15,8 +15,8 @@ from ..options.model import ModelArguments
 from ..options.report import ReportArguments
 from ..part_files import part_config, settle_pooling
 from ..training.checkpoints import check_resume
-from ..training.json_options import parse_json
 from ..training.techniques import check_techniques
+from .lora import parse_lora
 from .plots import picture_kinds
 
 # Files that tell what else a directory holds, beside which a model of ours would be loaded wrongly.
@@ -88,7 +88,7 @@ def check_parts(model_args: ModelArguments, has_data: bool) -> None:
             raise ValueError("`--save_trained_only` needs a pretrained part that is frozen: add `--freeze_decoder`, for instance.")
         if model_args.lora:
             raise ValueError("`--save_trained_only` cannot leave out a part that adapters are merged into; leave `--lora` out.")
-    if "task_type" in parse_json("lora", model_args.lora):
+    if "task_type" in parse_lora(model_args.lora):
         raise ValueError("`--lora` names a `task_type`; leave it out: peft's task types expect arguments of other models.")
     if model_args.recurrent_dropout and (pretrained or "lstm" not in (model_args.encoder_type, model_args.decoder_type)):
         raise ValueError(

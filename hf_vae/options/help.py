@@ -100,6 +100,8 @@ def _value_of(each: Field) -> str:
     kind = _kind(each)
     if kind == "bool" and each.default is False:
         return ""
+    if each.name == "lora":
+        return " RANK|JSON"
     one = "|".join(CHOICES[each.name]) if each.name in CHOICES else _WORDS.get(kind, "TEXT")
     return f" {one} ..." if kind.startswith("list") else f" {one}"
 

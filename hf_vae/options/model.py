@@ -91,7 +91,10 @@ class ModelArguments(
     )
     lora: dict | str | None = field(
         default=None,
-        metadata={"help": "Arguments of peft's LoraConfig as JSON; the latent's layers are trained whole. Merged at the end."},
+        metadata={
+            "help": "Adapters: a rank, such as 8, or arguments of peft's LoraConfig as JSON. The layers of z are trained whole. "
+            "Merged at the end."
+        },
     )
 
     is_conditional: ClassVar[bool] = False
