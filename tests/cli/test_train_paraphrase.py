@@ -231,7 +231,8 @@ RECIPES = sorted(
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_parses_and_its_model_trains(script, recipe, tmp_path):
-    model_args, data_args, evaluation_args, training_args = parse(script, [str(recipe), "--output_dir", str(tmp_path / "out")])
+    argv = [str(recipe), "--output_dir", str(tmp_path / "out"), "--train_file", "x.jsonl", "--test_file", "x.jsonl"]
+    model_args, data_args, evaluation_args, training_args = parse(script, argv)
     check_arguments(model_args, training_args, True, "paraphrase-vae")
     script.ParaphraseTask(model_args, data_args, evaluation_args, training_args).check()
     pairs = expand_targets(grammar.load_paraphrases(8))

@@ -231,7 +231,8 @@ RECIPES = sorted(path for name, path in RECIPE_FILES.items() if name.startswith(
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_parses(script, recipe, tmp_path, vae_processor):
-    model_args, data_args, evaluation_args, training_args = parse(script, [str(recipe), "--output_dir", str(tmp_path)])
+    argv = [str(recipe), "--output_dir", str(tmp_path), "--train_file", "x.txt", "--test_file", "x.txt"]
+    model_args, data_args, evaluation_args, training_args = parse(script, argv)
     check_arguments(model_args, training_args, True, "text-vae")
     script.VAETask(model_args, data_args, evaluation_args, training_args).check()
     technique_callbacks(model_args, vae_processor)
