@@ -27,9 +27,11 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["hf_vae", "hf_vae.*"]),
+    # The options once more, by a name that does not pass `hf_vae/__init__.py`: `hf-vae --help` then waits for no torch.
+    packages=[*find_packages(include=["hf_vae", "hf_vae.*"]), "hf_vae_command", "hf_vae_command.tasks"],
+    package_dir={"hf_vae_command": "hf_vae/options"},
     package_data={"hf_vae": ["py.typed"], "hf_vae.cli": ["recipes/*.yaml"], "hf_vae.hub": ["model_card_template.md"]},
-    entry_points={"console_scripts": ["hf-vae = hf_vae.cli.__main__:main"]},
+    entry_points={"console_scripts": ["hf-vae = hf_vae_command.door:main"]},
     python_requires=">=3.11",
     # The oldest versions that the tests pass with: `.ci/oldest` runs them.
     install_requires=[

@@ -8,9 +8,7 @@ place of the first, `/act NAME` asks for an act from then on (`/act` for any), `
 Of a conversation that is longer than the model holds, the latest turns are read.
 """
 
-import sys
-
-from hf_vae.cli.chat import main
+from commands import run
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run("chat")

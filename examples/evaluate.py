@@ -21,9 +21,7 @@ Quality against diversity of several outputs for each source, beside the model t
         --frontier_baseline outputs/paraphrase/baseline --frontier_plot frontier.svg
 """
 
-import sys
-
-from hf_vae.cli.evaluate import main
+from commands import run
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run("evaluate")

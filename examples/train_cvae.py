@@ -17,13 +17,12 @@ On texts to complete, of whose words the first quarter is given, from a recipe:
     accelerate launch examples/train_cvae.py examples/recipes/sohn_captions.yaml --given 0.25 \
         --train_file train.jsonl --validation_file validation.jsonl --test_file test.jsonl --output_dir outputs/captions
 
-Every argument of `TrainingArguments` works. A YAML or JSON file of arguments may come first; what follows overrides it.
+`--help` lists the arguments in groups; every argument of `TrainingArguments` works too. A YAML or JSON file of arguments may come
+first; what follows overrides it.
 `hf-vae train cvae` is the same command.
 """
 
-import sys
-
-from hf_vae.cli.tasks.cvae import main
+from commands import run
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run("train cvae")

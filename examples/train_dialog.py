@@ -18,13 +18,12 @@ From a recipe, here the paper's own network:
     accelerate launch examples/train_dialog.py examples/recipes/kgcvae_switchboard.yaml \
         --train_file train.jsonl --validation_file validation.jsonl --test_file test.jsonl --output_dir outputs/switchboard
 
-Every argument of `TrainingArguments` works. A YAML or JSON file of arguments may come first; what follows overrides it.
+`--help` lists the arguments in groups; every argument of `TrainingArguments` works too. A YAML or JSON file of arguments may come
+first; what follows overrides it.
 `hf-vae train dialog` is the same command.
 """
 
-import sys
-
-from hf_vae.cli.tasks.dialog import main
+from commands import run
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run("train dialog")

@@ -16,13 +16,12 @@ Between pretrained models, with the defaults of a recipe (without the two names:
         --encoder_name_or_path bert-base-uncased --decoder_name_or_path gpt2 \
         --train_file train.jsonl --validation_file validation.jsonl --output_dir outputs/paraphrase-bert-gpt2
 
-Every argument of `TrainingArguments` works. A YAML or JSON file of arguments may come first; what follows overrides it.
+`--help` lists the arguments in groups; every argument of `TrainingArguments` works too. A YAML or JSON file of arguments may come
+first; what follows overrides it.
 `hf-vae train paraphrase` is the same command.
 """
 
-import sys
-
-from hf_vae.cli.tasks.paraphrase import main
+from commands import run
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run("train paraphrase")

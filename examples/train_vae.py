@@ -21,13 +21,12 @@ Optimus, whose network and objective are all said, in a file:
     accelerate launch examples/train_vae.py examples/recipes/optimus_ptb.yaml \
         --train_file train.txt --validation_file validation.txt --test_file test.txt --output_dir outputs/optimus
 
-Every argument of `TrainingArguments` works. A YAML or JSON file of arguments may come first; what follows overrides it.
+`--help` lists the arguments in groups; every argument of `TrainingArguments` works too. A YAML or JSON file of arguments may come
+first; what follows overrides it.
 `hf-vae train vae` is the same command.
 """
 
-import sys
-
-from hf_vae.cli.tasks.vae import main
+from commands import run
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run("train vae")

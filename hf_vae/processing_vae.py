@@ -10,10 +10,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
 from .checks import check_choice, check_count
+from .part_tokenizers import load_saved_tokenizer, load_tokenizer
 from .saved_files import HUB_OPTIONS, read_json
 
 logger = logging.get_logger(__name__)
@@ -74,56 +75,6 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
-    """
-    `AutoTokenizer.from_pretrained`, for a part that may have been saved without its tokenizer.
-
-    Raises:
-        OSError, ValueError: there is no tokenizer. For several families transformers then makes one up, which knows only special
-            tokens and reads every text as empty.
-    """
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    if not knows_words(tokenizer):
-        raise ValueError(f"{name_or_path} holds no tokenizer: save the part's own there, with `tokenizer.save_pretrained`.")
-    return tokenizer
-
-
-def knows_words(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the vocabulary holds more than special tokens."""
-    return not set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids)
-
-
-def load_saved_tokenizer(name_or_path: Any, subfolder: str, **kwargs) -> PreTrainedTokenizerBase:
-    """
-    Loads a tokenizer that a processor has saved.
-
-    Raises:
-        OSError: one of its files is missing or damaged.
-        ValueError: its code lies in another repository.
-    """
-    where = {**{name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}, "subfolder": subfolder}
-    place = PurePosixPath(str(name_or_path), subfolder)
-    auto_map = read_json(name_or_path, "tokenizer_config.json", **where).get("auto_map")
-    if kwargs.get("trust_remote_code") and "--" in str(auto_map):
-        raise ValueError(
-            f"The tokenizer in {place} names code of another repository ({auto_map}), which `trust_remote_code` does not reach: "
-            "read that code, load the tokenizer from there, and make a processor of it, such as `VAEProcessor(tokenizer, "
-            "encoder_tokenizer)`."
-        )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, subfolder=subfolder, **kwargs)
-    except ImportError:
-        # A package is missing, and its error says which one.
-        raise
-    # Each library raises another error for a damaged file, and few of them name the file.
-    except Exception as error:
-        read_json(name_or_path, "tokenizer.json", **where)
-        raise OSError(f"The tokenizer in {place} cannot be loaded ({error}): fetch or copy it again.") from error
-    if not knows_words(tokenizer):
-        raise OSError(f"The tokenizer in {place} has no words, because its tokenizer.json is missing: fetch or copy it again.")
-    return tokenizer
-
-
 class VAEProcessor(ProcessorMixin):
     r"""
     The two tokenizers of a [`VAEModel`].
@@ -149,13 +100,32 @@ class VAEProcessor(ProcessorMixin):
             if not isinstance(given, PreTrainedTokenizerBase):
                 raise ValueError(f"`{name}` is {given!r}; load a tokenizer with `AutoTokenizer.from_pretrained`.")
         if tokenizer.eos_token_id is None:
-            raise ValueError("`tokenizer` has no EOS token, with which generation ends: set its `eos_token`.")
+            raise ValueError(
+                "`tokenizer`, the decoder's, has no EOS token, with which generation ends: set its `eos_token`, or exchange the "
+                "two if you have given the encoder's first."
+            )
         if encoder_tokenizer.pad_token is None and encoder_tokenizer.eos_token is None:
             raise ValueError("`encoder_tokenizer` has no padding token, and no EOS token to pad with: set its `pad_token`.")
         if encoder_tokenizer is tokenizer:
             # Each of them is saved on its own and may be changed on its own.
             encoder_tokenizer = copy.deepcopy(tokenizer)
         super().__init__(_with_padding(tokenizer), _with_padding(encoder_tokenizer), **kwargs)
+
+    @classmethod
+    def from_encoder_decoder_pretrained(cls, encoder_name_or_path: str, decoder_name_or_path: str, **options):
+        """
+        The processor for a model that `from_encoder_decoder_pretrained` makes of the same two names, in the same order.
+
+        Args:
+            encoder_name_or_path, decoder_name_or_path (`str`): Hub ids or folders of an encoder and of a causal LM.
+            options: passed to the processor.
+
+        Raises:
+            OSError, ValueError: one of them has no tokenizer, or one that cannot serve.
+        """
+        return cls(
+            tokenizer=load_tokenizer(decoder_name_or_path), encoder_tokenizer=load_tokenizer(encoder_name_or_path), **options
+        )
 
     @property
     def start_token_id(self) -> int | None:

@@ -40,11 +40,11 @@ from hf_vae import (
     VAEModel,
     VAEProcessor,
 )
-from hf_vae.cli.arguments import ModelArguments
 from hf_vae.cli.build import build_model
 from hf_vae.cli.from_scratch import train_tokenizers
 from hf_vae.data import grammar
 from hf_vae.evaluation import LikelihoodEvaluator
+from hf_vae.options.model import ModelArguments
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent

@@ -12,12 +12,13 @@ from ..configuration_vae import PARTS
 from ..encoders import longest_text, reserved_positions
 from ..modeling_conditional_vae import ConditionalVAEModel
 from ..modeling_vae import VAEModel
+from ..options.data import PairArguments
+from ..options.model import ConditionalArguments, ModelArguments
 from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_vae import VAEProcessor, load_tokenizer
-from ..training.json_options import parse_json
 from ..training.learning_rates import new_weights
-from .arguments import ConditionalArguments, ModelArguments, PairArguments
 from .from_scratch import small_configs, train_tokenizers
+from .lora import parse_lora, target_modules
 
 _SIZES = (
     "encoder_type", "decoder_type", "hidden_size", "embedding_size", "encoder_layers", "decoder_layers", "num_attention_heads",
@@ -191,7 +192,9 @@ def freeze_or_adapt(model: VAEModel, model_args: ModelArguments) -> nn.Module:
         return model
     from peft import LoraConfig, get_peft_model
 
-    options = {"modules_to_save": modules_of(model, new), **parse_json("lora", model_args.lora)}
+    options = {"modules_to_save": modules_of(model, new), **parse_lora(model_args.lora)}
+    if "target_modules" not in options:
+        options["target_modules"] = target_modules(model, {part for part in PARTS if getattr(model_args, f"freeze_{part}")})
     return get_peft_model(model, LoraConfig(**options))
 
 

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
 
 import torch
-from transformers import AutoModel, AutoProcessor, HfArgumentParser
+from transformers import AutoModel, AutoProcessor
 
-from ..dialog_session import DialogSession
+from ..dialog_session import DialogSession, Reply
 from ..modeling_dialog_cvae import DialogCVAEModel
-from .checks import check_least
+from ..options.chat import ChatArguments
+from .checks import check_least, check_model_name
+from .parsing import parse_plain
 
-
-@dataclass
-class ChatArguments:
-    model: str = field(metadata={"help": "Directory or Hub name of a dialogue model."})
-    num_replies: int = field(default=3, metadata={"help": "Replies to each turn."})
-    latent_temperature: float | None = field(
-        default=None, metadata={"help": "Factor on the spread of z; 0 gives the likeliest z. Default: the model's."}
-    )
-    max_length: int | None = field(default=None, metadata={"help": "Tokens of the conversation that are read."})
-    max_new_tokens: int = field(default=40, metadata={"help": "Longest reply."})
-    seed: int | None = field(default=None, metadata={"help": "Of the noise in z."})
+_HELP = """\
+Write a turn, and the model answers with several replies. Each has a z of its own; the first counts as said.
+  (an empty line)  other replies to the same turn
+  /2               says the second reply in place of the first
+  /act NAME        asks for replies of this act from now on; /act alone for any
+  /acts            lists the acts
+  /reset           a new conversation
+  /help            this list
+  /quit            ends; so do Ctrl-D and Ctrl-C"""
+_COMMANDS = "/1, /2, …, /act, /acts, /reset, /help and /quit"
 
 
 def main(argv: Sequence[str]) -> None:
-    if argv and not argv[0].startswith("-"):
-        argv = ["--model", *argv]
-    (arguments,) = HfArgumentParser(cast(Any, ChatArguments)).parse_args_into_dataclasses(list(argv))
+    (arguments,) = parse_plain((ChatArguments,), argv, "model")
     check_least(vars(arguments), {"num_replies": 1, "max_new_tokens": 1, "max_length": 1})
+    check_model_name(arguments.model)
     model, processor = AutoModel.from_pretrained(arguments.model), AutoProcessor.from_pretrained(arguments.model)
     if not isinstance(model, DialogCVAEModel):
         raise ValueError(f"{arguments.model} is a {type(model).__name__}; this talks to a DialogCVAEModel.")
@@ -40,63 +40,100 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"`--max_length` is {arguments.max_length}; beside a reply the model holds {longest} tokens.")
     generator = torch.Generator()
     generator.manual_seed(arguments.seed) if arguments.seed is not None else generator.seed()
-    session = DialogSession(model, processor, generator=generator)
+    print(f"This is {arguments.model}, a dialogue model.\n{_HELP}\n{_acts(processor.acts)}\n")
     try:
-        talk(session, arguments)
+        Conversation(DialogSession(model, processor, generator=generator), arguments).run()
     except KeyboardInterrupt:
         print()
 
 
-def talk(session: DialogSession, arguments: ChatArguments) -> None:
-    """Answers every line of the standard input until it ends."""
-    processor = session.processor
-    act: str | None = None
-    replies: list = []
-    for line in sys.stdin:
-        line = line.strip()
-        if line == "/quit":
-            break
-        if line == "/reset":
-            session.messages.clear()
-            replies = []
-            print("(a new conversation)")
-            continue
-        command, _, rest = line.partition(" ")
+def _acts(acts: Sequence[str] | None) -> str:
+    return f"(the acts are {', '.join(acts)})" if acts else "(this model has no acts)"
+
+
+def _lines() -> Iterator[str]:
+    """What is written, with a prompt and a history if somebody writes it."""
+    if not sys.stdin.isatty():
+        yield from sys.stdin
+        return
+    with contextlib.suppress(ImportError):
+        # `input` then has a history, and keys to edit with.
+        importlib.import_module("readline")
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            print()
+            return
+
+
+class Conversation:
+    """
+    Answers every line of the standard input until it ends.
+
+    Args:
+        session ([`DialogSession`]): of the model.
+        arguments ([`ChatArguments`]): how it replies.
+    """
+
+    def __init__(self, session: DialogSession, arguments: ChatArguments):
+        self.session, self.arguments = session, arguments
+        self.act: str | None = None
+        self.replies: list[Reply] = []
+
+    def run(self) -> None:
+        for line in map(str.strip, _lines()):
+            if line == "/quit":
+                return
+            if line.startswith("/"):
+                command, _, rest = line.partition(" ")
+                print(self.obey(command, rest.strip()), end="")
+            else:
+                self.answer(line)
+
+    def obey(self, command: str, rest: str) -> str:
+        """Does what a line that begins with a slash says, and gives what is to be printed."""
+        if command == "/help":
+            return f"{_HELP}\n"
+        if command == "/acts":
+            return f"{_acts(self.session.processor.acts)}\n"
+        if command == "/reset":
+            self.session.messages.clear()
+            self.replies = []
+            return "(a new conversation)\n"
         if command == "/act":
-            act = rest.strip() or None
-            if act is not None and act not in (processor.acts or ()):
-                print(f"(the acts are {', '.join(processor.acts or ()) or 'none: this model has no acts'})")
-                act = None
-            continue
-        if line.startswith("/"):
-            chosen = line.removeprefix("/")
-            if not chosen.isdecimal():
-                print(f"({command} is no command; there are /1, /2, …, /act, /reset and /quit)")
-                continue
-            text = replies[int(chosen) - 1].text if 1 <= int(chosen) <= len(replies) else ""
-            if not text:
-                print(f"(there is no reply {chosen} to say)")
-                continue
-            session.messages[-1]["content"] = text
-            print(f"(said: {session.messages[-1]['content']})")
-            continue
+            acts = self.session.processor.acts
+            self.act = rest if rest in (acts or ()) else None
+            return f"{_acts(acts)}\n" if rest and self.act is None else ""
+        chosen = command.removeprefix("/")
+        if not chosen.isdecimal():
+            return f"({command} is no command; there are {_COMMANDS})\n"
+        text = self.replies[int(chosen) - 1].text if 1 <= int(chosen) <= len(self.replies) else ""
+        if not text:
+            return f"(there is no reply {chosen} to say)\n"
+        self.session.messages[-1]["content"] = text
+        return f"(said: {text})\n"
+
+    def answer(self, line: str) -> None:
+        """Replies to a line, or anew to the turn before it if it is empty."""
+        session, arguments = self.session, self.arguments
         if line:
             session.say(line)
         elif session.messages and session.messages[-1]["role"] == session.role:
             session.messages.pop()
         if not session.messages:
-            continue
-        replies = session.replies(
+            return
+        self.replies = session.replies(
             arguments.num_replies,
-            act=act,
+            act=self.act,
             latent_temperature=arguments.latent_temperature,
             max_length=arguments.max_length,
             max_new_tokens=arguments.max_new_tokens,
             do_sample=False,
         )
-        for number, reply in enumerate(replies, start=1):
-            print(f"{number}. {reply.text}" + (f"   [{reply.act}]" if reply.act else ""))
+        for number, reply in enumerate(self.replies, start=1):
+            print(f"{number}. {reply.text or '(empty)'}" + (f"   [{reply.act}]" if reply.act else ""))
         # A reply may be empty, which is no turn.
-        said = next((reply for reply in replies if reply.text), None)
+        said = next((reply for reply in self.replies if reply.text), None)
         if said is not None:
             session.say(said.text, session.role)

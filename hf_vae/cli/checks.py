@@ -11,11 +11,12 @@ from typing import Any, cast
 from transformers import TrainingArguments
 
 from ..configuration_vae import PARTS
+from ..options.model import ModelArguments
+from ..options.report import ReportArguments
 from ..part_files import part_config, settle_pooling
 from ..training.checkpoints import check_resume
-from ..training.json_options import parse_json
 from ..training.techniques import check_techniques
-from .arguments import ModelArguments, ReportArguments
+from .lora import parse_lora
 from .plots import picture_kinds
 
 # Files that tell what else a directory holds, beside which a model of ours would be loaded wrongly.
@@ -87,7 +88,7 @@ def check_parts(model_args: ModelArguments, has_data: bool) -> None:
             raise ValueError("`--save_trained_only` needs a pretrained part that is frozen: add `--freeze_decoder`, for instance.")
         if model_args.lora:
             raise ValueError("`--save_trained_only` cannot leave out a part that adapters are merged into; leave `--lora` out.")
-    if "task_type" in parse_json("lora", model_args.lora):
+    if "task_type" in parse_lora(model_args.lora):
         raise ValueError("`--lora` names a `task_type`; leave it out: peft's task types expect arguments of other models.")
     if model_args.recurrent_dropout and (pretrained or "lstm" not in (model_args.encoder_type, model_args.decoder_type)):
         raise ValueError(
@@ -146,7 +147,9 @@ def check_streaming(data_args: Any, training_args: TrainingArguments) -> None:
 
 
 def check_held_out(data_args: Any) -> None:
-    """Raises a `ValueError` for training data that is none, or without any to measure on."""
+    """Raises a `ValueError` for training data that is none, is not that of the recipe, or is without any to measure on."""
+    if data_args.own_data and not data_args.train_file:
+        raise ValueError("This recipe is for your own data: add `--train_file` and `--validation_file`.")
     check_least(vars(data_args), {"max_train_samples": 1})
     if data_args.train_file and not (data_args.validation_file or data_args.test_file):
         raise ValueError("`--train_file` needs a `--validation_file` or a `--test_file`: metrics are measured on held-out text.")
@@ -175,6 +178,28 @@ def check_output_dir(output_dir: str, model_type: str) -> None:
             ) from error
         if found != model_type:
             raise ValueError(f"`--output_dir` {output_dir} holds a model of type {found!r}; choose another directory.")
+
+
+def check_unfinished(training_args: TrainingArguments, overwrite: bool) -> None:
+    """
+    Raises a `ValueError` if the run would train anew where a finished model lies. A run that is resumed goes on there, and what a
+    training that broke off has left is no model.
+    """
+    directory = Path(cast(str, training_args.output_dir))
+    is_model = (directory / "config.json").is_file() and any(directory.glob("model*.safetensors"))
+    if is_model and not overwrite and training_args.resume_from_checkpoint is None:
+        raise ValueError(
+            f"`--output_dir` {directory} holds a finished model: choose another directory, or add `--overwrite_output_dir` to "
+            "replace it."
+        )
+
+
+def check_model_name(name: str) -> None:
+    """Raises a `FileNotFoundError` if the `name` of a model can only be that of a folder, and there is none."""
+    path = Path(name)
+    is_folder = path.is_absolute() or name.startswith(".") or path.parts[0] == "outputs" or len(path.parts) > 2
+    if is_folder and not path.is_dir():
+        raise FileNotFoundError(f"There is no folder {name}: train a model into it, or name another one.")
 
 
 def check_writable(name: str, file: str | None) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor, HfArgumentParser
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor
 
 from ..checks import check_choice
 from ..configuration_conditional_vae import ConditionalVAEConfig
@@ -31,12 +30,13 @@ from ..evaluation.rate_distortion import load_metrics
 from ..evaluation.words import check_tokenizer
 from ..hub import write_metrics
 from ..modeling_vae import VAEModel
+from ..options.evaluate import DataArguments, EvaluationArguments, FrontierArguments, ModelArguments
 from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_dialog import DialogCVAEProcessor
 from ..processing_vae import VAEProcessor, check_text_length, load_tokenizer
-from .arguments import FileArguments
-from .checks import check_least, check_picture, check_writable
-from .frontier import FrontierArguments, check_frontier, frontier_metrics, measure_frontier, report_frontier
+from .checks import check_least, check_model_name, check_picture, check_writable
+from .frontier import check_frontier, frontier_metrics, measure_frontier, report_frontier
+from .parsing import parse_plain
 from .plots import plot_rate_distortion
 from .processes import use_all_cores
 
@@ -45,76 +45,10 @@ logger = logging.getLogger(__name__)
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-@dataclass
-class ModelArguments:
-    model_name_or_path: str = field(metadata={"help": "Hub id or path of a model of hf_vae; may stand first, without its name."})
-    dtype: str = field(
-        default="auto",
-        metadata={"help": "Of all models' weights: float32, bfloat16 or float16; auto is what they were saved in."},
-    )
-    language_model: str | None = field(
-        default=None,
-        metadata={"help": "Hub id or path of a causal language model, measured on the same texts; with its own tokenizer, if any."},
-    )
-    language_model_nll: float | None = field(
-        default=None, metadata={"help": "Or the language model's figure, if it is known: nats per sentence, EOS counted."}
-    )
-
-
-@dataclass(kw_only=True)
-class DataArguments(FileArguments):
-    file: str = field(
-        metadata={"help": "Text file of one sentence a line, JSON lines, CSV or TSV with columns, or a dataset's name."}
-    )
-    split: str = field(default="test", metadata={"help": "Split of a named dataset; a file is read whole."})
-    text_column: str = field(default="text", metadata={"help": "VAE: column of the sentences, if the file has columns."})
-    source_column: str = field(default="source", metadata={"help": "Conditional models: column of the sources."})
-    target_column: str = field(
-        default="targets", metadata={"help": "Conditional models: column of the targets; of several the first is scored."}
-    )
-    max_samples: int | None = field(default=None, metadata={"help": "Use this many rows at most, from the first."})
-    max_length: int | None = field(
-        default=None, metadata={"help": "Longest text in tokens that the encoder reads; a longer one is truncated."}
-    )
-    max_target_length: int | None = field(
-        default=None,
-        metadata={
-            "help": "Longest target in tokens, EOS included; a longer one is truncated, and its metrics are the truncated text's."
-        },
-    )
-
-
-@dataclass
-class EvaluationArguments:
-    importance_samples: int = field(default=100, metadata={"help": "Samples of z in the importance-weighted bound."})
-    refine_steps: int = field(default=0, metadata={"help": "Gradient steps on each example's own posterior; 0 leaves it out."})
-    batch_size: int = field(default=64, metadata={"help": "Examples at once."})
-    chunk: int | None = field(
-        default=None,
-        metadata={"help": "Samples of z of each example decoded at once; 1 on a CPU, 8 elsewhere. More if no layer reads z."},
-    )
-    seed: int = field(default=0, metadata={"help": "Of all noise."})
-    metrics_tokenizer: str | None = field(
-        default=None,
-        metadata={
-            "help": "sacrebleu's tokenizer for perplexity per word and BLEU: 13a, intl, zh, ja-mecab, ko-mecab, char, ... Texts "
-            "without spaces between words need one."
-        },
-    )
-    output_file: str | None = field(default=None, metadata={"help": "JSON file for the metrics."})
-    compare_with: list[str] = field(
-        default_factory=list, metadata={"help": "JSON files of other models' metrics, for a table of rate and distortion."}
-    )
-    plot_file: str | None = field(default=None, metadata={"help": "Picture of that table."})
-
-
 def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, EvaluationArguments, FrontierArguments]:
     """Dataclasses from a command line that may begin with the model."""
-    if argv and not argv[0].startswith("-"):
-        argv = ["--model_name_or_path", *argv]
-    classes: Any = (ModelArguments, DataArguments, EvaluationArguments, FrontierArguments)
-    parsed: Any = HfArgumentParser(classes).parse_args_into_dataclasses(args=list(argv))
-    return parsed
+    classes = (ModelArguments, DataArguments, EvaluationArguments, FrontierArguments)
+    return cast(Any, parse_plain(classes, argv, "model_name_or_path"))
 
 
 def check_arguments(
@@ -213,6 +147,7 @@ def save_metrics(metrics: dict, file: str) -> None:
 def main(argv: Sequence[str]) -> dict:
     # 1. Arguments, refused before any compute if they cannot work.
     model_args, data_args, evaluation_args, frontier_args = parse_arguments(argv)
+    check_model_name(model_args.model_name_or_path)
     config = AutoConfig.from_pretrained(model_args.model_name_or_path)
     if not isinstance(config, VAEConfig):
         raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +14,11 @@ from ..configuration_vae import VAEConfig
 from ..evaluation import LATENT_CURVES, FrontierPoint, TextEmbedder, above, baseline_curves, copying, frontier, frontier_table
 from ..evaluation.frontier import COPYING
 from ..modeling_vae import VAEModel
+from ..options.evaluate import FrontierArguments
 from ..part_files import settle_pooling
 from ..processing_vae import VAEProcessor
 from .checks import check_least, check_picture, check_writable
 from .plots import plot_frontier
-
-
-@dataclass
-class FrontierArguments:
-    """Quality against diversity."""
-
-    frontier: bool = field(
-        default=False,
-        metadata={"help": "Conditional models: also how good and how different a source's outputs are, decoded in several ways."},
-    )
-    frontier_baseline: str | None = field(
-        default=None,
-        metadata={
-            "help": "With frontier: Hub id or path of the same model trained without z, to compare with; training with "
-            "--with_baseline leaves it in baseline/."
-        },
-    )
-    frontier_outputs: int = field(default=10, metadata={"help": "With frontier: outputs of each source."})
-    frontier_embedder: str | None = field(
-        default=None,
-        metadata={"help": "With frontier: Hub id or path of an encoder, whose cosine says how much of its source an output keeps."},
-    )
-    frontier_plot: str | None = field(default=None, metadata={"help": "With frontier: picture of it."})
-    max_new_tokens: int | None = field(
-        default=None, metadata={"help": "With frontier: longest output in tokens; the model's own default if not given."}
-    )
 
 
 def check_frontier(args: FrontierArguments, name: str, config: VAEConfig) -> None:

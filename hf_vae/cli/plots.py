@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,42 +31,54 @@ def picture_kinds() -> list[str]:
     return list(Figure().canvas.get_supported_filetypes())
 
 
-def plot_training(log_history: list[dict], path: str | Path) -> None:
+# The panels of a training, with the colour of each.
+_PANELS = (
+    ("loss", "loss\n(nats per token)", "tab:grey"),
+    ("reconstruction", "reconstruction\n(nats per sentence)", "tab:blue"),
+    ("kl", "KL(q ‖ p)\n(nats per sentence)", "tab:orange"),
+    ("kl_weight", "KL weight", "tab:green"),
+)
+
+
+def plot_training(logs: Mapping[str, list[dict]], path: str | Path) -> None:
     """
-    Reconstruction, KL and KL weight against the optimiser's step, as [`KLAnnealingCallback`] logged them.
+    The loss, reconstruction, KL and KL weight against the optimiser's step, one stage after the other, with a border between two.
 
     Args:
-        log_history (`list[dict]`): `trainer.state.log_history`.
+        logs (`dict[str, list[dict]]`): `trainer.state.log_history` of each stage, by what it trained.
         path (`str` or `Path`): the picture to write.
 
     Raises:
-        ValueError: the log holds no `kl`, so the callback was not there.
+        ValueError: no log holds `kl`, so no callback logged the loss's parts.
     """
-    logs = [entry for entry in log_history if "kl" in entry]
-    if not logs:
+    if not any("kl" in entry for log in logs.values() for entry in log):
         raise ValueError("The log has no entry with `kl`: train with KLAnnealingCallback, and past the first logging step.")
-    steps = [entry["step"] for entry in logs]
-    figure = Figure(figsize=(7, 7), layout="constrained")
-    panels = figure.subplots(3, 1, sharex=True)
-    for panel, (key, label, colour) in zip(
-        panels,
-        (
-            ("reconstruction", "reconstruction\n(nats per sentence)", "tab:blue"),
-            ("kl", "KL(q ‖ p)\n(nats per sentence)", "tab:orange"),
-            ("kl_weight", "KL weight", "tab:green"),
-        ),
-    ):
-        panel.plot(steps, [entry[key] for entry in logs], color=colour, marker=".", markersize=4)
+    figure = Figure(figsize=(7, 9), layout="constrained")
+    panels = figure.subplots(len(_PANELS), 1, sharex=True)
+    start = 0
+    for number, (what, log) in enumerate(logs.items()):
+        for panel, (key, _, colour) in zip(panels, _PANELS):
+            points = [(start + entry["step"], entry[key]) for entry in log if key in entry]
+            panel.plot(*zip(*points), color=colour, marker=".", markersize=4) if points else None
+            if number:
+                panel.axvline(start, color="black", linewidth=0.8, linestyle="--")
+        end = start + max((entry.get("step", 0) for entry in log), default=0)
+        if len(logs) > 1:
+            wrapped = textwrap.fill(what, 16)
+            panels[0].annotate(wrapped, ((start + end) / 2, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
+        start = end
+    for panel, (_, label, _) in zip(panels, _PANELS):
         panel.set_ylabel(label)
         panel.grid(alpha=0.3)
     # The first steps start from a uniform guess and would flatten everything that follows.
-    panels[0].set_yscale("log")
-    panels[0].yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    panels[0].yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-    panels[0].yaxis.set_minor_formatter(ticker.NullFormatter())
-    for panel in panels[1:]:
+    for panel in panels[:2]:
+        panel.set_yscale("log")
+        panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        panel.yaxis.set_minor_formatter(ticker.NullFormatter())
+    for panel in panels[2:]:
         panel.set_ylim(bottom=0)
-    panels[-1].set_xlabel("optimiser step")
+    panels[-1].set_xlabel("optimiser step" if len(logs) < 2 else "optimiser step, all stages")
     figure.align_ylabels(panels)
     figure.savefig(path, dpi=120)
 

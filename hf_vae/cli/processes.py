@@ -51,15 +51,29 @@ def check_processes(training_args: TrainingArguments, whole: dict[str, Any]) -> 
                 )
 
 
+def _launcher() -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment of the `accelerate launch` that started this process; both empty if none did."""
+    if "ACCELERATE_MIXED_PRECISION" not in os.environ:
+        return [], {}
+    try:
+        parent = psutil.Process().parent()
+        words, environment = parent.cmdline(), parent.environ()
+    except (psutil.Error, AttributeError):
+        return [], {}
+    return (words, environment) if "launch" in words and any("accelerate" in word for word in words) else ([], {})
+
+
+def _threads_were_chosen() -> bool:
+    """Whether the user said how many threads there are to be. This process has a number in any case, by its launcher."""
+    words, environment = _launcher()
+    named = any(word.replace("-", "_").startswith("__num_cpu_threads_per_process") for word in words)
+    return named or "OMP_NUM_THREADS" in environment
+
+
 def _processes_asked_for() -> int:
     """The `--num_processes` of the `accelerate launch` that started this process: it hands that on to nobody."""
-    if "ACCELERATE_MIXED_PRECISION" not in os.environ:
-        return 1
-    try:
-        words = psutil.Process().parent().cmdline()
-    except (psutil.Error, AttributeError):
-        return 1
-    if "launch" not in words or not any("accelerate" in word for word in words):
+    words, _ = _launcher()
+    if not words:
         return 1
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--num_processes", "--num-processes", type=int, default=1)
@@ -67,9 +81,12 @@ def _processes_asked_for() -> int:
 
 
 def use_all_cores(state: PartialState) -> None:
-    """`accelerate launch` gives its only process on a machine without an accelerator one thread; give it the others back."""
+    """
+    `accelerate launch` gives its only process on a machine without an accelerator one thread. Give it the others back, unless the
+    user has said how many threads there are to be.
+    """
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if launched and state.num_processes == 1 and state.device.type == "cpu":
+    if launched and state.num_processes == 1 and state.device.type == "cpu" and not _threads_were_chosen():
         # As many as this process may use, if the system says so.
         affinity = getattr(os, "sched_getaffinity", None)
         torch.set_num_threads(len(affinity(0)) if affinity else os.cpu_count() or 1)

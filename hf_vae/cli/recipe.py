@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
@@ -12,7 +11,8 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-RECIPES = Path(__file__).parent / "recipes"
+from ..options.mistakes import with_guess
+
 _PLAIN = {int: "a whole number", float: "a number", string_to_bool: "true or false"}
 
 
@@ -29,22 +29,6 @@ class _Loader(yaml.SafeLoader):
         if twice is not None:
             raise _TwiceError(twice)
         return super().construct_mapping(node, deep)
-
-
-def find_recipe(name: str) -> Path:
-    """
-    The file of arguments called `name`: a path, or, if there is none, the package's own recipe of that file name, such as
-    `paraphrase_embedded.yaml`.
-
-    Raises:
-        FileNotFoundError: there is neither.
-    """
-    own = RECIPES / Path(name).name
-    for path in (Path(name), own):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(path.name for path in RECIPES.glob("*.yaml")))
-    raise FileNotFoundError(f"There is no file {name} of arguments, and the package's own recipes are {known}.")
 
 
 def read_recipe(path: str | Path, parser: HfArgumentParser) -> dict[str, Any]:
@@ -71,16 +55,11 @@ def read_recipe(path: str | Path, parser: HfArgumentParser) -> dict[str, Any]:
     actions = {action.dest: action for action in parser._actions if action.dest != "help"}
     unknown = sorted(map(str, set(recipe) - set(actions)))
     if unknown:
-        raise ValueError(f"{path} has no such argument(s): {', '.join(_with_guess(name, actions) for name in unknown)}.")
+        raise ValueError(f"{path} has no such argument(s): {', '.join(with_guess(name, actions) for name in unknown)}.")
     hints: dict[str, Any] = {}
     for arguments in parser.dataclass_types:
         hints |= get_type_hints(arguments)
     return {name: _value(path, value, actions[name], hints[name]) for name, value in recipe.items() if value is not None}
-
-
-def _with_guess(name: str, known: Iterable[str]) -> str:
-    meant = difflib.get_close_matches(name.lstrip("-").replace("-", "_"), known, n=1)
-    return f"{name} (did you mean {meant[0]}?)" if meant else name
 
 
 def _value(path: str | Path, value: Any, action: argparse.Action, hint: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ..evaluation.metrics import metrics_table
 from ..hub import RunRecord, write_metrics, write_model_card
+from .outcome import output_warnings, verdict
 from .task import Measured
 
 logger = logging.get_logger(__name__)
@@ -45,13 +46,20 @@ def write_report(
 
 def report_run(model: PreTrainedModel, record: RunRecord, measured: Measured, directory: str | Path) -> dict[str, Any]:
     """
-    [`write_report`], and prints samples and metrics.
+    [`write_report`], and prints samples, metrics and, last of all, whether z is used.
 
     Returns:
         The metrics as they were written.
     """
     metrics = write_report(model, record, directory, measured.pictures)
+    without_z = metrics.get("baseline")
     print(measured.printed)
-    print("\n" + json.dumps({name: value for name, value in metrics.items() if name != "collapse_report"}, indent=2))
-    print(f"\n{measured.summary}" if measured.summary else "", f"Saved to {directory}", sep="\n")
+    print(f"\n{metrics_table(metrics, **({'without_z': without_z} if without_z else {}))}")
+    print(f"\nSaved to {directory}: the model, its card (README.md), metrics.json and pictures.")
+    print("", *output_warnings(measured.outputs), verdict(measured.metrics), sep="\n")
     return metrics
+
+
+def show_line(kind: str, text: str) -> str:
+    """A sample as the terminal shows it: what it is, and the text."""
+    return f"  {kind:<9}  {text or '(empty)'}"

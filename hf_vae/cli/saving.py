@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -86,9 +86,14 @@ def finish_saving(directory: str | Path) -> None:
         moving.rmdir()
 
 
-def save_trained(trainer: Trainer, processor: VAEProcessor) -> Any:
+def save_trained(trainer: Trainer, processor: VAEProcessor, logs: Mapping[str, list[dict[str, Any]]]) -> Any:
     """
     Saves model, processor, state and `training.png` in the run's `output_dir`, in the place of what is saved there.
+
+    Args:
+        trainer (`Trainer`): of the training with z.
+        processor ([`VAEProcessor`]): the model's.
+        logs (`dict[str, list[dict]]`): what each stage has logged, by what it trained.
 
     Returns:
         The model. Adapters are saved by themselves in `adapter/` and merged into the weights; the model is then the merged one.
@@ -114,7 +119,7 @@ def save_trained(trainer: Trainer, processor: VAEProcessor) -> Any:
     if in_pieces():
         model = AutoModel.from_pretrained(output_dir, part_folders=model.part_folders).to(state.device)
     if state.is_main_process:
-        draw_pictures(output_dir, {"training.png": partial(plot_training, trainer.state.log_history)})
+        draw_pictures(output_dir, {"training.png": partial(plot_training, logs)})
     return model
 
 

@@ -27,8 +27,8 @@ class Measured:
         samples (`list[tuple[str, list[str]]]`): sources with outputs, for the card.
         printed (`str`): the samples as the terminal shows them.
         pictures (`dict`): by file name, what draws each.
+        outputs (`list[list[str]]`): several for each source, each with a z of its own.
         example (*optional*): what the card's code gives the processor; the first sample's source by default.
-        summary (`str`): what the terminal shows after the metrics.
     """
 
     metrics: dict[str, Any]
@@ -37,8 +37,8 @@ class Measured:
     samples: Sequence[tuple[str, Sequence[str]]]
     printed: str
     pictures: Mapping[str, Callable[[Path], object]]
+    outputs: Sequence[Sequence[str]]
     example: Any = None
-    summary: str = ""
 
 
 @dataclass

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +17,8 @@ from ..evaluation.callbacks import CollapseReportCallback
 from ..evaluation.compute_metrics import elbo_metrics
 from ..evaluation.words import check_tokenizer
 from ..hub import Repository, create_repository, run_record, upload_model
+from ..options.model import ModelArguments
+from ..options.report import ReportArguments
 from ..processing_vae import VAEProcessor
 from ..training.checkpoints import begin_or_resume, check_fits, remove_stages
 from ..training.collator import VAEDataCollator
@@ -30,7 +31,7 @@ from ..training.resuming import train
 from ..training.sharding import in_pieces, prepare_for_sharding
 from ..training.stages import check_pretraining, held, pretrain_encoder, train_without_latent
 from ..training.techniques import technique_callbacks
-from .arguments import ModelArguments, ReportArguments, parse_arguments
+from .arguments import parse_arguments
 from .checks import (
     check_arguments,
     check_evaluation,
@@ -38,12 +39,27 @@ from .checks import (
     check_part_files,
     check_rows,
     check_streaming,
+    check_unfinished,
     run_steps,
 )
+from .outcome import verdict_line
 from .processes import check_processes, use_all_cores
+from .progress import BASELINE as WITHOUT_LATENT
+from .progress import (
+    LATENT_FREE,
+    MEASURING,
+    POSTERIOR_FIT,
+    PRETRAINING,
+    PRIOR_FIT,
+    WITH_LATENT,
+    Progress,
+    measuring_shown,
+    trainer_s_bar_alone,
+)
 from .report import report_run
 from .saving import BASELINE, finish_saving, save_baseline, save_trained
 from .task import Task
+from .tokenizing import tokenize_pairs, tokenize_stream
 
 
 def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
@@ -64,6 +80,7 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
     training_args = task.training_args
     model_type = cast(Any, task.model_class.config_class).model_type
     check_arguments(model_args, training_args, not task.on_embedded, model_type)
+    check_unfinished(training_args, evaluation_args.overwrite_output_dir)
     if evaluation_args.with_baseline:
         check_output_dir(str(Path(cast(str, training_args.output_dir)) / BASELINE), model_type)
     task.check()
@@ -72,29 +89,37 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
     state, repository = start_run(model_args, training_args, evaluation_args)
     settle_arguments(training_args, data_args.streaming)
 
-    # 2. Data: one row a pair to train on, one row a source with all its targets to measure on.
-    with state.main_process_first():
-        task.load()
+    with trainer_s_bar_alone(bool(training_args.disable_tqdm)):
+        # 2. Data: one row a pair to train on, one row a source with all its targets to measure on.
+        with state.main_process_first():
+            task.load()
 
-    # 3. Model and processor.
-    model, processor = task.build()
-    model.generation_config.update(**task.generation, allow_custom_entries=True)
-    rows = {"train": task.train, "validation": expand_targets(task.validation)}
-    tokenized: dict[str, Any] = {**tokenize_pairs(processor, rows, **task.lengths)}
-    if data_args.streaming:
-        stream = task.stream()
-        tokenized["train"] = tokenize_stream(processor, stream, data_args.shuffle_buffer, training_args.seed, **task.lengths)
+        # 3. Model and processor.
+        model, processor = task.build()
+        model.generation_config.update(**task.generation, allow_custom_entries=True)
+        rows = {"train": task.train, "validation": expand_targets(task.validation)}
+        tokenized: dict[str, Any] = {**tokenize_pairs(processor, rows, **task.lengths)}
+        if data_args.streaming:
+            stream = task.stream()
+            tokenized["train"] = tokenize_stream(processor, stream, data_args.shuffle_buffer, training_args.seed, **task.lengths)
 
-    # 4. Train with the plain Trainer; a callback sets the KL's weight and logs the loss's parts.
-    texts, targets = list(task.validation["source"]), [targets[0] for targets in task.validation["targets"]]
-    callbacks = report_callbacks(model_args, evaluation_args, training_args, processor, texts, targets, **task.lengths)
-    model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks)
+        # 4. Train with the plain Trainer; a callback sets the KL's weight and logs the loss's parts.
+        texts, targets = list(task.validation["source"]), [targets[0] for targets in task.validation["targets"]]
+        callbacks = report_callbacks(model_args, evaluation_args, training_args, processor, texts, targets, **task.lengths)
+        stages = planned_stages(model_args, training_args, tokenized["train"])
+        without_latent = stages[LATENT_FREE] + stages[WITH_LATENT] if evaluation_args.with_baseline else 0
+        progress = Progress({**stages, MEASURING: len(task.test), WITHOUT_LATENT: without_latent})
+        model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks, progress)
 
     # 5. Measure on held-out data; beside it, if that is asked for, the same model trained without z.
     def baseline() -> Any:
-        return train_baseline(task.build, model_args, training_args, tokenized["train"], task.generation)
+        callback = progress.begin(WITHOUT_LATENT)
+        train = (tokenized["train"], without_latent)
+        return train_baseline(task.build, model_args, training_args, *train, task.generation, [callback])
 
-    measured = task.measure(model, processor, baseline if evaluation_args.with_baseline else None)
+    with measuring_shown(bool(training_args.disable_tqdm)):
+        progress.head(MEASURING, "example")
+        measured = task.measure(model, processor, baseline if evaluation_args.with_baseline else None)
     metrics = measured.metrics
 
     # 6. What a stranger needs: metrics, and a card that tells them.
@@ -107,6 +132,7 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
             data_args.train_file,
             embedded_corpus=task.corpus,
             metrics=metrics,
+            verdict=verdict_line(metrics),
             baseline=measured.baseline,
             measured_on=measured.measured_on,
             samples=measured.samples,
@@ -172,52 +198,12 @@ def settle_arguments(training_args: TrainingArguments, streaming: bool) -> None:
     if training_args.label_names is None:
         # A dialogue's `act_labels` are labels too by their name, and without them the Trainer would measure nothing.
         training_args.label_names = ["labels"]
+    if training_args.device.type == "cpu":
+        # Only an accelerator reads pinned memory, and torch would warn.
+        training_args.dataloader_pin_memory = False
     if streaming:
         # Each process reads for itself: rows of unequal length cannot be handed on from one.
         cast(Any, training_args.accelerator_config).dispatch_batches = False
-
-
-def tokenize_pairs(processor: VAEProcessor, pairs: Mapping[str, Dataset], **lengths: int) -> dict[str, Dataset]:
-    """Splits with the columns `source` and `target` as the processor's features, cut to its `lengths`."""
-
-    def tokenize(rows):
-        return dict(processor(rows["source"], rows["target"], return_tensors=None, **lengths))
-
-    with PartialState().main_process_first():
-        return {
-            name: split.map(tokenize, batched=True, remove_columns=split.column_names, desc=f"tokenising {name}")
-            for name, split in pairs.items()
-        }
-
-
-def tokenize_stream(
-    processor: VAEProcessor, pairs: IterableDataset, shuffle_buffer: int, seed: int, **lengths: int
-) -> IterableDataset:
-    """
-    As [`tokenize_pairs`], while it is read: pass after pass, without an end. Each next pair is drawn from `shuffle_buffer` of them,
-    anew in each pass. The Trainer does not know how many rows a stream has, and would take a later pass for the first when it
-    resumes a run. So to the Trainer there is one pass alone.
-    """
-
-    def tokenize(rows):
-        return dict(processor(rows["source"], rows["target"], return_tensors=None, **lengths))
-
-    # Whoever reads a stream does not know its columns otherwise.
-    features = Dataset.from_dict(tokenize(Dataset.from_list(list(pairs.take(2)))[:])).features
-    if shuffle_buffer > 1:
-        pairs = pairs.shuffle(seed=seed, buffer_size=shuffle_buffer)
-    stream = pairs.map(tokenize, batched=True, batch_size=100, remove_columns=["source", "target"], features=features)
-    return IterableDataset.from_generator(_passes, features=features, gen_kwargs={"stream": stream})
-
-
-def _passes(stream: IterableDataset) -> Iterator[dict[str, Any]]:
-    for number in itertools.count():
-        stream.set_epoch(number)
-        row = None
-        for row in stream:
-            yield row
-        if row is None:
-            return
 
 
 def report_callbacks(
@@ -246,6 +232,17 @@ def report_callbacks(
     return [CollapseReportCallback(processor, texts[:watched], targets[:watched], seed=training_args.seed, **lengths)]
 
 
+def planned_stages(model_args: ModelArguments, training_args: TrainingArguments, train: Any) -> dict[str, int]:
+    """The steps of every training of a run, by what it trains, in order."""
+    return {
+        PRETRAINING: model_args.encoder_pretraining_steps,
+        LATENT_FREE: model_args.latent_free_steps,
+        WITH_LATENT: run_steps(training_args, train),
+        POSTERIOR_FIT: model_args.posterior_fit_steps,
+        PRIOR_FIT: model_args.prior_fit_steps,
+    }
+
+
 def train_in_stages(
     model: Any,
     processor: VAEProcessor,
@@ -253,6 +250,7 @@ def train_in_stages(
     training_args: TrainingArguments,
     tokenized: Mapping[str, Dataset | IterableDataset],
     callbacks: Sequence[TrainerCallback] = (),
+    progress: Progress | None = None,
 ) -> Any:
     """
     The whole training with the plain Trainer: first, if the arguments say so, the encoder as a masked language model and the
@@ -265,6 +263,7 @@ def train_in_stages(
         model_args, training_args: the run's.
         tokenized (`dict[str, Dataset]`): `train`, and `validation`, which is measured with `--eval_strategy`.
         callbacks (`Sequence[TrainerCallback]`): for the training with z, beside those that the arguments ask for.
+        progress ([`Progress`], *optional*): of the run, if it has more stages than the trainings.
 
     Returns:
         The model as it is saved in the run's `output_dir`, adapters merged.
@@ -282,6 +281,7 @@ def train_in_stages(
         check_rows(model_args, training_args, tokenized["train"])
     if model_args.encoder_pretraining_steps:
         check_pretraining(model.encoder, processor.encoder_tokenizer)
+    progress = progress or Progress(planned_stages(model_args, training_args, tokenized["train"]))
     own = [*technique_callbacks(model_args, processor), EvaluateEveryExampleCallback(), StopOnDivergenceCallback()]
     if PartialState().is_main_process:
         finish_saving(cast(str, training_args.output_dir))
@@ -290,13 +290,14 @@ def train_in_stages(
         check_fits(checkpoint, model)
     if checkpoint is None and model_args.encoder_pretraining_steps:
         steps = model_args.encoder_pretraining_steps
-        pretrain_encoder(model.encoder, processor.encoder_tokenizer, training_args, steps, tokenized["train"])
+        settings = (training_args, steps, tokenized["train"])
+        pretrain_encoder(model.encoder, processor.encoder_tokenizer, *settings, callbacks=[progress.begin(PRETRAINING)])
     rate = model_args.new_weights_learning_rate
     decoder_args, train_set = training_args, tokenized["train"]
     if model_args.freeze_decoder_with_latent:
         decoder_args, train_set = on_other_batches(training_args, train_set, model_args.latent_free_steps)
     if checkpoint is None and model_args.latent_free_steps:
-        stage = ("latent_free", model_args.latent_free_steps, tokenized["train"])
+        stage = ("latent_free", model_args.latent_free_steps, tokenized["train"], [progress.begin(LATENT_FREE)])
         train_without_latent(model, processor, decoder_args, *stage, new_weights_learning_rate=rate)
     # Adapters in the decoder are the decoder's.
     lm = cast(Any, find_model(model)).decoder.lm
@@ -310,7 +311,7 @@ def train_in_stages(
             data_collator=cast(Any, VAEDataCollator(processor)),
             compute_metrics=elbo_metrics if training_args.do_eval else None,
             optimizers=two_rates(model, training_args, rate),
-            callbacks=[stamp, *own, *callbacks],
+            callbacks=[stamp, *own, *callbacks, progress.begin(WITH_LATENT)],
         )
         if in_pieces():
             prepare_for_sharding(model)
@@ -320,10 +321,15 @@ def train_in_stages(
         finally:
             # A callback that leaves the last batch to evaluations is not told when a training breaks off.
             training_args.dataloader_drop_last = drop_last
-    for fit, steps in ((fit_posterior, model_args.posterior_fit_steps), (fit_conditional_prior, model_args.prior_fit_steps)):
+    fits = (
+        (POSTERIOR_FIT, fit_posterior, model_args.posterior_fit_steps),
+        (PRIOR_FIT, fit_conditional_prior, model_args.prior_fit_steps),
+    )
+    for name, fit, steps in fits:
         if steps:
-            fit(model, processor, training_args, steps, tokenized["train"], new_weights_learning_rate=rate)
-    return save_trained(trainer, processor)
+            callback = progress.begin(name)
+            fit(model, processor, training_args, steps, tokenized["train"], [callback], new_weights_learning_rate=rate)
+    return save_trained(trainer, processor, progress.logs)
 
 
 def on_other_batches(
@@ -349,17 +355,21 @@ def train_baseline(
     model_args: ModelArguments,
     training_args: TrainingArguments,
     train: Dataset,
+    steps: int,
     generation: Mapping[str, Any],
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Any:
     """
-    Builds the model once more, trains it with z = 0, for as many steps as the model with z has had altogether, and saves it in a
-    directory of its own. Its loss is the reconstruction's alone: the bag of words is there for z's sake.
+    Builds the model once more, trains it with z = 0, and saves it in a directory of its own. Its loss is the reconstruction alone:
+    the bag of words is there for z's sake.
 
     Args:
         build (`Callable`): gives the model and its processor.
         model_args, training_args: the run's.
         train (`Dataset`): tokenised by the processor.
+        steps (`int`): as many as the model with z has had altogether.
         generation (`dict`): what becomes its default when it generates.
+        callbacks (`Sequence[TrainerCallback]`): for its Trainer.
 
     Returns:
         The model, adapters merged.
@@ -371,9 +381,8 @@ def train_baseline(
         vae.config.bow_loss_weight = 0.0
         # Distributed training would stumble over weights that get no gradient.
         vae.bow_head.requires_grad_(False)
-    steps = model_args.latent_free_steps + run_steps(training_args, train)
     rate = model_args.new_weights_learning_rate
-    train_without_latent(model, processor, training_args, "baseline", steps, train, new_weights_learning_rate=rate)
+    train_without_latent(model, processor, training_args, "baseline", steps, train, callbacks, new_weights_learning_rate=rate)
     model = model.merge_and_unload() if model_args.lora else model
     model.generation_config.update(**generation, allow_custom_entries=True)
     save_baseline(model, processor, cast(str, training_args.output_dir))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -52,6 +54,23 @@ def example_noise(num_examples: int, num_samples: int, noise_size: int, seed: in
     return sample_noise(range(num_examples), range(num_samples), noise_size, seed)
 
 
+def _bar(batches: Sequence[list[int]], description: str) -> Iterable[list[int]]:
+    return tqdm(batches, desc=description, leave=False, delay=1, disable=not PartialState().is_main_process)
+
+
+_show: ContextVar[Callable[[Sequence[list[int]], str], Iterable[list[int]]]] = ContextVar("show", default=_bar)
+
+
+@contextmanager
+def batches_shown_by(show: Callable[[Any, str], Iterable[Any]]) -> Iterator[None]:
+    """In here [`map_examples`] walks what `show` makes of its batches and their description; by default that is a progress bar."""
+    token = _show.set(show)
+    try:
+        yield
+    finally:
+        _show.reset(token)
+
+
 def map_examples(
     measure: Callable[[list[int]], Sequence[Result]], lengths: Sequence[int], batch_size: int, description: str
 ) -> list[Result]:
@@ -62,18 +81,14 @@ def map_examples(
         measure (`Callable`): called with the indices of each batch of this process; gives one value for each of them.
         lengths (`list[int]`): of each example, so that similar lengths are together.
         batch_size (`int`): examples at once.
-        description (`str`): stands before the progress bar, which the main process shows.
+        description (`str`): stands before the progress bar.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     state = PartialState()
     # In turn, so that the processes get long and short examples alike.
     own = batches[state.process_index :: state.num_processes]
-    measured = [
-        pair
-        for indices in tqdm(own, desc=description, leave=False, disable=not state.is_main_process)
-        for pair in zip(indices, measure(indices), strict=True)
-    ]
+    measured = [pair for indices in _show.get()(own, description) for pair in zip(indices, measure(indices), strict=True)]
     return [value for _, value in sorted(gather_object(measured), key=lambda pair: pair[0])]
 
 

@@ -146,12 +146,26 @@ def known_metrics(names: Iterable[str]) -> list[Metric]:
     return [replace(metric, name=match[0], label=metric.label.format(**match.groupdict())) for metric, match in matches if match]
 
 
-def metrics_table(metrics: Mapping[str, Any]) -> str:
-    """All metrics that are known, one a line; values that are dictionaries are left out."""
+def metrics_table(metrics: Mapping[str, Any], **others: Mapping[str, Any]) -> str:
+    """
+    All metrics that are known, one a line; values that are dictionaries are left out.
+
+    Args:
+        metrics (`dict`): a model's.
+        others (`dict`): of further models, each a column that is headed by its name, with spaces for underscores.
+    """
     known = [metric for metric in known_metrics(metrics) if not isinstance(metrics[metric.name], Mapping)]
     titles = [f"  {metric.title}" if metric.detail else metric.title for metric in known]
     width = max(map(len, titles), default=0)
-    return "\n".join(f"{title:<{width}} {_shown(metrics[metric.name]):>12}" for title, metric in zip(titles, known))
+    heads = ["this model", *(name.replace("_", " ") for name in others)] if others else []
+    lines = [f"{'':<{width}} " + " ".join(f"{head:>12}" for head in heads)] if heads else []
+    for title, metric in zip(titles, known):
+        values = [
+            _shown(metrics[metric.name]),
+            *(_shown(each[metric.name]) if metric.name in each else "-" for each in others.values()),
+        ]
+        lines.append(f"{title:<{width}} " + " ".join(f"{value:>12}" for value in values))
+    return "\n".join(lines)
 
 
 def _shown(value: Any) -> str:

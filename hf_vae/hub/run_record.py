@@ -33,6 +33,7 @@ class RunRecord:
         metrics (`dict[str, float]`): by their names in [`~evaluation.metrics.METRICS`]; details and others are left out.
         measured_on (`str`): the number of examples, their split, and how outputs were decoded, in words.
         training (`dict[str, object]`): the settings of the training, by name.
+        verdict (`str`): whether z is used, in words; the first line of the card's results.
         baseline (`dict[str, float]`, *optional*): the same metrics of the model without z.
         samples (`list[tuple[str, list[str]]]`): sources with their outputs.
         example (*optional*): the input in the card's code, a value of JSON; by default the source of the first sample.
@@ -48,6 +49,7 @@ class RunRecord:
     metrics: Mapping[str, float]
     measured_on: str
     training: Mapping[str, object]
+    verdict: str = ""
     baseline: Mapping[str, float] = field(default_factory=dict)
     samples: Sequence[tuple[str, Sequence[str]]] = ()
     example: Any = None

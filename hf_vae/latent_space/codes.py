@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from ..unknown_words import warn_of_unknown_words
 TextsOrLatents = Texts | torch.Tensor
 
 
-@dataclass
+@dataclass(repr=False)
 class LatentTexts:
     """
     Args:
@@ -32,6 +33,17 @@ class LatentTexts:
 
     texts: list[str]
     latents: torch.Tensor
+
+    def __repr__(self) -> str:
+        return shown_texts(self, self.texts)
+
+
+def shown_texts(result: Any, texts: Sequence[str], most: int = 10) -> str:
+    """What a REPL shows of a `result` of this folder: its `texts`, shortened, and not its tensors."""
+    lines = [f"  {textwrap.shorten(text, 100, placeholder=' …') or '(empty)'}" for text in texts[:most]]
+    if len(texts) > most:
+        lines.append(f"  … and {len(texts) - most} more")
+    return "\n".join([f"{type(result).__name__} of {len(texts)} text{'' if len(texts) == 1 else 's'}:", *lines])
 
 
 @contextmanager

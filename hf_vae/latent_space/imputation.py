@@ -25,7 +25,7 @@ UNKNOWN = -1
 FILLER = "x"
 
 
-@dataclass
+@dataclass(repr=False)
 class Imputation(LatentTexts):
     """
     Args:

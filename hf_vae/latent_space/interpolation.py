@@ -12,13 +12,13 @@ import torch
 from ..checks import check_choice, check_count
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
-from .codes import LatentTexts, codes_of, decode_latents
+from .codes import LatentTexts, codes_of, decode_latents, shown_texts
 
 # Below this sine of the angle between two codes, rounding chooses the plane in which a great circle would run.
 SMALLEST_SINE = 1e-6
 
 
-@dataclass
+@dataclass(repr=False)
 class Interpolation(LatentTexts):
     """
     Args:
@@ -28,6 +28,9 @@ class Interpolation(LatentTexts):
     """
 
     fractions: list[float]
+
+    def __repr__(self) -> str:
+        return shown_texts(self, [f"{fraction:.2f}  {text}" for fraction, text in zip(self.fractions, self.texts)])
 
 
 def linear_path(start: torch.Tensor, end: torch.Tensor, fractions: torch.Tensor) -> torch.Tensor:

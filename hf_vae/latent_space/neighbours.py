@@ -10,12 +10,12 @@ import torch
 from ..checks import check_choice
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor, as_list
-from .codes import TextsOrLatents, as_latents
+from .codes import TextsOrLatents, as_latents, shown_texts
 
 METRICS = ("euclidean", "cosine")
 
 
-@dataclass
+@dataclass(repr=False)
 class Neighbours:
     """
     Args:
@@ -31,6 +31,9 @@ class Neighbours:
     distances: torch.Tensor
     latents: torch.Tensor
     corpus_latents: torch.Tensor
+
+    def __repr__(self) -> str:
+        return shown_texts(self, [" | ".join(several) for several in self.texts])
 
 
 def nearest_neighbours(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from ..checks import check_count
+from ..options.techniques import AggressiveEncoderArguments
 from .calling_handler import calling_handler
 from .checkpointed import CheckpointedState
 from .kl_weight import KLWeightCallback
@@ -189,13 +189,6 @@ def _random_batches(train_dataloader, args, step: int) -> Iterator[list]:
             Subset(dataset, numbers), args.train_batch_size, collate_fn=train_dataloader.collate_fn, generator=generator
         )
         yield [send_to_device(batch, args.device) for batch in loader]
-
-
-@dataclass
-class AggressiveEncoderArguments:
-    aggressive_encoder: bool = field(
-        default=False, metadata={"help": "Train q to its best between the decoder's steps, while z's information grows."}
-    )
 
 
 def check_aggressive_encoder(args: Any, training_args: TrainingArguments) -> None:

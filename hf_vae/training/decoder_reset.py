@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from transformers.utils import logging
 
 from ..checks import check_count
 from ..modeling_vae import VAEModel
+from ..options.techniques import DecoderResetArguments
 from .kl_annealing import scheduled
 from .sharding import refuse_sharding
 from .techniques import register_technique
@@ -85,13 +85,6 @@ class DecoderResetCallback(TrainerCallback):
         for parameter in model.decoder.parameters():
             optimizer.state.pop(parameter, None)
         logger.info("The decoder starts anew at step %d.", self.step)
-
-
-@dataclass
-class DecoderResetArguments:
-    decoder_reset_step: int | None = field(
-        default=None, metadata={"help": "Give the decoder new weights at this step, after training an autoencoder up to it."}
-    )
 
 
 def check_decoder_reset(args: Any, training_args: TrainingArguments) -> None:

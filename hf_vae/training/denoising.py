@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 from ..checks import check_count, check_number
+from ..options.techniques import DenoisingArguments
 from .json_options import parse_json
 from .loss_parts import find_model
 from .techniques import register_technique
@@ -219,13 +220,6 @@ class DenoisingCallback(TrainerCallback):
         self.vocabulary = self.vocabulary.to(text["input_ids"].device)
         noised = self.noise(self.vocabulary, **text)
         return arguments, {**inputs, **{f"{prefix}{name}": tensor for name, tensor in noised.items()}}
-
-
-@dataclass
-class DenoisingArguments:
-    token_noise: dict | str | None = field(
-        default=None, metadata={"help": "Noise on what q reads, TokenNoise's options as JSON, such as '{\"drop\": 0.1}'."}
-    )
 
 
 def make_token_noise(args: Any) -> TokenNoise:

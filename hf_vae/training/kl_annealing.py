@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import TrainerState, TrainingArguments
 
+from ..options.techniques import KLScheduleArguments
 from .json_options import parse_json
 from .kl_weight import KLWeightCallback
 from .schedules import ConstantSchedule, Schedule, make_schedule
@@ -33,16 +33,6 @@ class KLAnnealingCallback(KLWeightCallback):
 
     def weight(self, state: TrainerState) -> float:
         return self.schedule(state.global_step)
-
-
-@dataclass
-class KLScheduleArguments:
-    """The schedule, which counts unless another technique sets the KL's weight."""
-
-    kl_schedule: str = field(default="constant", metadata={"help": "constant, linear, sigmoid, tanh or cyclical."})
-    kl_schedule_options: dict | str | None = field(
-        default="{}", metadata={"help": "The schedule's options as JSON, such as '{\"steps\": 1000}'."}
-    )
 
 
 def scheduled(args: KLScheduleArguments) -> Schedule:

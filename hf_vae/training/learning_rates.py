@@ -5,7 +5,6 @@ them. With one rate either the parts forget what they know, or z learns nothing 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import OptimizerNames
 
+from ..options.techniques import LearningRateArguments
 from .loss_parts import find_model
 from .techniques import register_technique
 
@@ -78,17 +78,6 @@ def two_rates(
             if weights:
                 groups.append({"params": weights, "lr": rate, "weight_decay": decay})
     return optimizer_class(groups, **options), None
-
-
-@dataclass
-class LearningRateArguments:
-    new_weights_learning_rate: float | None = field(
-        default=None,
-        metadata={
-            "help": "Learning rate of what no pretrained part brings along: q, the prior, z's ways into the decoder, the bag of "
-            "words. 0, or unset: --learning_rate."
-        },
-    )
 
 
 def check_learning_rates(args: Any, training_args: TrainingArguments) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from ..checks import check_number
+from ..options.techniques import MinimumRateArguments
 from .checkpointed import CheckpointedState
 from .json_options import parse_json
 from .kl_weight import KLWeightCallback
@@ -103,13 +103,6 @@ class MinimumDesiredRateCallback(KLWeightCallback, CheckpointedState):
 
     def more_logs(self, parts: dict[str, float]) -> dict[str, float]:
         return {"rate_multiplier": self.multiplier, "rate_violation": max(0.0, self.rate - parts["kl"])}
-
-
-@dataclass
-class MinimumRateArguments:
-    minimum_rate: float | None = field(
-        default=None, metadata={"help": "Instead of a schedule: keep the KL above this number of nats with a Lagrange multiplier."}
-    )
 
 
 def check_minimum_rate(args: Any, training_args: TrainingArguments) -> None:

@@ -9,7 +9,7 @@ import inspect
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from ..options.techniques import StageArguments
 from ..processing_vae import VAEProcessor
 from .checkpoints import STAGES
 from .collator import VAEDataCollator
@@ -152,6 +153,7 @@ def pretrain_encoder(
     max_steps: int,
     train: Dataset,
     mlm_probability: float = 0.15,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> None:
     """
     Trains an encoder in place to predict masked words (Devlin et al. 2019), by the run's other settings.
@@ -164,6 +166,7 @@ def pretrain_encoder(
         max_steps (`int`): optimiser steps.
         train (`Dataset`): with a column `input_ids` in the encoder's vocabulary.
         mlm_probability (`float`, defaults to 0.15): share of the tokens to predict.
+        callbacks (`Sequence[TrainerCallback]`): for this Trainer.
 
     Raises:
         ValueError: no masked-language model exists for the encoder, its tokenizer has no mask token, or it is frozen.
@@ -181,7 +184,7 @@ def pretrain_encoder(
         processing_class=tokenizer,
         train_dataset=train.select_columns(["input_ids"]),
         data_collator=_MaskedWords(tokenizer, mlm_probability=mlm_probability, run_seed=settings.seed),
-        callbacks=[StopOnDivergenceCallback()],
+        callbacks=[StopOnDivergenceCallback(), *callbacks],
     )
     train_stage(trainer, masked_lm, resume=training_args.resume_from_checkpoint is not None)
 
@@ -200,36 +203,6 @@ def check_pretraining(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
         raise ValueError("The encoder's tokenizer has no mask token, so there is nothing to hide words with.")
     if type(encoder.config) not in MODEL_FOR_MASKED_LM_MAPPING:
         raise ValueError(f"The encoder {type(encoder).__name__} has no masked-language model to pre-train it as.")
-
-
-@dataclass
-class StageArguments:
-    latent_free_steps: int = field(
-        default=0,
-        metadata={
-            "help": "Steps to train with z = 0 first: as a language model, or, with a source, until the decoder reads it well."
-        },
-    )
-    encoder_pretraining_steps: int = field(
-        default=0, metadata={"help": "Steps to train the encoder as a masked language model first, on the training texts."}
-    )
-    freeze_decoder_with_latent: bool = field(
-        default=False,
-        metadata={
-            "help": "Train the language model in the steps without z alone. z is then learned around it as it stands, at a "
-            "quarter of the time if logits is its only way in."
-        },
-    )
-    posterior_fit_steps: int = field(
-        default=0, metadata={"help": "Steps at the end that train q alone, on the true ELBO of the finished decoder."}
-    )
-    prior_fit_steps: int = field(
-        default=0,
-        metadata={
-            "help": "Conditional models: steps at the very end that put p(z|x) in the place of N(0, I) and train it alone, to "
-            "be where q puts z."
-        },
-    )
 
 
 def check_stages(args: Any, training_args: TrainingArguments) -> None:

@@ -3,7 +3,8 @@
 import pytest
 
 from helpers import load_script
-from hf_vae.cli.arguments import ModelArguments, parse_arguments
+from hf_vae.cli.arguments import parse_arguments
+from hf_vae.options.model import ModelArguments
 
 
 @pytest.fixture(scope="module")

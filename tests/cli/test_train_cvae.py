@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 from functools import partial
 from pathlib import Path
 
@@ -71,7 +72,13 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
     card = (output / "README.md").read_text()
     assert "Share of replies that are right" in card and "Sohn, Kihyuk" in card
     printed = capsys.readouterr().out
-    assert printed.count("  -> ") == 4 * 5 and printed.count("   = ") == 4
+    assert printed.count("\n  output     ") == 4 * 5 and printed.count("\n  reference  ") == printed.count("\n  source     ") == 4
+    # The last word is the verdict, and the card's first.
+    summary = metrics["collapse_report"]["summary"]
+    assert summary in printed.partition("Saved to")[2] and f"**{summary}" in card.partition("## Results")[2].splitlines()[2]
+    assert re.search(r"this model +without z\n", printed) and re.search(
+        rf"\nELBO .* {metrics['elbo']:.3f} +{metrics['baseline']['elbo']:.3f}", printed
+    )
 
     model, processor = AutoModel.from_pretrained(output).eval(), AutoProcessor.from_pretrained(output)
     assert isinstance(model, CVAEModel) and isinstance(processor, CVAEProcessor)

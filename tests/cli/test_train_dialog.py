@@ -105,7 +105,9 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, monk
     told = "the carpet was found by the cook at teatime in the station ."
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{told}\n\n/act agree\n/2\nhello .\n/act dance\n/reset\n/7\n/quit\n"))
     chat.main([str(output), "--seed", "1", "--max_new_tokens", "4"])
-    lines = capsys.readouterr().out.splitlines()
+    greeting, _, told = capsys.readouterr().out.partition("\n\n")
+    assert all(word in greeting for word in (str(output), "/help", "/quit", ", ".join(processor.acts)))
+    lines = told.splitlines()
     assert [line.partition(".")[0] for line in lines[:6]] == ["1", "2", "3"] * 2
     assert lines[6].startswith("(said: ") and lines[6].endswith(lines[4].partition(". ")[2].partition("   ")[0] + ")")
     assert all(line.endswith("[agree]") for line in lines[7:10])
@@ -242,17 +244,37 @@ def test_a_chat_goes_on_however_long_it_is_and_ends_quietly(tmp_path, monkeypatc
         yield from ["the cat " * 200 + "\n", "/actor\n", "/7\n", "/act dance\n", "/reset\n", "/1\n", "\n"]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sys.stdin", lines())
+    class Stdin:
+        isatty = staticmethod(lambda: False)
+        __iter__ = staticmethod(lines)
+
+    monkeypatch.setattr("sys.stdin", Stdin())
     chat.main([str(tmp_path), "--num_replies", "1", "--max_new_tokens", "2", "--seed", "0"])
-    said = capsys.readouterr().out.splitlines()
+    said = capsys.readouterr().out.partition("\n\n")[2].splitlines()
     assert len([line for line in said if line.startswith("1. ")]) == 31
     assert said[31:] == [
-        "(/actor is no command; there are /1, /2, …, /act, /reset and /quit)",
+        "(/actor is no command; there are /1, /2, …, /act, /acts, /reset, /help and /quit)",
         "(there is no reply 7 to say)",
         "(the acts are x, y, z)",
         "(a new conversation)",
         "(there is no reply 1 to say)",
         "",
     ]
+    # At a terminal there is a prompt, and Ctrl-D ends as Ctrl-C does.
+    for end in (EOFError, KeyboardInterrupt):
+        written = iter(["/help", "/acts", "the cat"])
+
+        def write(prompt, written=written, end=end):
+            print(prompt, end="")
+            try:
+                return next(written)
+            except StopIteration:
+                raise end from None
+
+        monkeypatch.setattr("builtins.input", write)
+        Stdin.isatty = staticmethod(lambda: True)
+        chat.main([str(tmp_path), "--num_replies", "1", "--max_new_tokens", "2", "--seed", "0"])
+        said = capsys.readouterr().out.partition("\n\n")[2]
+        assert said.startswith("> Write a turn") and "> (the acts are x, y, z)\n> 1. " in said and said.endswith("> \n")
     with pytest.raises(ValueError, match="`--max_length` is 9999; beside a reply the model holds"):
         chat.main([str(tmp_path), "--max_length", "9999", "--max_new_tokens", "2"])

@@ -20,12 +20,13 @@ from helpers import EXAMPLES, SMALL, load_script
 from helpers import RECIPES as RECIPE_FILES
 from hf_vae import ParaphraseVAEModel, ParaphraseVAEProcessor
 from hf_vae.cli import train as run
-from hf_vae.cli.arguments import ConditionalArguments, parse_arguments
+from hf_vae.cli.arguments import parse_arguments
 from hf_vae.cli.build import build_conditional_model
 from hf_vae.cli.checks import check_arguments
 from hf_vae.cli.from_scratch import small_configs, train_tokenizers
 from hf_vae.compat import ACTIVATION_CHECKPOINTING
 from hf_vae.data import expand_targets, grammar
+from hf_vae.options.model import ConditionalArguments
 
 TINY = [
     *SMALL, "--grammar_pairs", "40", "--max_source_length", "40", "--max_target_length", "40",
@@ -86,7 +87,7 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
     assert expected <= {path.name for path in output.iterdir()}
     assert json.loads((output / "config.json").read_text())["auto_map"]
     printed = capsys.readouterr().out
-    assert printed.count("  -> ") == 4 * 5 and printed.count("   = ") == 4 * 5
+    assert printed.count("\n  output     ") == 4 * 5 and printed.count("\n  reference  ") == 4 * 5
     for auto_class in (AutoModel, AutoModelForSeq2SeqLM):
         assert isinstance(auto_class.from_pretrained(output), ParaphraseVAEModel)
     model, processor = AutoModel.from_pretrained(output).eval(), AutoProcessor.from_pretrained(output)
@@ -230,7 +231,8 @@ RECIPES = sorted(
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_parses_and_its_model_trains(script, recipe, tmp_path):
-    model_args, data_args, evaluation_args, training_args = parse(script, [str(recipe), "--output_dir", str(tmp_path / "out")])
+    argv = [str(recipe), "--output_dir", str(tmp_path / "out"), "--train_file", "x.jsonl", "--test_file", "x.jsonl"]
+    model_args, data_args, evaluation_args, training_args = parse(script, argv)
     check_arguments(model_args, training_args, True, "paraphrase-vae")
     script.ParaphraseTask(model_args, data_args, evaluation_args, training_args).check()
     pairs = expand_targets(grammar.load_paraphrases(8))

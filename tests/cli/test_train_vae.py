@@ -1,6 +1,7 @@
 """`examples/train_vae.py`: what a run leaves behind, reads and refuses."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -24,11 +25,12 @@ from helpers import RECIPES as RECIPE_FILES
 from helpers import SENTENCES, SMALL, built, load_script, weights
 from hf_vae import VAEModel, VAEProcessor
 from hf_vae.cli import train as run
-from hf_vae.cli.arguments import ModelArguments, parse_arguments
+from hf_vae.cli.arguments import parse_arguments
 from hf_vae.cli.checks import check_arguments
 from hf_vae.data import grammar
 from hf_vae.evaluation import LikelihoodEvaluator, likelihood_metrics
 from hf_vae.latent_space import reconstruct
+from hf_vae.options.model import ModelArguments
 from hf_vae.training.collator import VAEDataCollator
 from hf_vae.training.stages import LatentFreeCollator
 from hf_vae.training.techniques import technique_callbacks
@@ -89,11 +91,16 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
     assert again["elbo"] == pytest.approx(metrics["elbo"], abs=1e-3)
 
     printed = capsys.readouterr().out
-    assert printed.count("   = ") == 5 and printed.count("  -> ") == 5 + 5 + 7
+    assert printed.count("\n  source     ") == 5 and printed.count("\n  output     ") == 5 + 5 + 7
     for text, reconstruction in zip(texts, reconstruct(model, processor, texts, max_new_tokens=6).texts):
-        assert f"   = {text}\n  -> {reconstruction}\n" in printed
-    assert metrics["collapse_report"]["summary"] in printed and "the language model's" in printed
-    assert '"iw_nll": ' in printed and '"collapse_report"' not in printed and f"Saved to {output}" in printed
+        assert f"  source     {text}\n  output     {reconstruction or '(empty)'}\n" in printed
+    told = printed.partition(f"Saved to {output}")[2]
+    assert metrics["collapse_report"]["summary"] in told and "the language model's" in told
+    assert metrics["collapse_report"]["summary"][:20] in card.partition("## Results")[2].splitlines()[2]
+    assert (
+        re.search(rf"\nNLL, importance-weighted bound .* {metrics['iw_nll']:.3f}", printed)
+        and "{" not in printed.partition("prior:")[2]
+    )
 
 
 @pytest.mark.slow
@@ -224,7 +231,8 @@ RECIPES = sorted(path for name, path in RECIPE_FILES.items() if name.startswith(
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_parses(script, recipe, tmp_path, vae_processor):
-    model_args, data_args, evaluation_args, training_args = parse(script, [str(recipe), "--output_dir", str(tmp_path)])
+    argv = [str(recipe), "--output_dir", str(tmp_path), "--train_file", "x.txt", "--test_file", "x.txt"]
+    model_args, data_args, evaluation_args, training_args = parse(script, argv)
     check_arguments(model_args, training_args, True, "text-vae")
     script.VAETask(model_args, data_args, evaluation_args, training_args).check()
     technique_callbacks(model_args, vae_processor)

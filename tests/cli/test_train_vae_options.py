@@ -12,8 +12,8 @@ from transformers import (
 
 from helpers import SENTENCES, built
 from hf_vae import KLAnnealingCallback, VAEDataCollator
-from hf_vae.cli.arguments import ModelArguments
 from hf_vae.cli.checks import run_steps
+from hf_vae.options.model import ModelArguments
 from hf_vae.posterior import FixedScaleBatchNorm
 from hf_vae.training import (
     AggressiveEncoderCallback,

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 from transformers import TrainerCallback
 
-from hf_vae.cli.arguments import ModelArguments, parse_arguments
+from hf_vae.cli.arguments import parse_arguments
+from hf_vae.options.model import ModelArguments
 from hf_vae.training.loss_parts import find_model
 from hf_vae.training.techniques import TECHNIQUES, check_techniques, register_technique, technique_callbacks
 

@@ -7,8 +7,8 @@ from huggingface_hub import ModelCard
 from transformers import TrainingArguments
 
 from helpers import make_model
-from hf_vae.cli.arguments import ConditionalArguments, ModelArguments
 from hf_vae.hub import RunRecord, make_model_card, run_record, write_metrics, write_model_card
+from hf_vae.options.model import ConditionalArguments, ModelArguments
 
 RECORD = RunRecord(
     name="someone/paraphrases",

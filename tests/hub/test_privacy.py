@@ -16,12 +16,14 @@ from huggingface_hub import ModelCard, RepoUrl
 from transformers import TrainingArguments
 
 from helpers import EXAMPLES, make_model
-from hf_vae.cli.arguments import ModelArguments, ReportArguments, parse_arguments
+from hf_vae.cli.arguments import parse_arguments
 from hf_vae.cli.report import write_report
 from hf_vae.cli.train import settle_arguments, start_run
 from hf_vae.hub import Repository, RunRecord, make_model_card, run_record, upload_model
 from hf_vae.hub.markdown import LONGEST, as_text, code_block
 from hf_vae.hub.privacy import HIDDEN, check_upload, files_to_upload, public_command, public_value
+from hf_vae.options.model import ModelArguments
+from hf_vae.options.report import ReportArguments
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyz01234567"
 

@@ -13,7 +13,10 @@ from hf_vae import (
 )
 from hf_vae.cli.plots import plot_interpolation, plot_latents
 from hf_vae.latent_space import (
+    Imputation,
     Interpolation,
+    LatentTexts,
+    Neighbours,
     arithmetic,
     attribute_vector,
     decode_latents,
@@ -144,3 +147,15 @@ def test_a_picture_of_z_shows_means_from_their_priors(tmp_path, monkeypatch, lat
     assert drawn["title"] == f"2.00 nats in 1 of {latent_size} dimensions above 0.01"
     with pytest.raises(ValueError, match="is of 1 text"):
         plot_latents(DiagonalGaussian(torch.zeros(1, 2), torch.zeros(1, 2)), DiagonalGaussian.standard(1, 2, "cpu"), tmp_path / "x")
+
+
+def test_results_show_their_texts_and_no_tensors():
+    latents = torch.zeros(12, 2)
+    shown = repr(LatentTexts(["the cat sat on the mat", "", *["a " * 100] * 10], latents))
+    assert shown.startswith("LatentTexts of 12 texts:\n  the cat sat on the mat\n  (empty)\n") and shown.endswith(
+        "\n  … and 2 more"
+    )
+    assert "tensor" not in shown and max(map(len, shown.splitlines())) <= 102
+    assert repr(Interpolation(["a", "b"], latents[:2], [0.0, 1.0])) == "Interpolation of 2 texts:\n  0.00 a\n  1.00 b"
+    assert repr(Imputation(["a"], latents[:1], [["a"]], [[0.0]])) == "Imputation of 1 text:\n  a"
+    assert repr(Neighbours([["a", "b"]], *[latents[:1]] * 4)) == "Neighbours of 1 text:\n  a | b"

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from helpers import make_model
-from hf_vae import ParaphraseVAEProcessor, VAEDataCollator, VAEProcessor
+from hf_vae import CVAEProcessor, DialogCVAEProcessor, ParaphraseVAEProcessor, VAEDataCollator, VAEProcessor
 from hf_vae.processing_vae import load_tokenizer
 from hf_vae.unknown_words import unknown_share
 
@@ -348,3 +348,18 @@ def test_which_tokens_of_the_pair_are_the_target_s_whatever_the_tokenizer(proces
     features = ParaphraseVAEProcessor(processor.tokenizer, bare)(TEXTS, TARGETS)
     of_target = features["posterior_token_type_ids"][1] == 1
     assert bare.decode(features["posterior_input_ids"][1][of_target]).strip() == TARGETS[1]
+
+
+@pytest.mark.parametrize("kind", [VAEProcessor, CVAEProcessor, ParaphraseVAEProcessor, DialogCVAEProcessor])
+def test_a_processor_is_made_of_the_names_that_make_the_model(kind, tokenizers, tmp_path):
+    """In the same order: the encoder's first."""
+    decoder, encoder = tokenizers
+    encoder.save_pretrained(tmp_path / "encoder")
+    decoder.save_pretrained(tmp_path / "decoder")
+    options = {} if kind is VAEProcessor else {"source_conditioning": "cross_attention"}
+    made = kind.from_encoder_decoder_pretrained(tmp_path / "encoder", tmp_path / "decoder", **options)
+    text = "the cat"
+    for own, given in ((made.tokenizer, decoder), (made.encoder_tokenizer, encoder)):
+        assert own(text)["input_ids"] == given(text)["input_ids"]
+    assert decoder(text)["input_ids"] != encoder(text)["input_ids"]
+    assert kind is VAEProcessor or made.source_conditioning == "cross_attention"

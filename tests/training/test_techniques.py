@@ -6,7 +6,8 @@ import pytest
 from transformers import TrainerCallback, TrainingArguments
 
 from hf_vae import KLAnnealingCallback
-from hf_vae.cli.arguments import ModelArguments, parse_arguments
+from hf_vae.cli.arguments import parse_arguments
+from hf_vae.options.model import ModelArguments
 from hf_vae.training import KLWeightCallback, MinimumDesiredRateCallback, register_technique
 from hf_vae.training.techniques import TECHNIQUES, check_techniques, technique_callbacks
 

@@ -87,10 +87,10 @@ def test_parts_of_the_loss_reach_every_log(processor, tmp_path, capsys):
     assert [event.value for event in events.Scalars("train/kl")] == pytest.approx([entry["kl"] for entry in logs], rel=1e-5)
     captured = capsys.readouterr()
     assert "'kl_weight'" in captured.out + captured.err
-    plot_training(trainer.state.log_history, tmp_path / "training.png")
+    plot_training({"with z": trainer.state.log_history}, tmp_path / "training.png")
     assert (tmp_path / "training.png").stat().st_size > 5_000
     with pytest.raises(ValueError, match="no entry with `kl`"):
-        plot_training([{"loss": 1.0}], tmp_path / "none.png")
+        plot_training({"with z": [{"loss": 1.0}]}, tmp_path / "none.png")
 
 
 def test_logged_parts_are_the_mean_over_sentences(processor, tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,31 +23,11 @@ from ...data import (
 )
 from ...evaluation import conditional_log_likelihoods, reference_metrics
 from ...modeling_cvae import CVAEModel
+from ...options.tasks.cvae import CVAEArguments, DataArguments, EvaluationArguments
 from ...processing_conditional_vae import CVAEProcessor
 from .. import train
-from ..arguments import ConditionalArguments, PairArguments, PairEvaluationArguments
 from ..build import config_options
 from .pairs import PairTask
-
-
-@dataclass
-class CVAEArguments(ConditionalArguments):
-    prior_type: str = field(default="conditional", metadata={"help": "conditional, a network p(z|x), or standard, N(0, I)."})
-
-
-@dataclass
-class DataArguments(PairArguments):
-    given: float | None = field(
-        default=None,
-        metadata={"help": "Share of each text's words that is given, 0.25 for the first quarter; the rest is to be generated."},
-    )
-    text_column: str = field(default="text", metadata={"help": "With given: column of the texts, if the rows have columns."})
-    num_dialogues: int = field(default=60_000, metadata={"help": "Embedded dialogues: training contexts with a reply each."})
-
-
-@dataclass
-class EvaluationArguments(PairEvaluationArguments):
-    num_outputs: int = field(default=10, metadata={"help": "Outputs for each test source."})
 
 
 def context_text(turns: list[dict]) -> str:

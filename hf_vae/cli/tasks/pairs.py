@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 
 from accelerate import PartialState
 
+from ...evaluation import collapse_report, information_metrics
 from ...hub import write_metrics
 from ...modeling_conditional_vae import ConditionalVAEModel
 from ...processing_conditional_vae import ConditionalVAEProcessor
@@ -19,6 +20,7 @@ from ..build import build_conditional_model, prompt_options
 from ..checks import check_held_out, check_least, check_report
 from ..held_out import HeldOutPairs
 from ..plots import plot_latents
+from ..report import show_line
 from ..task import Measured, Task
 
 # The least that arguments of every task of pairs may be.
@@ -111,6 +113,10 @@ class PairTask(Task):
             metrics, outputs = held_out.measure(model)
             posterior, prior = held_out.distributions(model)
             metrics = {**self.complete(metrics), **self.more_metrics(model, held_out, outputs)}
+            if self.model_args.has_posterior:
+                examples = held_out.evaluator(model).examples()
+                metrics.update(information_metrics(posterior, prior, seed=self.training_args.seed, examples=examples))
+                metrics["collapse_report"] = collapse_report(metrics).to_dict()
         if PartialState().is_main_process:
             # Before anything else can fail.
             write_metrics(metrics, Path(cast(str, self.training_args.output_dir)) / "metrics.json")
@@ -128,6 +134,7 @@ class PairTask(Task):
             samples=samples,
             printed=_with_references(samples, self.test["targets"]),
             pictures={"latent.png": partial(plot_latents, posterior, prior)},
+            outputs=outputs,
             example=self.example,
         )
 
@@ -135,5 +142,6 @@ class PairTask(Task):
 def _with_references(samples, references) -> str:
     blocks = []
     for (source, outputs), wanted in zip(samples, references):
-        blocks.append("\n".join([f"\n{source}", *(f"  -> {output}" for output in outputs), *(f"   = {each}" for each in wanted)]))
+        lines = [show_line("output", each) for each in outputs] + [show_line("reference", each) for each in wanted]
+        blocks.append("\n".join(["", show_line("source", source), *lines]))
     return "\n".join(blocks)

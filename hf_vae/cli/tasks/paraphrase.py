@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,24 +11,11 @@ from ...checks import check_choice
 from ...data import PAIRINGS, expand_targets, first_pairs, grammar, held_out_files, load_pairs, pairs_of, stream_pairs
 from ...evaluation import paraphrase_metrics
 from ...modeling_paraphrase_vae import ParaphraseVAEModel
+from ...options.model import ConditionalArguments
+from ...options.tasks.paraphrase import DataArguments, EvaluationArguments
 from ...processing_conditional_vae import ParaphraseVAEProcessor
 from .. import train
-from ..arguments import ConditionalArguments, PairArguments, PairEvaluationArguments
 from .pairs import PairTask
-
-
-@dataclass
-class DataArguments(PairArguments):
-    pairing: str = field(
-        default="targets",
-        metadata={"help": "Pairs to train on: source to targets, or, of paraphrases, both_ways, or all texts of a row."},
-    )
-    grammar_pairs: int = field(default=60_000, metadata={"help": "Embedded grammar: training pairs, a meaning each."})
-
-
-@dataclass
-class EvaluationArguments(PairEvaluationArguments):
-    num_paraphrases: int = field(default=10, metadata={"help": "Paraphrases of each test source."})
 
 
 def stream_train(data_args: DataArguments) -> IterableDataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -13,42 +12,20 @@ from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 
 from ...data import first_pairs, grammar, held_out_files, load_texts, stream_pairs, texts_of
-from ...evaluation import LikelihoodEvaluator, collapse_report, evaluate_vae
+from ...evaluation import LikelihoodEvaluator, evaluate_vae
 from ...hub import write_metrics
 from ...latent_space import decode_latents, encode_texts, interpolate, sample_prior
 from ...latent_space.grammar_probe import grammar_metrics
 from ...modeling_vae import VAEModel
+from ...options.model import ModelArguments
+from ...options.tasks.vae import DataArguments, EvaluationArguments
 from ...processing_vae import VAEProcessor
 from .. import train
-from ..arguments import ModelArguments, ReportArguments, SplitArguments
 from ..build import build_model, freeze_or_adapt
 from ..checks import check_held_out, check_least, check_report
 from ..plots import plot_interpolation, plot_latents
+from ..report import show_line
 from ..task import Measured, Task
-
-
-@dataclass
-class DataArguments(SplitArguments):
-    train_file: str | None = field(
-        default=None, metadata={"help": "Text lines, JSON lines, CSV or a dataset's name. Without it: the embedded grammar."}
-    )
-    text_column: str = field(default="text", metadata={"help": "Column of the sentences, if the rows have columns."})
-    max_length: int = field(default=64, metadata={"help": "Longest sentence in tokens with its EOS; a longer one is truncated."})
-    grammar_sentences: int = field(default=60_000, metadata={"help": "Embedded grammar: training sentences."})
-
-
-@dataclass
-class EvaluationArguments(ReportArguments):
-    max_test_samples: int | None = field(default=None, metadata={"help": "Test sentences to measure on; all by default."})
-    importance_samples: int = field(default=100, metadata={"help": "Samples of z in the importance-weighted bound."})
-    refine_steps: int = field(
-        default=0, metadata={"help": "Gradient steps on each test sentence's own posterior; 0 leaves it out."}
-    )
-    max_new_tokens: int = field(default=40, metadata={"help": "Longest sentence to generate."})
-    with_baseline: bool = field(
-        default=False,
-        metadata={"help": "Also train and measure the same model without z, a language model, and keep it in baseline/."},
-    )
 
 
 def stream_train(data_args: DataArguments) -> IterableDataset:
@@ -169,18 +146,18 @@ class VAETask(Task):
             printed="\n".join(
                 [
                     "\nReconstructions, from the posterior's mean:",
-                    *(f"   = {text}\n  -> {reconstruction}" for text, reconstruction in zip(shown, reconstructions)),
-                    "\nFrom the prior:",
-                    *(f"  -> {text}" for text in drawn),
-                    "\nFrom the first sentence to the second:",
-                    *(f"  -> {text}" for text in path.texts),
+                    *(show_line("source", text) + "\n" + show_line("output", each) for text, each in zip(shown, reconstructions)),
+                    "\nTexts of z drawn from the prior:",
+                    *(show_line("output", text) for text in drawn),
+                    "\nFrom the first sentence to the second, in steps of z:",
+                    *(show_line("output", text) for text in path.texts),
                 ]
             ),
+            outputs=[drawn],
             pictures={
                 "latent.png": partial(plot_latents, posterior, prior),
                 "interpolation.png": partial(plot_interpolation, path),
             },
-            summary=f"{collapse_report(metrics, language_model_nll)}\n",
         )
 
 

@@ -1,0 +1,69 @@
+"""The commands: what each does, the module that does it, and the dataclasses of its arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .chat import ChatArguments
+from .evaluate import DataArguments as EvaluatedData
+from .evaluate import EvaluationArguments, FrontierArguments
+from .evaluate import ModelArguments as EvaluatedModel
+from .model import ConditionalArguments, ModelArguments
+from .tasks import cvae, dialog, paraphrase, vae
+
+
+@dataclass(frozen=True)
+class Command:
+    """
+    Args:
+        module (`str`): below `hf_vae.cli`, with a `main`.
+        arguments (`tuple[type, ...]`): dataclasses.
+        purpose (`str`): in a sentence.
+        first (`str`): what may stand first, without the name of an argument.
+    """
+
+    module: str
+    arguments: tuple[type, ...]
+    purpose: str
+    first: str
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has recipes, and the arguments of the Trainer."""
+        return self.module.startswith("tasks.")
+
+
+_RECIPE = "[FILE OF ARGUMENTS]"
+COMMANDS = {
+    "train vae": Command(
+        "tasks.vae",
+        (ModelArguments, vae.DataArguments, vae.EvaluationArguments),
+        "Trains a sentence VAE: each text has a z, from which it can be written again.",
+        _RECIPE,
+    ),
+    "train cvae": Command(
+        "tasks.cvae",
+        (cvae.CVAEArguments, cvae.DataArguments, cvae.EvaluationArguments),
+        "Trains a conditional VAE on pairs of a source and its targets, or on texts to complete.",
+        _RECIPE,
+    ),
+    "train dialog": Command(
+        "tasks.dialog",
+        (dialog.DialogArguments, dialog.DataArguments, dialog.EvaluationArguments),
+        "Trains a dialogue model: many replies to one context, each with a z of its own.",
+        _RECIPE,
+    ),
+    "train paraphrase": Command(
+        "tasks.paraphrase",
+        (ConditionalArguments, paraphrase.DataArguments, paraphrase.EvaluationArguments),
+        "Trains a paraphrase model: one source, many texts that say the same, each with a z of its own.",
+        _RECIPE,
+    ),
+    "evaluate": Command(
+        "evaluate",
+        (EvaluatedModel, EvaluatedData, EvaluationArguments, FrontierArguments),
+        "Measures a trained model on a file of texts, and says whether z is used.",
+        "MODEL",
+    ),
+    "chat": Command("chat", (ChatArguments,), "Talks to a dialogue model in the terminal.", "MODEL"),
+}

@@ -1,0 +1,1 @@
+"""The arguments of each task that can be trained by command."""
