@@ -121,10 +121,10 @@ def table(measured: dict[str, dict[str, float]]) -> str:
         [
             "| | " + " | ".join(columns.values()) + " |",
             "|---" * (len(columns) + 1) + "|",
-            only_z("form transfer: z of a pair, another source, exactly that form", f"{100 * transfer['exact']:.0f} %"),
-            only_z("a sentence from its z alone, word for word", f"{100 * sentences['exact']:.1f} %"),
-            only_z("arithmetic on z: one factor changed, all else kept", f"{100 * sentences['arithmetic']:.0f} %"),
-            row("of ten paraphrases: distinct and correct", lambda each: f"{each['distinct_correct']:.2f}"),
+            only_z("form transfer: exactly the form of another pair", f"{100 * transfer['exact']:.0f} %"),
+            only_z("a sentence from its z, word for word", f"{100 * sentences['exact']:.1f} %"),
+            only_z("arithmetic: one factor changed, all else kept", f"{100 * sentences['arithmetic']:.0f} %"),
+            row("distinct correct paraphrases in ten", lambda each: f"{each['distinct_correct']:.2f}"),
             row("outputs that keep the meaning", lambda each: f"{100 * each['meaning']:.1f} %"),
             row("milliseconds for the ten", lambda each: f"{each['ms']:.0f}"),
         ]
