@@ -70,8 +70,9 @@ def pack(trained: Path, folder: Path, kind: str) -> None:
     (folder / "encoder_tokenizer").mkdir(parents=True)
     for file in CONFIGS:
         config = json.loads((trained / file).read_text(encoding="utf-8"))
-        # The package is there, so the model needs no code of its own.
-        config.pop("auto_map", None)
+        # The package is there, so the model needs no code of its own, and names none.
+        for name in ("auto_map", "custom_pipelines"):
+            config.pop(name, None)
         (folder / file).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for file in OTHERS:
         shutil.copyfile(trained / file, folder / file)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, pipeline
 
 import hf_vae
 from helpers import ROOT, make_published
@@ -37,7 +37,8 @@ def test_a_demo_is_float16_in_the_file_and_float32_in_memory(name):
 def test_a_demo_has_a_card_and_no_code(name):
     files = [path for path in (FOLDER / name).rglob("*") if path.is_file()]
     assert not [path for path in files if path.suffix == ".py"]
-    assert not [path for path in files if path.suffix == ".json" and "auto_map" in json.loads(path.read_text(encoding="utf-8"))]
+    for path in (path for path in files if path.suffix == ".json"):
+        assert not {"auto_map", "custom_pipelines"} & set(json.loads(path.read_text(encoding="utf-8")))
     card = (FOLDER / name / "README.md").read_text(encoding="utf-8")
     assert f'hf_vae.demo("{name}")' in card and "NLL, importance-weighted bound (nats per sentence)" in card
 
@@ -74,9 +75,12 @@ def test_the_sentences_come_back_word_for_word():
     assert reconstruct(*load("sentences"), texts).texts == texts
 
 
-@every_demo
-def test_the_words_of_a_stranger_are_unknown(name, caplog):
-    hf_vae.unknown_words.warn_of_unknown_words(load(name)[1].encoder_tokenizer, ["zebras like quantum physics ."])
+@pytest.mark.parametrize(("name", "task"), [("sentences", "latent-text-generation"), ("paraphrase", "paraphrase")])
+def test_a_pipeline_loads_a_demo_and_warns_of_words_that_it_does_not_know(name, task, caplog):
+    pipe = pipeline(task, model=hf_vae.demo(name), device=-1)
+    [record] = pipe("the farmer bought the lamp in the park at noon .")
+    assert grammar.parse(record["generated_text"]) is not None and not caplog.text
+    pipe("zebras like quantum physics .")
     assert "80.0 %" in caplog.text
 
 
