@@ -11,13 +11,18 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "hf_vae" / "__init__.py")
 CLI = ["matplotlib>=3.9.0", "PyYAML>=6.0.1", "tensorboard>=2.18.0"]
 DEVELOPMENT = [
     *CLI,
+    "ipykernel>=7.4",
     "mypy>=2.4",
+    "nbclient>=0.11",
+    "nbformat>=5.11",
     "parameterized>=0.9",
     "pytest>=9.2",
     "pytest-xdist>=3.8",
     "ruff>=0.17",
     "types-PyYAML>=6.0.12",
 ]
+# Of each demo model; both have the same files.
+DEMO_FILES = ["*.json", "*.md", "*.safetensors", "encoder_tokenizer/*.json"]
 DOCS = ["latex2mathml>=3.81.1", "mkdocs>=1.6.1", "mkdocstrings-python>=2.0.11", "Pygments>=2.20", "pymdown-extensions>=13.1"]
 
 setup(
@@ -30,7 +35,12 @@ setup(
     # The options once more, by a name that does not pass `hf_vae/__init__.py`: `hf-vae --help` then waits for no torch.
     packages=[*find_packages(include=["hf_vae", "hf_vae.*"]), "hf_vae_command", "hf_vae_command.tasks"],
     package_dir={"hf_vae_command": "hf_vae/options"},
-    package_data={"hf_vae": ["py.typed"], "hf_vae.cli": ["recipes/*.yaml"], "hf_vae.hub": ["model_card_template.md"]},
+    package_data={
+        "hf_vae": ["py.typed"],
+        "hf_vae.cli": ["recipes/*.yaml"],
+        "hf_vae.demos": [f"{name}/{each}" for name in ("sentences", "paraphrase") for each in DEMO_FILES],
+        "hf_vae.hub": ["model_card_template.md"],
+    },
     entry_points={"console_scripts": ["hf-vae = hf_vae_command.door:main"]},
     python_requires=">=3.11",
     # The oldest versions that the tests pass with: `.ci/oldest` runs them.

@@ -11,6 +11,7 @@ from .configuration_dialog_cvae import DialogCVAEConfig
 from .configuration_lstm import LSTMConfig
 from .configuration_paraphrase_vae import ParaphraseVAEConfig
 from .configuration_vae import VAEConfig
+from .demos import demo
 from .dialog_session import DialogSession
 from .gaussian import DiagonalGaussian
 from .latent_distribution import LatentDistribution
@@ -126,6 +127,7 @@ __all__ = [
     "VAEModel",
     "VAEOutput",
     "VAEProcessor",
+    "demo",
     "register_latent_injection",
     "register_posterior",
     "register_prior",

@@ -13,6 +13,7 @@ from .modeling_dialog_cvae import DialogCVAEModel
 from .processing_dialog import SYSTEM, DialogCVAEProcessor, Message
 from .processing_vae import is_text
 from .source import EncodedSource
+from .unknown_words import warn_of_unknown_words
 
 
 @dataclass
@@ -63,13 +64,14 @@ class DialogSession:
 
     def say(self, content: str, role: str = "user") -> None:
         """
-        Adds a turn.
+        Adds a turn, with a warning if more than 1 % of its tokens are not in the model's vocabulary.
 
         Raises:
             ValueError: `content` is empty or not a text.
         """
         if not is_text(content):
             raise ValueError(f"`content` is {content!r}; give a text that is not empty.")
+        warn_of_unknown_words(self.processor.encoder_tokenizer, [content])
         self.messages.append({"role": role, "content": content.strip()})
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from transformers.utils.chat_template_utils import Chat
 
 from .generation_options import end_tokens
 from .processing_vae import as_items
+from .unknown_words import WARN_ABOVE, texts_in, warn_of_unknown_words
 
 logger = logging.get_logger(__name__)
 
@@ -31,6 +32,9 @@ class LatentTextGenerationPipeline(Pipeline):
     - `batch_size` (`int`, *optional*): the number of inputs at once.
     - all options of the model's `generate`: `num_return_sequences`, `latent_temperature`, `latents`, `generator`, beams, sampling.
 
+    A warning says which share of the inputs' tokens is not in the model's vocabulary, if it is more than 1 %. Of a generator or a
+    PyTorch dataset, whose inputs are read one at a time, it is that of the first such input.
+
     Returns:
         For each input a list of `num_return_sequences` records `{"generated_text": str}`, with `"latents"`, a list of `latent_size`
         numbers (of several such lists with `average_latents`), if they were asked for.
@@ -48,6 +52,7 @@ class LatentTextGenerationPipeline(Pipeline):
     _load_video_processor: Any = False
     processor: Any
     model: Any
+    _warns_of_each = False
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -76,12 +81,17 @@ class LatentTextGenerationPipeline(Pipeline):
 
     def __call__(self, inputs: Any, *args, **kwargs):
         # Inputs that are read one at a time are checked one at a time.
-        if inputs is not None and not isinstance(inputs, (Chat, GeneratorType, Dataset)):
+        self._warns_of_each = isinstance(inputs, (Chat, GeneratorType, Dataset))
+        if inputs is not None and not self._warns_of_each:
             if not isinstance(inputs, (str, dict)):
                 inputs = as_items("text", inputs, "an input or a list of inputs")
             # All inputs are checked before the first is answered, so that an error gives the position.
-            self.processor.batch(inputs)
+            items, _ = self.processor.batch(inputs)
+            self._warn_of_unknown_words(items)
         return super().__call__(inputs, *args, **kwargs)
+
+    def _warn_of_unknown_words(self, items: list) -> float:
+        return warn_of_unknown_words(self.processor.encoder_tokenizer, texts_in(items))
 
     def _sanitize_parameters(self, return_latents: bool | None = None, max_source_length: int | None = None, **generate_kwargs):
         given = {"return_latents": return_latents}, {"max_length": max_source_length}
@@ -93,7 +103,11 @@ class LatentTextGenerationPipeline(Pipeline):
         if inputs is None:
             return {"features": {}}
         dialog = inputs.messages if isinstance(inputs, Chat) else inputs
-        return {"features": dict(self.processor(dialog, return_tensors=None, **lengths))}
+        features = dict(self.processor(dialog, return_tensors=None, **lengths))
+        if self._warns_of_each and self._warn_of_unknown_words(self.processor.batch(dialog)[0]) > WARN_ABOVE:
+            # Once a call.
+            self._warns_of_each = False
+        return {"features": features}
 
     def _forward(self, model_inputs: dict[str, Any], **generate_kwargs) -> dict[str, Any]:
         features = model_inputs["features"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -12,6 +13,16 @@ logger = logging.getLogger(__name__)
 
 # Above this share, unknown tokens change metrics and texts noticeably.
 WARN_ABOVE = 0.01
+
+
+def texts_in(items: Iterable[Any]) -> Iterator[str]:
+    """The texts of a processor's inputs: of a text itself, of a dialogue those of its messages."""
+    for item in items:
+        if isinstance(item, str):
+            yield item
+        else:
+            messages = item["messages"] if isinstance(item, Mapping) else item
+            yield from (message["content"] for message in messages)
 
 
 def unknown_share(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> float:

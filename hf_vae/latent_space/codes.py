@@ -17,7 +17,7 @@ from ..evaluation.generation import decode_tokens
 from ..latent_distribution import LatentDistribution
 from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
-from ..unknown_words import warn_of_unknown_words
+from ..unknown_words import texts_in, warn_of_unknown_words
 
 # Texts stand for the modes of their posteriors, which are Gaussians' means.
 TextsOrLatents = Texts | torch.Tensor
@@ -88,10 +88,10 @@ def encode_texts(
     """
     texts = as_list("texts", texts)
     check_count("batch_size", batch_size)
-    given = check_sources(model, processor, texts, sources) or texts
+    given = check_sources(model, processor, texts, sources)
     lengths = {} if max_length is None else {"max_length": max_length, "max_target_length": max_length}
-    warn_of_unknown_words(processor.encoder_tokenizer, texts)
-    return posterior_of(model, processor, given, texts, batch_size, **lengths)
+    warn_of_unknown_words(processor.encoder_tokenizer, [*texts, *texts_in(given or ())])
+    return posterior_of(model, processor, given or texts, texts, batch_size, **lengths)
 
 
 def posterior_of(
