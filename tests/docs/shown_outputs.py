@@ -1,6 +1,6 @@
 """
-The output that a page shows below a Python block, in a fenced `text` block, is what the code prints, to the letter. The blocks of a
-page are run in their order, in one namespace.
+The output that a page shows below a Python block, in a fenced `text` block, is what the code prints: its words to the letter, and its
+numbers as near as another processor's rounding. The blocks of a page are run in their order, in one namespace.
 """
 
 import contextlib
@@ -9,8 +9,18 @@ import os
 import re
 from pathlib import Path
 
+import pytest
+
 # A Python block, with the output that follows it, if one does.
 _BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n*```text\n(?P<output>.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+def agree(printed: str, shown: str) -> bool:
+    """Whether two outputs have the same words, and numbers within two in a hundred of each other."""
+    numbers = [[float(each) for each in _NUMBER.findall(text)] for text in (printed, shown)]
+    same_words = _NUMBER.sub("#", printed) == _NUMBER.sub("#", shown)
+    return same_words and numbers[0] == pytest.approx(numbers[1], rel=0.02, abs=0.02)
 
 
 def has_outputs(page: Path) -> bool:
@@ -36,7 +46,7 @@ def check_outputs(page: Path) -> None:
         if block["output"] is not None:
             output = printed.getvalue()
             if not os.environ.get("WRITE_OUTPUTS"):
-                assert output == block["output"], f"{page} shows another output; WRITE_OUTPUTS=1 rewrites it."
+                assert agree(output, block["output"]), f"{page} shows another output; WRITE_OUTPUTS=1 rewrites it."
             written += [text[end : block.start("output")], output]
             end = block.end("output")
     if os.environ.get("WRITE_OUTPUTS"):

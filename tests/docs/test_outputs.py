@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from shown_outputs import check_outputs, has_outputs
+from shown_outputs import agree, check_outputs, has_outputs
 from test_python_blocks import python_blocks, stock, write_files  # noqa: F401 (`stock` is a fixture)
 
 from helpers import ROOT
@@ -50,3 +50,10 @@ def test_another_output_is_found_and_rewritten(tmp_path, monkeypatch):
     assert page.read_text() == PAGE.format(output="2")
     monkeypatch.delenv("WRITE_OUTPUTS")
     check_outputs(page)
+
+
+def test_outputs_agree_up_to_rounding():
+    assert agree("a 1.00 b 12\n", "a 1.01 b 12\n")
+    assert not agree("a 1.00 b 12\n", "a 1.10 b 12\n")
+    assert not agree("a 1.00 b 12\n", "a 1.00 c 12\n")
+    assert not agree("a 1.00 b\n", "a 1.00 b 12\n")
