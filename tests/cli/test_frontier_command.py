@@ -230,8 +230,9 @@ def test_a_training_keeps_its_model_without_z_and_does_not_publish_it(script, tm
     assert {each["curve"] for each in figures["frontier"]["points"]} >= {"z, greedy", "sampling", "nucleus", "beams"}
     assert "baseline" in metrics
     # Half of a run's time went into it: the next run in the folder leaves it alone, and no other model is written over.
-    train.main([*small, "--output_dir", str(output)])
+    again = [*small, "--output_dir", str(output), "--overwrite_output_dir"]
+    train.main(again)
     assert AutoModel.from_pretrained(output / "baseline").dtype == baseline.dtype
     (output / "baseline" / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"baseline holds a model of type 'gpt2'"):
-        train.main([*small, "--with_baseline", "--output_dir", str(output)])
+        train.main([*again, "--with_baseline"])

@@ -205,7 +205,7 @@ def test_a_training_publishes_neither_token_nor_paths(tmp_path, monkeypatch):
     argv = [str(recipe), "--train_file", str(text), f"--validation_file={text}", "--output_dir", str(private / "out")]
     argv += ["--save_steps", "1", "--per_device_train_batch_size", "4", "--importance_samples", "2", "--max_new_tokens", "4"]
     argv += ["--report_to", "none", "--use_cpu", "--hub_model_id", "someone/mine", "--push_to_hub", "--hub_tok", TOKEN]
-    train_vae.main(argv)
+    train_vae.run("train vae", argv)
     assert {"README.md", "config.json", "metrics.json", "model.safetensors"} <= set(published)
     for name, content in published.items():
         assert b"alice" not in content and str(tmp_path).encode() not in content and TOKEN.encode() not in content, name
