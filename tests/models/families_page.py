@@ -1,11 +1,11 @@
-"""`docs/families.md`, written from what `test_any_pair.py` found."""
+"""`docs/measured/families.md`, written from what `test_any_pair.py` found."""
 
 from families import CROSS_ATTENTION, DECODERS, ENCODERS, READ_ONCE, REFUSALS, WORKS
 from helpers import ROOT
 from hf_vae.configuration_vae import LATENT_INJECTION_TYPES
 
 ABSENT = "–"
-PAGE = ROOT / "docs" / "families.md"
+PAGE = ROOT / "docs" / "measured" / "families.md"
 
 TEMPLATE = """\
 # Which encoders and which decoders
@@ -73,7 +73,7 @@ decoder has read once, both are those of a source that it reads with each z.
 
 
 def page(entries: dict[tuple[str, str, str], str], version: str) -> str:
-    """`docs/families.md` from what was found, or is expected, with this version of transformers."""
+    """`docs/measured/families.md` from what was found, or is expected, with this version of transformers."""
 
     def shown(aspect: str, cell: str) -> str:
         if aspect == READ_ONCE:

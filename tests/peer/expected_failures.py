@@ -1,4 +1,4 @@
-"""What transformers' testers ask that our models do not do, and why; and `docs/peer_suite.md`, which says so."""
+"""What transformers' testers ask that our models do not do, and why; and `docs/measured/peer_suite.md`, which says so."""
 
 import re
 from fnmatch import fnmatchcase
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from helpers import ROOT
 
-PAGE = ROOT / "docs" / "peer_suite.md"
+PAGE = ROOT / "docs" / "measured" / "peer_suite.md"
 
 
 class ExpectedFailure(NamedTuple):
@@ -124,7 +124,7 @@ Each of these must fail; that another one fails, or that one of these passes, is
 
 
 def page(titles: dict[str, str], counts: dict[str, dict[str, int]], versions: dict) -> str:
-    """`docs/peer_suite.md`: what each class is, how many of its tests ended how, and whose testers they were."""
+    """`docs/measured/peer_suite.md`: what each class is, how many of its tests ended how, and whose testers they were."""
     rows = (f"| {titles[name]} | {' | '.join(str(counts[name][outcome]) for outcome in OUTCOMES)} |" for name in titles)
     reasons = (
         f"| {', '.join(f'`{test}`' for test in entry.tests)} | {entry.reason.replace('|', chr(92) + '|')} |"
