@@ -109,13 +109,13 @@ These are `test_modeling_common.py` of {index}, and `generation` and `exporters`
 *skipped*, by the testers themselves: what needs an accelerator, FlashAttention or DeepSpeed, what they call slow (`RUN_SLOW=1`),
 and what asks of a model something that it does not have (experts, images, a static cache).
 
-Three things they are told of our models. Attentions, hidden states and the cache of `memory` and `prefix` hold z's positions too,
-in front of the tokens'. z of a composite is one standard deviation off its mean, for they hold passes against each other. And a
-composite's `generate` is left out: it is its decoder's, whose rows are above.
+The testers know three things about our models. Attentions, hidden states and the cache of `memory` and `prefix` hold the positions of
+z too, in front of those of the tokens. z of a composite is held at one standard deviation from its mean, because the testers compare
+passes with each other. And a composite's `generate` is left out: it is that of its decoder, whose rows are above.
 
 ## Expected to fail
 
-Each of these must fail; that another one fails, or that one of these passes, is an error.
+Each of these must fail. It is an error if another one fails, or if one of these passes.
 
 | | |
 |---|---|
