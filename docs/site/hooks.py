@@ -1,5 +1,6 @@
 """
-What mkdocs does not do by itself: pages of the repository that live outside docs/, formulas without a script, and names in one piece.
+What mkdocs does not do by itself: pages that live outside docs/, formulas without a script, names in one piece, and a way to the
+glossary below each page.
 
 Formulas become MathML, which browsers draw by themselves, so that a page makes no request to another host.
 """

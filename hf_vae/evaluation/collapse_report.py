@@ -186,8 +186,8 @@ def _advice(says_something: bool, figures: Mapping[str, float]) -> list[str]:
     advice = []
     if not says_something and figures["kl"] - figures["mutual_information"] > MIN_MUTUAL_INFORMATION:
         advice.append(
-            "The KL is paid for nothing. Free bits that are granted to every example invite this: normalise the posterior means over "
-            "the batch in their place (batch_norm_gamma=0.7), or grant them to the mean of the batch."
+            "The KL is paid for nothing. Free bits that are granted to every example invite this: normalise the posterior means "
+            "over the batch in their place (batch_norm_gamma=0.7), or grant them to the mean of the batch."
         )
     elif not says_something:
         advice.append(

@@ -20,8 +20,8 @@ glossary](../guides/glossary.md) explains the words.
 `hf-vae train` and the scripts also take every argument of transformers' `TrainingArguments`, such as `--learning_rate`,
 `--num_train_epochs`, `--bf16` or `--push_to_hub`.
 
-*By itself* is the value that an option has if neither the command line nor the recipe names it. What a command line would really have is
-shown by `--help` behind it: [the default recipes](commands.md#a-file-of-arguments) set many of them.
+*By itself* is the value that an option has if neither the command line nor the recipe names it. [The default
+recipes](commands.md#a-file-of-arguments) set many of them. `--help` behind a command line shows what it would really have.
 
 {sections}
 """
@@ -51,7 +51,11 @@ def task_options() -> dict[str, dict[str, dataclasses.Field]]:
     found = {}
     for task in TASKS:
         module = importlib.import_module(f"hf_vae.cli.tasks.{task}")
-        [own] = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Task) and each.__module__ == module.__name__]
+        [own] = [
+            each
+            for each in vars(module).values()
+            if isinstance(each, type) and issubclass(each, Task) and each.__module__ == module.__name__
+        ]
         found[task] = options(own.arguments)
     return found
 

@@ -82,8 +82,11 @@ def long_sentences(text: str) -> list[tuple[int, str]]:
 def forbidden_phrases(text: str) -> list[tuple[int, str]]:
     # A phrase may be broken at the end of a line.
     found = _FORBIDDEN.finditer(re.sub(r"\n(?=.)", " ", text))
-    meant = {match.start(): next(plain for phrase, plain in FORBIDDEN.items() if re.fullmatch(phrase, match[0], re.I)) for match in found}
-    return [(text[:start].count("\n") + 1, f"write {plain!r} or the like") for start, plain in meant.items()]
+    return [(text[: match.start()].count("\n") + 1, f"write {_meant(match[0])!r} or the like") for match in found]
+
+
+def _meant(phrase: str) -> str:
+    return next(plain for forbidden, plain in FORBIDDEN.items() if re.fullmatch(forbidden, phrase, re.IGNORECASE))
 
 
 def offenders(path: Path) -> list[str]:

@@ -1,8 +1,7 @@
 """Documents are in plain English, as far as `prose.py` sees it, and it does see what it is for."""
 
-import pytest
-
 import prose
+import pytest
 
 every_document = pytest.mark.parametrize("document", prose.documents(), ids=lambda path: path.relative_to(prose.ROOT).as_posix())
 

@@ -25,7 +25,10 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("do
 SLOW = ("docs/reference/compile_export.md",)
 # A block of the page that holds these words is not run, for this reason.
 NOT_RUN = {
-    ("docs/guides/hub.md", 'pipeline(model="you/paraphrases"'): "asks the Hub for the model's task; `tests/hub/test_repositories.py` runs it",
+    (
+        "docs/guides/hub.md",
+        'pipeline(model="you/paraphrases"',
+    ): "asks the Hub for the model's task; `tests/hub/test_repositories.py` runs it",
 }
 # What takes minutes with many sentences says as much with few.
 FEWER = {"docs/theory.md": {"20_000": "60", "8000": "50", "2000": "40", "500": "20"}}

@@ -109,9 +109,9 @@ These are `test_modeling_common.py` of {index}, and `generation` and `exporters`
 *skipped*, by the testers themselves: what needs an accelerator, FlashAttention or DeepSpeed, what they call slow (`RUN_SLOW=1`),
 and what asks of a model something that it does not have (experts, images, a static cache).
 
-The testers know three things about our models. Attentions, hidden states and the cache of `memory` and `prefix` hold the positions of
-z too, in front of those of the tokens. z of a composite is held at one standard deviation from its mean, because the testers compare
-passes with each other. And a composite's `generate` is left out: it is that of its decoder, whose rows are above.
+The testers know three things about our models. Attentions, hidden states and the cache of `memory` and `prefix` hold the positions
+of z too, in front of those of the tokens. z of a composite is held at one standard deviation from its mean, because the testers
+compare passes with each other. And a composite's `generate` is left out: it is that of its decoder, whose rows are above.
 
 ## Expected to fail
 
