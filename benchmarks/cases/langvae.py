@@ -104,8 +104,8 @@ def decode_to_lengths(decode: Callable[..., object], lengths: torch.Tensor, batc
 
 def freeze_and_cache(model: VAEModel, features: dict[str, list], collator: VAEDataCollator) -> list[dict]:
     """
-    Freezes encoder and decoder, has the encoder read every text once, and gives rows whose `input_ids` are numbers into what it said:
-    only q's head is run, as of LangVAE with its cache.
+    Freezes encoder and decoder, has the encoder read every text once, and gives rows whose `input_ids` are numbers into what it
+    said: only q's head is run, as of LangVAE with its cache.
     """
     model.encoder.requires_grad_(False)
     model.decoder.lm.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""How the cost grows with length, K, batch, latent size, layers and processes, beside the cost of encoder and decoder; a plot each."""
+"""How the cost grows with length, K, batch, latent size, layers and processes, beside encoder and decoder; a plot each."""
 
 from __future__ import annotations
 

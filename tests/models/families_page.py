@@ -51,10 +51,10 @@ With `source_conditioning="prompt"` x is the prompt. Every decoder above that is
 recurrent decoders: of those above {states} works, the others are refused.
 
 `"cross_attention"` is for the families below. They are all those that say they have it. The others of the table above are
-refused. *works* means: every step of a greedy generation, with a cache and without one, is what one pass gives (2e-5 in log-probability), whether
-sources are padded on the right or not at all; a padded source gives what it gives alone; beams are scored as in one
-pass; −log p(y|x,z) in training is that of each row alone (1e-4), and its gradient reaches z and the encoder. Of a source that the
-decoder has read once, both are those of a source that it reads with each z.
+refused. *works* means: every step of a greedy generation, with a cache and without one, is what one pass gives (2e-5 in
+log-probability), whether sources are padded on the right or not at all; a padded source gives what it gives alone; beams are
+scored as in one pass; −log p(y|x,z) in training is that of each row alone (1e-4), and its gradient reaches z and the encoder. Of
+a source that the decoder has read once, both are those of a source that it reads with each z.
 
 | `decoder` | `latent_injection="embedding"` | `"memory"` | `"prefix"` | `"logits"` |
 |---|---|---|---|---|
