@@ -1,6 +1,6 @@
 """
-LangVAE 0.6.13, in an environment of its own (docs/benchmarks.md): builds BERT and GPT-2 of given sizes and then does what the lines
-on its standard input say, so that the other side of a comparison can take turns with it. Imports nothing of this project.
+LangVAE 0.6.13, in an environment of its own (docs/measured/benchmarks.md): builds BERT and GPT-2 of given sizes and then does what
+the lines on its standard input say, so that the other side of a comparison can take turns with it. Imports nothing of this project.
 
     python langvae_side.py SETTINGS < commands
 

@@ -58,7 +58,7 @@ class LSTMConfig(PreTrainedConfig):
         return ["lstm"] * self.num_hidden_layers
 
     def validate_layer_type(self):
-        """transformers lists the layers of its own models; an LSTM's is none of them."""
+        """transformers lists the layers of its own models; an LSTM's is not among them."""
 
     def validate_sizes(self):
         for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):

@@ -7,7 +7,7 @@ LM returns them untouched, nothing follows the head and the loss may be computed
 Logits are `(tokens, vocabulary)`, and so are their log-softmax and their gradient: with 50,000 words they take most of the memory
 of a small model's training step. The method is that of Hsu et al. 2024 (Liger Kernel, section 3.2), in plain PyTorch.
 `torch.checkpoint` over the same chunks costs another matrix product, and the chunked `linear_cross_entropy` of torch 2.13 is many
-times slower on a CPU (docs/benchmarks.md).
+times slower on a CPU (docs/measured/benchmarks.md).
 """
 
 from collections.abc import Iterator

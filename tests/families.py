@@ -1,5 +1,5 @@
 """
-Tiny configurations of many families, and what is expected of each as an encoder or as a decoder: `docs/families.md` in code.
+Tiny configurations of many families, and what is expected of each as encoder or decoder: `docs/measured/families.md` in code.
 
 An expectation is `WORKS` or a key of `REFUSALS`.
 """

@@ -104,8 +104,8 @@ def decode_to_lengths(decode: Callable[..., object], lengths: torch.Tensor, batc
 
 def freeze_and_cache(model: VAEModel, features: dict[str, list], collator: VAEDataCollator) -> list[dict]:
     """
-    Freezes both halves, has the encoder read every text once, and gives rows whose `input_ids` are numbers into what it said: only
-    q's head is run, as of LangVAE with its cache.
+    Freezes encoder and decoder, has the encoder read every text once, and gives rows whose `input_ids` are numbers into what it
+    said: only q's head is run, as of LangVAE with its cache.
     """
     model.encoder.requires_grad_(False)
     model.decoder.lm.requires_grad_(False)
@@ -129,7 +129,7 @@ def freeze_and_cache(model: VAEModel, features: dict[str, list], collator: VAEDa
 
 def run(options: Options) -> Iterator[Row]:
     if options.langvae_python is None:
-        yield skipped("LangVAE", "no --langvae_python; docs/benchmarks.md says how to make its environment")
+        yield skipped("LangVAE", "no --langvae_python; docs/measured/benchmarks.md says how to make its environment")
         return
     name = options.sizes[0]
     size = SIZES[name]
@@ -151,11 +151,11 @@ def run(options: Options) -> Iterator[Row]:
         return torch.utils.data.DataLoader(of_rows, size.batch, collate_fn=collator)
 
     with contextlib.closing(Peer(options, settings)) as peer:
-        against = "LangVAE, halves frozen, encodings cached"
+        against = "LangVAE, both parts frozen, encodings cached"
         frozen = make_vae(size, options).train()
         cached = freeze_and_cache(frozen.eval(), features, collator)
         plans = [
-            ("halves frozen, encodings cached", frozen.train(), cached, None, 2.5),
+            ("both parts frozen, encodings cached", frozen.train(), cached, None, 2.5),
             ("everything trained, float32", make_vae(size, options).train(), rows, None, 1.0),
             ("everything trained, bfloat16", make_vae(size, options).train(), rows, torch.bfloat16, 2.0),
         ]

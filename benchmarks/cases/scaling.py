@@ -1,4 +1,4 @@
-"""How the cost grows with length, K, batch, latent size, layers and processes, beside the bare halves' cost; a plot each."""
+"""How the cost grows with length, K, batch, latent size, layers and processes, beside encoder and decoder; a plot each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Work = tuple[Callable[[], object], Callable[[], object]]
 
 
 def training(options: Options, size: Size) -> Work:
-    """A step of the model and of its halves, at a size that has no name."""
+    """A step of the model and of its encoder and decoder, at a size that has no name."""
     SIZES["scaled"] = size
     try:
         return training_step.vae_step(options, "scaled"), training_step.halves_step(options, "scaled")
@@ -53,7 +53,7 @@ def generating(options: Options, size: Size, count: int) -> Work:
 
 
 def measure(options: Options, axis: str, points: Sequence[int]) -> tuple[list[list[float]], list[list[float]]]:
-    """Costs of ours and of the halves at every point, in seconds."""
+    """Costs of ours and of encoder and decoder at every point, in seconds."""
     size = replace(SIZES[options.sizes[0]], batch=min(16, SIZES[options.sizes[0]].batch))
     both: tuple[list[list[float]], list[list[float]]] = ([], [])
     for point in points:
@@ -108,7 +108,7 @@ def run(options: Options) -> Iterator[Row]:
             names = ("VAE, training step", "encoder and decoder") if axis != "K" else ("VAE, generate", "decoder's generate")
             medians = [[statistics.median(costs) for costs in side] for side in (ours, theirs)]
             plot(Path(options.plots) / f"scaling_{axis.replace(' ', '_')}.png", axis, points, medians, names)
-        against = "the decoder's growth" if axis == "K" else "the halves' growth"
+        against = "the decoder's growth" if axis == "K" else "the growth of encoder and decoder"
         yield summarise(f"growth with {axis} {points[0]} to {points[-1]}, {name}", *growth, unit="×", against=against)
     if options.device == "cpu":
         sentences = SIZES[name].batch

@@ -1,4 +1,4 @@
-"""Forward and backward of a model against its bare halves on the same tokens, in time and in memory."""
+"""Forward and backward of a model against its bare encoder and decoder on the same tokens, in time and in memory."""
 
 from __future__ import annotations
 

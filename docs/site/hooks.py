@@ -1,7 +1,8 @@
 """
-What mkdocs does not do by itself: pages of the repository that live outside docs/, colours for code, and formulas without a script.
+What mkdocs does not do by itself: pages that live outside docs/, formulas without a script, names in one piece, and a way to the
+glossary below each page.
 
-Formulas become MathML, which browsers draw by themselves, so that a page asks nobody for anything.
+Formulas become MathML, which browsers draw by themselves, so that a page makes no request to another host.
 """
 
 import html
@@ -11,7 +12,6 @@ from posixpath import relpath
 
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
-from pygments.formatters import HtmlFormatter
 
 ROOT = Path(__file__).resolve().parents[2]
 # Where in the site a page stands that is not in docs/.
@@ -21,6 +21,8 @@ PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.
 }
 SOURCES = {page: source for source, page in PAGES.items()}
 _LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)")
+# An option or a class in running text, short enough for a phone's width.
+_NAME = re.compile(r"<code>([^<\s]{1,34})</code>")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
 
 
@@ -30,8 +32,7 @@ def on_files(files, config):
     # What pages link to besides pages.
     for path in [*ROOT.glob("model_cards/*/*.png"), *ROOT.glob("examples/plain/*.py")]:
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
-    styles = (ROOT / "docs/site/extra.css").read_text(encoding="utf-8") + HtmlFormatter().get_style_defs(".highlight")
-    files.append(File.generated(config, "extra.css", content=styles))
+    files.append(File.generated(config, "extra.css", content=(ROOT / "docs/site/extra.css").read_text(encoding="utf-8")))
     return files
 
 
@@ -52,4 +53,6 @@ def on_page_content(content, page, config, files):
     def mathml(match: re.Match) -> str:
         return convert(html.unescape(match[2])[2:-2], display="inline" if match[1] == "span" else "block")
 
-    return _FORMULA.sub(mathml, content)
+    glossary = relpath("guides/glossary.html", Path(page.file.src_uri).parent.as_posix())
+    words = f'\n<p class="glossary">Words such as KL, ELBO and posterior collapse: <a href="{glossary}">glossary</a></p>'
+    return _NAME.sub(r'<code class="name">\1</code>', _FORMULA.sub(mathml, content)) + words

@@ -185,6 +185,7 @@ def plot_rate_distortion(points: Sequence[RateDistortionPoint], path: str | Path
         axes.annotate(point.name, (point.rate, point.distortion), xytext=(5, 5), textcoords="offset points", fontsize=8)
     best = min(points, key=lambda point: point.rate + point.distortion)
     axes.axline((best.rate, best.distortion), slope=-1, color="grey", linestyle=":", linewidth=1)
+    axes.margins(x=0.2)  # room for the names
     axes.set_xlabel("rate, KL(q ‖ p) (nats per sentence)")
     axes.set_ylabel("distortion, -log p(y|x,z) (nats per sentence)")
     axes.grid(alpha=0.3)

@@ -186,13 +186,13 @@ def _advice(says_something: bool, figures: Mapping[str, float]) -> list[str]:
     advice = []
     if not says_something and figures["kl"] - figures["mutual_information"] > MIN_MUTUAL_INFORMATION:
         advice.append(
-            "The KL is paid for nothing. Free bits that are granted to every example invite this: grant fewer, or of the batch's "
-            "mean, or normalise the posterior means over the batch (BN-VAE)."
+            "The KL is paid for nothing. Free bits that are granted to every example invite this: normalise the posterior means "
+            "over the batch in their place (batch_norm_gamma=0.7), or grant them to the mean of the batch."
         )
     elif not says_something:
         advice.append(
-            "The encoder says nothing: begin with a small KL weight (linear or cyclical annealing), grant free bits, or normalise "
-            "the posterior means over the batch (BN-VAE)."
+            "The encoder says nothing: normalise the posterior means over the batch (batch_norm_gamma=0.7). If that is not enough, "
+            "grant free bits, or begin with a small KL weight."
         )
     advice.append(
         "Make the decoder need z: word dropout, a bag-of-words loss, or train an autoencoder first, then reset the decoder and "

@@ -22,14 +22,17 @@ from hf_vae.data import dialogues, grammar
 CARDS = ROOT.glob("model_cards/*/*.md")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(CARDS)]
 # It compiles and exports.
-SLOW = ("accelerate.md",)
+SLOW = ("docs/reference/compile_export.md",)
 # A block of the page that holds these words is not run, for this reason.
 NOT_RUN = {
-    ("hub.md", 'pipeline(model="you/paraphrases"'): "asks the Hub for the model's task; `tests/hub/test_repositories.py` runs it",
+    (
+        "docs/guides/hub.md",
+        'pipeline(model="you/paraphrases"',
+    ): "asks the Hub for the model's task; `tests/hub/test_repositories.py` runs it",
 }
 # What takes minutes with many sentences says as much with few.
-FEWER = {"theory.md": {"20_000": "60", "8000": "50", "2000": "40", "500": "20"}}
-NEEDS = {"hub.md": "torchao"}
+FEWER = {"docs/theory.md": {"20_000": "60", "8000": "50", "2000": "40", "500": "20"}}
+NEEDS = {"docs/guides/adapters.md": "torchao"}
 
 
 def python_blocks(document: Path) -> list[tuple[int, str]]:
@@ -131,15 +134,20 @@ def write_files(folder: Path) -> None:
     (folder / "train.jsonl").write_text(json.dumps({"turns": turns}) + "\n")
 
 
+def name_of(document: Path) -> str:
+    return document.relative_to(ROOT).as_posix()
+
+
 def page_of(document: Path):
-    marks = [pytest.mark.slow] if document.name in SLOW else []
-    return pytest.param(document, marks=marks, id=document.relative_to(ROOT).as_posix())
+    marks = [pytest.mark.slow] if name_of(document) in SLOW else []
+    return pytest.param(document, marks=marks, id=name_of(document))
 
 
 @pytest.mark.parametrize("document", [page_of(document) for document in DOCUMENTS if python_blocks(document)])
 def test_python_on_a_page_runs_as_it_is_pasted(document, stock, tmp_path, monkeypatch):
-    if document.name in NEEDS:
-        pytest.importorskip(NEEDS[document.name])
+    page = name_of(document)
+    if page in NEEDS:
+        pytest.importorskip(NEEDS[page])
     blocks = python_blocks(document)
     for name in stock.names("".join(code for _, code in blocks)):
         shutil.copytree(stock[name], tmp_path / name)
@@ -150,17 +158,17 @@ def test_python_on_a_page_runs_as_it_is_pasted(document, stock, tmp_path, monkey
     namespace, read = {"__name__": "pasted"}, ""
     for line, code in blocks:
         read += code
-        if any(document.name == page and words in code for page, words in NOT_RUN):
+        if any(page == where and words in code for where, words in NOT_RUN):
             continue
         # Here the package is imported anyway; on a reader's machine the auto classes know its models by this.
         assert "trust_remote_code" in code or not re.search(r"\bAuto(Model|Processor)\b|\bpipeline\(", code) or "hf_vae" in read
-        for number, smaller in FEWER.get(document.name, {}).items():
+        for number, smaller in FEWER.get(page, {}).items():
             code = re.sub(rf"\b{number}\b", smaller, code)
         # Behind as many empty lines, so that an error names the page's own.
         exec(compile("\n" * line + code, str(document), "exec"), namespace)
 
 
 def test_what_is_not_run_or_made_smaller_is_on_its_page():
-    code = {document.name: "".join(code for _, code in python_blocks(document)) for document in ROOT.glob("docs/*.md")}
+    code = {name_of(page): "".join(code for _, code in python_blocks(page)) for page in ROOT.glob("docs/**/*.md")}
     assert all(words in code[page] for page, words in NOT_RUN) and len(NOT_RUN) < 5
     assert all(re.search(rf"\b{number}\b", code[page]) for page, numbers in FEWER.items() for number in numbers)

@@ -1,18 +1,18 @@
-"""`docs/families.md`, written from what `test_any_pair.py` found."""
+"""`docs/measured/families.md`, written from what `test_any_pair.py` found."""
 
 from families import CROSS_ATTENTION, DECODERS, ENCODERS, READ_ONCE, REFUSALS, WORKS
 from helpers import ROOT
 from hf_vae.configuration_vae import LATENT_INJECTION_TYPES
 
 ABSENT = "–"
-PAGE = ROOT / "docs" / "families.md"
+PAGE = ROOT / "docs" / "measured" / "families.md"
 
 TEMPLATE = """\
 # Which encoders and which decoders
 
 Written by a test run, not by hand: `WRITE_FAMILIES=1 python -m pytest tests/models/test_any_pair.py`, with transformers {version}.
-Every encoder stands with an LSTM decoder, every decoder with an LSTM encoder, tiny and with random weights (`tests/families.py`);
-then a few pairs as one would use them.
+Every encoder is tried with an LSTM decoder and every decoder with an LSTM encoder, tiny and with random weights
+(`tests/families.py`). Then follow a few pairs as one would use them.
 
 *works* means, in float32 on a CPU: loss, KL and logits are finite, and the reconstruction's gradient reaches the posterior's head
 (mean and log variance of every dimension) and the encoder's embeddings; saved and loaded through `AutoModel` it gives the same.
@@ -43,18 +43,18 @@ refused. Without a prompt, as in a plain VAE, there is nothing to pad.
 *source read once* is about `latent_placement="after_source"`, with x as the prompt, in every way in that works. *yes* means that
 one reading of a source serves every z: each step of several sequences of it is what one pass without a cache gives (2e-5), and
 −log p(y|x,z) and its gradient are those of a source that is read with each z. With *no* each z reads the source itself, to the
-same numbers. For all of them a source of nothing but padding is none: what follows is as with `before_source`.
+same numbers. For all of them a source of padding alone counts as no source: what follows is as with `before_source`.
 
 ## How the decoder reads x
 
-With `source_conditioning="prompt"` x is the prompt, which every decoder above reads that is not refused. `"initial_state"` is for
+With `source_conditioning="prompt"` x is the prompt. Every decoder above that is not refused reads it. `"initial_state"` is for
 recurrent decoders: of those above {states} works, the others are refused.
 
-`"cross_attention"` is for the families below. They are all that say they have it; of those above the others are refused. *works*
-means: every step of a greedy generation, with a cache and without one, is what one pass gives (2e-5 in log-probability), whether
-sources are padded on the right or not at all; a padded source gives what it gives alone; beams are scored as in one
-pass; −log p(y|x,z) in training is that of each row alone (1e-4), and its gradient reaches z and the encoder. Of a source that the
-decoder has read once, both are those of a source that it reads with each z.
+`"cross_attention"` is for the families below. They are all those that say they have it. The others of the table above are
+refused. *works* means: every step of a greedy generation, with a cache and without one, is what one pass gives (2e-5 in
+log-probability), whether sources are padded on the right or not at all; a padded source gives what it gives alone; beams are
+scored as in one pass; −log p(y|x,z) in training is that of each row alone (1e-4), and its gradient reaches z and the encoder. Of
+a source that the decoder has read once, both are those of a source that it reads with each z.
 
 | `decoder` | `latent_injection="embedding"` | `"memory"` | `"prefix"` | `"logits"` |
 |---|---|---|---|---|
@@ -73,7 +73,7 @@ decoder has read once, both are those of a source that it reads with each z.
 
 
 def page(entries: dict[tuple[str, str, str], str], version: str) -> str:
-    """`docs/families.md` from what was found, or is expected, with this version of transformers."""
+    """`docs/measured/families.md` from what was found, or is expected, with this version of transformers."""
 
     def shown(aspect: str, cell: str) -> str:
         if aspect == READ_ONCE:

@@ -2,7 +2,7 @@
 Any encoder with any decoder: each encoder family with one cheap decoder, each decoder family with one cheap encoder in all ways
 in and all the ways to read x, and a few pairs.
 
-`WRITE_FAMILIES=1 python -m pytest tests/models/test_any_pair.py` writes what is found into `docs/families.md`.
+`WRITE_FAMILIES=1 python -m pytest tests/models/test_any_pair.py` writes what is found into `docs/measured/families.md`.
 """
 
 import inspect

@@ -95,6 +95,6 @@ def test_a_package_that_is_missing_is_not_taken_for_damage(saved, monkeypatch):
     def lacking(*args, **kwargs):
         raise ImportError("This tokenizer needs the sentencepiece library")
 
-    monkeypatch.setattr("hf_vae.processing_vae.AutoTokenizer.from_pretrained", lacking)
+    monkeypatch.setattr("hf_vae.part_tokenizers.AutoTokenizer.from_pretrained", lacking)
     with pytest.raises(ImportError, match="needs the sentencepiece library"):
         CVAEProcessor.from_pretrained(saved)

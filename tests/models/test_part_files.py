@@ -54,7 +54,8 @@ def train(parts, tmp_path, *options):
             "--encoder_name_or_path", str(parts[ENCODER]), "--decoder_name_or_path", str(parts[DECODER]), "--train_file", rows,
             "--validation_file", rows, "--output_dir", str(tmp_path / "out"), "--max_steps", "1", "--use_cpu",
             "--report_to", "none", "--importance_samples", "2", "--max_new_tokens", "3", "--max_length", "16",
-            "--disable_tqdm", "true", "--per_device_train_batch_size", "2", "--latent_free_steps", "0", *options,
+            "--disable_tqdm", "true", "--per_device_train_batch_size", "2", "--latent_free_steps", "0",
+            "--overwrite_output_dir", *options,
         ]
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What transformers' testers ask that our models do not do, and why; and `docs/peer_suite.md`, which says so."""
+"""What transformers' testers ask that our models do not do, and why; and `docs/measured/peer_suite.md`, which says so."""
 
 import re
 from fnmatch import fnmatchcase
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from helpers import ROOT
 
-PAGE = ROOT / "docs" / "peer_suite.md"
+PAGE = ROOT / "docs" / "measured" / "peer_suite.md"
 
 
 class ExpectedFailure(NamedTuple):
@@ -109,13 +109,13 @@ These are `test_modeling_common.py` of {index}, and `generation` and `exporters`
 *skipped*, by the testers themselves: what needs an accelerator, FlashAttention or DeepSpeed, what they call slow (`RUN_SLOW=1`),
 and what asks of a model something that it does not have (experts, images, a static cache).
 
-Three things they are told of our models. Attentions, hidden states and the cache of `memory` and `prefix` hold z's positions too,
-in front of the tokens'. z of a composite is one standard deviation off its mean, for they hold passes against each other. And a
-composite's `generate` is left out: it is its decoder's, whose rows are above.
+The testers know three things about our models. Attentions, hidden states and the cache of `memory` and `prefix` hold the positions
+of z too, in front of those of the tokens. z of a composite is held at one standard deviation from its mean, because the testers
+compare passes with each other. And a composite's `generate` is left out: it is that of its decoder, whose rows are above.
 
 ## Expected to fail
 
-Each of these must fail; that another one fails, or that one of these passes, is an error.
+Each of these must fail. It is an error if another one fails, or if one of these passes.
 
 | | |
 |---|---|
@@ -124,7 +124,7 @@ Each of these must fail; that another one fails, or that one of these passes, is
 
 
 def page(titles: dict[str, str], counts: dict[str, dict[str, int]], versions: dict) -> str:
-    """`docs/peer_suite.md`: what each class is, how many of its tests ended how, and whose testers they were."""
+    """`docs/measured/peer_suite.md`: what each class is, how many of its tests ended how, and whose testers they were."""
     rows = (f"| {titles[name]} | {' | '.join(str(counts[name][outcome]) for outcome in OUTCOMES)} |" for name in titles)
     reasons = (
         f"| {', '.join(f'`{test}`' for test in entry.tests)} | {entry.reason.replace('|', chr(92) + '|')} |"

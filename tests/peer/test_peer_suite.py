@@ -4,7 +4,7 @@ transformers' own testers over the latent decoder and the composites: what any m
 `fetch_testers.py` brings them; nothing is fetched here, and without them all is skipped. What cannot pass stands in
 `expected_failures.py` with its reason, and must fail; nothing else may.
 
-`WRITE_PEER_SUITE=1 python -m pytest tests/peer` writes what was found into `docs/peer_suite.md`.
+`WRITE_PEER_SUITE=1 python -m pytest tests/peer` writes what was found into `docs/measured/peer_suite.md`.
 """
 
 import contextlib
