@@ -1,6 +1,6 @@
 """
-The output that a page shows below a Python block, in a fenced `text` block, is what the code prints: its words to the letter, and its
-numbers as near as another processor's rounding. The blocks of a page are run in their order, in one namespace.
+The output that a page shows below a Python block, in a fenced `text` block, is what the code prints: its words to the letter and its
+numbers up to what another processor rounds. The blocks of a page are run in their order, in one namespace.
 """
 
 import contextlib
