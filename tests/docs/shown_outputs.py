@@ -1,5 +1,5 @@
 """
-The output that a page shows below a Python block, in a fenced `text` block, is what the code prints: its words to the letter and its
+The output that a page shows below a Python block, in a fenced `text` block, is what the code prints: its words to the letter, its
 numbers up to what another processor rounds. The blocks of a page are run in their order, in one namespace.
 """
 
