@@ -20,6 +20,7 @@ PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.
     for path in [ROOT / "model_cards/README.md", *sorted(ROOT.glob("model_cards/*/README.md"))]
 }
 SOURCES = {page: source for source, page in PAGES.items()}
+_CODE = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)")
 # An option or a class in running text, short enough for a phone's width.
 _NAME = re.compile(r"<code>([^<\s]{1,34})</code>")
@@ -32,7 +33,8 @@ def on_files(files, config):
     # What pages link to besides pages.
     for path in [*ROOT.glob("model_cards/*/*.png"), *ROOT.glob("examples/plain/*.py")]:
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
-    files.append(File.generated(config, "extra.css", content=(ROOT / "docs/site/extra.css").read_text(encoding="utf-8")))
+    for name in ("extra.css", "search_options.js"):
+        files.append(File.generated(config, name, content=(ROOT / "docs/site" / name).read_text(encoding="utf-8")))
     return files
 
 
@@ -45,8 +47,10 @@ def on_page_markdown(markdown, page, config, files):
         target = (source.parent / match[1]).resolve().relative_to(ROOT).as_posix()
         return relpath(PAGES.get(target, target.removeprefix("docs/")), Path(here).parent.as_posix())
 
-    # Two spaces make a list in a list on the Hub, four here.
-    return re.sub(r"^  (?=- )", "    ", _LINK.sub(moved, markdown), flags=re.MULTILINE)
+    # Two spaces make a list in a list on the Hub, four here. Code stays as it is: it stands at the odd places.
+    pieces = _CODE.split(markdown)
+    pieces[::2] = [re.sub(r"^  (?=- )", "    ", _LINK.sub(moved, prose), flags=re.MULTILINE) for prose in pieces[::2]]
+    return "".join(pieces)
 
 
 def on_page_content(content, page, config, files):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 from collections.abc import Iterable
 
 from helpers import ROOT
@@ -83,24 +84,25 @@ def _default(option: dataclasses.Field) -> str:
     return f"`{' '.join(map(str, value)) if isinstance(value, list) else value}`" if value != [] else ""
 
 
-def _row(name: str, option: dataclasses.Field, where: str | None) -> str:
-    help_text = option.metadata["help"].replace("|", "\\|").replace("%%", "%").replace("\n", "\\n")
-    cells = [f"`--{name}`", help_text, _default(option), *([where] if where is not None else [])]
-    return f"| {' | '.join(cells)} |"
+def _entry(name: str, option: dataclasses.Field, tasks: list[str]) -> str:
+    """A heading of its own, so that the site's search finds the option by its name and a page can point to it."""
+    facts = []
+    if default := _default(option):
+        facts.append(default if default == "must be given" else f"by itself {default}")
+    if tasks and len(tasks) < len(TASKS):
+        facts.append(f"tasks: {', '.join(tasks)}")
+    # What Markdown would read as its own.
+    help_text = re.sub(r"([*_|<\[])", r"\\\1", option.metadata["help"].replace("%%", "%").replace("\n", "\\n"))
+    return f"#### `--{name}`\n\n{help_text}{f' *({'; '.join(facts)})*' if facts else ''}"
 
 
 def page() -> str:
     by_task = task_options()
     sections = []
     for command, found in all_options().items():
-        lines = [HEADINGS[command], ""]
-        if command == "train":
-            lines += ["| option | what | by itself | tasks |", "|---|---|---|---|"]
-        else:
-            lines += ["| option | what | by itself |", "|---|---|---|"]
+        entries = [HEADINGS[command]]
         for name, option in sorted(found.items()):
-            tasks = [task for task in TASKS if name in by_task[task]]
-            where = None if command != "train" else ("all" if len(tasks) == len(TASKS) else ", ".join(tasks))
-            lines.append(_row(name, option, where))
-        sections.append("\n".join(lines))
+            tasks = [task for task in TASKS if name in by_task[task]] if command == "train" else []
+            entries.append(_entry(name, option, tasks))
+        sections.append("\n\n".join(entries))
     return TEMPLATE.format(sections="\n\n".join(sections))

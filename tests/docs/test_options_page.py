@@ -22,4 +22,4 @@ def test_options_that_users_look_for_are_on_it():
     }.items():
         assert set(names) <= set(found[command]), command
     written = PAGE.read_text(encoding="utf-8")
-    assert all(f"| `--{name}` |" in written for options in found.values() for name in options)
+    assert all(f"#### `--{name}`\n" in written for options in found.values() for name in options)
