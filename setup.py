@@ -23,7 +23,14 @@ DEVELOPMENT = [
 ]
 # Of each demo model; both have the same files.
 DEMO_FILES = ["*.json", "*.md", "*.safetensors", "encoder_tokenizer/*.json"]
-DOCS = ["latex2mathml>=3.81.1", "mkdocs>=1.6.1", "mkdocstrings-python>=2.0.11", "Pygments>=2.20", "pymdown-extensions>=13.1"]
+DOCS = [
+    "latex2mathml>=3.81.1",
+    "mkdocs>=1.6.1",
+    "mkdocs-material>=9.8",
+    "mkdocstrings-python>=2.0.11",
+    "Pygments>=2.20",
+    "pymdown-extensions>=13.1",
+]
 
 setup(
     name="hf_vae",

@@ -93,7 +93,8 @@ def _entry(name: str, option: dataclasses.Field, tasks: list[str]) -> str:
         facts.append(f"tasks: {', '.join(tasks)}")
     # What Markdown would read as its own.
     help_text = re.sub(r"([*_|<\[])", r"\\\1", option.metadata["help"].replace("%%", "%").replace("\n", "\\n"))
-    return f"#### `--{name}`\n\n{help_text}{f' *({'; '.join(facts)})*' if facts else ''}"
+    told = f" *({'; '.join(facts)})*" if facts else ""
+    return f"#### `--{name}`\n\n{help_text}{told}"
 
 
 def page() -> str:

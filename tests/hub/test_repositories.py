@@ -10,7 +10,7 @@ import pytest
 from fake_hub import FakeHub
 
 import hf_vae
-from helpers import EXAMPLES, PUBLISHED, PUBLISHED_TALK, ROOT, SMALL, TESTS, TEXTS
+from helpers import PUBLISHED, PUBLISHED_TALK, ROOT, SMALL, TESTS, TEXTS
 
 PACKAGE = Path(hf_vae.__file__).parent
 PUBLISHER = Path(__file__).parent / "hub_publisher.py"
@@ -118,11 +118,10 @@ def test_every_variant_works_from_the_hub(hub, published, tmp_path, package):
     assert json.loads(line)["written"] == published["vae"] != published["vae, later"]
 
 
-TRAIN = f"""
+TRAIN = """
 import sys
-sys.path.insert(0, {str(EXAMPLES)!r})
-import train_paraphrase
-train_paraphrase.main(sys.argv[1:])
+from hf_vae.cli.tasks.paraphrase import main
+main(sys.argv[1:])
 """
 TINY = [
     *SMALL, "--grammar_pairs", "40", "--max_steps", "2", "--posterior_fit_steps", "0", "--hidden_size", "32",
