@@ -31,7 +31,12 @@ def on_files(files, config):
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     # What pages link to besides pages.
-    for path in [*ROOT.glob("model_cards/*/*.png"), *ROOT.glob("examples/plain/*.py")]:
+    for path in [
+        *ROOT.glob("model_cards/*/*.png"),
+        *ROOT.glob("examples/plain/*.py"),
+        *ROOT.glob("examples/notebooks/*"),
+        ROOT / "LICENSE",
+    ]:
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     for name in ("extra.css", "search_options.js"):
         files.append(File.generated(config, name, content=(ROOT / "docs/site" / name).read_text(encoding="utf-8")))
