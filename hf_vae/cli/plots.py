@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib import ticker
+from matplotlib import colormaps, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -114,7 +114,9 @@ def plot_interpolation(interpolation: Interpolation, path: str | Path, width: in
     figure.savefig(path, dpi=120)
 
 
-def plot_latents(posterior: LatentDistribution, prior: LatentDistribution, path: str | Path) -> None:
+def plot_latents(
+    posterior: LatentDistribution, prior: LatentDistribution, path: str | Path, labels: Sequence[str] | None = None
+) -> None:
     """
     What z holds of a set of texts: each dimension's mean KL, from the greatest on, and the posteriors' means in the plane in which
     they vary most. There every mean is taken from its prior's and divided by its spread, so that the prior is N(0, I), whose one,
@@ -124,17 +126,21 @@ def plot_latents(posterior: LatentDistribution, prior: LatentDistribution, path:
     Args:
         posterior, prior ([`LatentDistribution`] with one row a text): q and p.
         path (`str` or `Path`): the picture to write.
+        labels (`list[str]`, *optional*): what each text is, in a word or two; the points of a label share a colour, which the
+            legend names.
 
     Raises:
-        ValueError: fewer than two texts.
+        ValueError: fewer than two texts, or not a label for each.
     """
     modes = posterior.mode()
+    if labels is not None and len(labels) != len(modes):
+        raise ValueError(f"`labels` has {len(labels)} entries, and `posterior` is of {len(modes)} texts: they must be as many.")
     if len(modes) < 2:
         raise ValueError(f"`posterior` is of {len(modes)} text(s); a plane needs at least two.")
     kl = posterior.kl(prior)
     kl = None if kl is None or kl.shape[-1] != modes.shape[-1] else kl.mean(0)
     panels = 1 if kl is None else 2
-    figure = Figure(figsize=(5 * panels, 4.5), layout="constrained")
+    figure = Figure(figsize=(5 * panels + (labels is not None), 4.5), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     if kl is not None:
         _plot_kl(axes[0], kl)
@@ -142,10 +148,10 @@ def plot_latents(posterior: LatentDistribution, prior: LatentDistribution, path:
         angles = torch.linspace(0, 2 * torch.pi, 200)
         for radius in (1, 2, 3):
             axes[-1].plot((radius * angles.cos()).tolist(), (radius * angles.sin()).tolist(), color="grey", linewidth=0.8)
-        _plot_plane(axes[-1], (modes - prior.mean) / prior.std)
-        axes[-1].set_title("posterior means where the prior is N(0, I)", fontsize=10)
+        _plot_plane(axes[-1], (modes - prior.mean) / prior.std, labels)
+        axes[-1].set_title("posterior means; rings: 1, 2, 3 prior deviations", fontsize=10)
     else:
-        _plot_plane(axes[-1], modes)
+        _plot_plane(axes[-1], modes, labels)
         axes[-1].set_title("modes of the posteriors", fontsize=10)
     figure.savefig(path, dpi=120)
 
@@ -158,13 +164,19 @@ def _plot_kl(axes: Axes, kl: torch.Tensor) -> None:
     axes.set_title(f"{kl.sum():.2f} nats in {int((kl > 0.01).sum())} of {len(kl)} dimensions above 0.01", fontsize=10)
 
 
-def _plot_plane(axes: Axes, points: torch.Tensor) -> None:
+def _plot_plane(axes: Axes, points: torch.Tensor, labels: Sequence[str] | None) -> None:
     """Points `(rows, latent_size)` in the plane in which they vary most."""
     points = points.double()
     # The directions in which they vary most, as the eigenvectors of their covariance; one dimension has no second.
     directions = torch.linalg.svd(points - points.mean(0), full_matrices=True).Vh[:2].T
     plane = torch.nn.functional.pad(points @ directions, (0, 2 - directions.shape[1]))
-    axes.plot(*plane.T.tolist(), ".", markersize=4, color="tab:blue")
+    if labels is None:
+        axes.plot(*plane.T.tolist(), ".", markersize=4, color="tab:blue")
+    else:
+        for name, colour in zip(sorted(set(labels)), itertools.cycle(map(colormaps["tab20"], range(20)))):
+            of_name = plane[[label == name for label in labels]]
+            axes.plot(*of_name.T.tolist(), ".", markersize=5, color=colour, label=name)
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, markerscale=2, frameon=False)
     axes.set_aspect("equal")
     axes.set_xlabel("first direction")
     axes.set_ylabel("second direction")

@@ -13,7 +13,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from datasets import Dataset
 
@@ -127,6 +127,12 @@ _ARRANGEMENTS = {
     for form in FORMS
     if form.synonym == 0
 }
+
+
+def describe(text: str) -> str:
+    """Opening and voice of a sentence of the grammar, in words for a picture: `it seems that, passive`."""
+    meaning, form = cast(Parse, parse(text))
+    return f"{OPENINGS[meaning.mood][form.opening] or 'no opening'}, {form.voice}"
 
 
 def parse(text: str) -> Parse | None:

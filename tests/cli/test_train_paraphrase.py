@@ -1,7 +1,6 @@
 """The training script, run small: what it refuses and what it leaves behind."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,8 @@ from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoProcessor, GPT2Config, RobertaConfig
 
-from helpers import EXAMPLES, SMALL, load_script
 from helpers import RECIPES as RECIPE_FILES
+from helpers import SMALL, load_script
 from hf_vae import ParaphraseVAEModel, ParaphraseVAEProcessor
 from hf_vae.cli import train as run
 from hf_vae.cli.arguments import parse_arguments
@@ -95,10 +94,6 @@ def test_the_embedded_default_leaves_a_whole_model_behind(script, tmp_path, caps
     assert model.generation_config.latent_temperature == 0.7 and model.generation_config.max_new_tokens == 8
     sequences = model.generate(**processor("the farmer bought a unicorn ."), num_return_sequences=5, max_new_tokens=8)
     assert len(processor.batch_decode(sequences, skip_special_tokens=True)) == 5
-    # The README's quick start, as printed.
-    [quick_start] = re.findall(r"## Quick start.*?```python\n(.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL)
-    exec(quick_start, {})
-    assert capsys.readouterr().out.count("\n") == 5
 
 
 @pytest.mark.slow

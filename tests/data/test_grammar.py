@@ -136,3 +136,8 @@ def test_judging_outputs():
     judged = grammar.judge([[right[0], right[0], SOURCE, other, "no sentence"]], [SOURCE])
     # Four of five are sentences, three keep the meaning, and the copy is no paraphrase: one is left.
     assert judged == {"grammatical": 0.8, "meaning_kept": 0.6, "distinct_correct": 1.0}
+
+
+def test_a_sentence_is_described_in_words():
+    assert grammar.describe("it seems that the lamp was bought by the farmer at noon in the market .") == "it seems that, passive"
+    assert grammar.describe("the farmer bought the lamp in the market at noon .") == "no opening, active"

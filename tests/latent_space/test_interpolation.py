@@ -149,6 +149,20 @@ def test_a_picture_of_z_shows_means_from_their_priors(tmp_path, monkeypatch, lat
         plot_latents(DiagonalGaussian(torch.zeros(1, 2), torch.zeros(1, 2)), DiagonalGaussian.standard(1, 2, "cpu"), tmp_path / "x")
 
 
+def test_a_picture_of_z_has_a_colour_for_each_label(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **options: drawn.append(figure.axes[-1]))
+    means = torch.tensor([[2.0, 0.0], [-2.0, 0.0], [2.0, 0.1], [0.0, 1.0]])
+    posterior, prior = DiagonalGaussian(means, torch.zeros(4, 2)), DiagonalGaussian.standard(4, 2, "cpu")
+    plot_latents(posterior, prior, tmp_path / "x.png", ["asked", "told", "asked", "neither"])
+    points = {line.get_label(): line for line in drawn[0].lines if not line.get_label().startswith("_")}
+    assert {name: len(line.get_xdata()) for name, line in points.items()} == {"asked": 2, "neither": 1, "told": 1}
+    assert len({line.get_color() for line in points.values()}) == 3
+    assert [text.get_text() for text in drawn[0].get_legend().get_texts()] == ["asked", "neither", "told"]
+    with pytest.raises(ValueError, match="`labels` has 1 entries, and `posterior` is of 4 texts"):
+        plot_latents(posterior, prior, tmp_path / "x.png", ["asked"])
+
+
 def test_results_show_their_texts_and_no_tensors():
     latents = torch.zeros(12, 2)
     shown = repr(LatentTexts(["the cat sat on the mat", "", *["a " * 100] * 10], latents))

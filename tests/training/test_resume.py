@@ -139,7 +139,7 @@ def test_what_an_earlier_run_left_is_passed_over(script, undisturbed, stop_at, t
     script.main([*RESUMABLE, *output, "--seed", "1", "--max_steps", "6"])
     again = stop_at("out", 3)
     with pytest.raises(StoppedError):
-        script.main([*RESUMABLE, *output])
+        script.main([*RESUMABLE, *output, "--overwrite_output_dir"])
     again()
     script.main([*RESUMABLE, *output, *LAST])
     same(undisturbed, tmp_path / "out")
@@ -152,7 +152,7 @@ def test_an_earlier_run_s_checkpoints_do_not_crowd_out_this_run_s(script, undist
     script.main([*RESUMABLE, *output, "--seed", "1", "--max_steps", "6"])
     again = stop_at("out", 4)
     with pytest.raises(StoppedError):
-        script.main([*RESUMABLE, *output, "--save_total_limit", "1"])
+        script.main([*RESUMABLE, *output, "--save_total_limit", "1", "--overwrite_output_dir"])
     again()
     assert {path.name for path in (tmp_path / "out" / "earlier").iterdir()} == {"checkpoint-2", "checkpoint-4", "checkpoint-6"}
     assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-2"]

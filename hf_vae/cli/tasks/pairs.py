@@ -106,6 +106,11 @@ class PairTask(Task):
         """What a card's code gives the processor, if it is not the first sample's source."""
         return None
 
+    @property
+    def labels(self) -> list[str] | None:
+        """What the first target of each test source is, in a word or two, if the task knows."""
+        return None
+
     def measure(self, model: Any, processor: VAEProcessor, baseline: Callable[[], Any] | None) -> Measured:
         """Likelihood bounds on the first target of each source, and the score of greedy outputs that differ by z."""
         held_out = self.held_out(processor)
@@ -133,7 +138,7 @@ class PairTask(Task):
             ),
             samples=samples,
             printed=_with_references(samples, self.test["targets"]),
-            pictures={"latent.png": partial(plot_latents, posterior, prior)},
+            pictures={"latent.png": partial(plot_latents, posterior, prior, labels=self.labels)},
             outputs=outputs,
             example=self.example,
         )

@@ -83,6 +83,10 @@ class ParaphraseTask(PairTask):
     def stream(self) -> IterableDataset:
         return stream_train(self.data_args)
 
+    @property
+    def labels(self) -> list[str] | None:
+        return [grammar.describe(targets[0]) for targets in self.test["targets"]] if self.on_embedded else None
+
     def score(self, outputs: list[list[str]]) -> dict[str, float]:
         return score(outputs, self.test, self.on_embedded, self.evaluation_args.metrics_tokenizer)
 

@@ -133,6 +133,7 @@ class VAETask(Task):
         if self.on_embedded:
             metrics["entropy"] = grammar.sentence_entropy()
             metrics.update(grammar_metrics(model, processor, texts, seed=seed, **self.generation))
+        labels = [grammar.describe(text) for text in texts] if self.on_embedded else None
         shown = texts[:5]
         codes = encode_texts(model, processor, shown, max_length=self.data_args.max_length).mode()
         reconstructions = decode_latents(model, processor, codes, **self.generation)
@@ -155,7 +156,7 @@ class VAETask(Task):
             ),
             outputs=[drawn],
             pictures={
-                "latent.png": partial(plot_latents, posterior, prior),
+                "latent.png": partial(plot_latents, posterior, prior, labels=labels),
                 "interpolation.png": partial(plot_interpolation, path),
             },
         )
