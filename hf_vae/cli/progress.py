@@ -107,7 +107,7 @@ class StageCallback(TrainerCallback):
         for field, name in (("reconstruction_loss", "reconstruction"), ("kl", "kl")):
             value = output.get(field)
             if value is not None:
-                self._sums.setdefault(name, []).append(value.detach().float().cpu())
+                self._sums.setdefault(name, []).append(value.detach().float())
 
 
 class Progress:
