@@ -34,6 +34,7 @@ from ..options.evaluate import DataArguments, EvaluationArguments, FrontierArgum
 from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_dialog import DialogCVAEProcessor
 from ..processing_vae import VAEProcessor, check_text_length, load_tokenizer
+from ..training.divergence import leave_out_cudnn_attention
 from .checks import check_least, check_model_name, check_picture, check_writable
 from .frontier import check_frontier, frontier_metrics, measure_frontier, report_frontier
 from .parsing import parse_plain
@@ -160,6 +161,8 @@ def main(argv: Sequence[str]) -> dict:
     # Without an accelerator several processes find each other only if they are told that there is none.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     use_all_cores(state)
+    # `--refine_steps` follows gradients too.
+    leave_out_cudnn_attention()
 
     # 2. Processor, texts and model.
     processor = AutoProcessor.from_pretrained(model_args.model_name_or_path)

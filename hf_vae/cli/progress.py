@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import datasets
-import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.utils import logging
 
 from ..evaluation.distributed import batches_shown_by
-from ..training.loss_parts import find_model
+from ..training.loss_parts import LossParts, find_model
 
 Batch = TypeVar("Batch")
 # A forecast needs some seconds of work to go by, and what ends sooner than this needs none.
@@ -72,14 +71,14 @@ class Forecast:
 class StageCallback(TrainerCallback):
     """
     Makes a forecast for one stage, and keeps its log for the picture of the training. In the stages that have no callback of their
-    own for it, the log gets `reconstruction` and `kl` in nats per sentence, averaged over this process.
+    own for it, the log gets `reconstruction` and `kl` in nats per sentence.
     """
 
     def __init__(self, what: str, logs_parts: bool):
         self._forecast, self._logs_parts = Forecast(what), logs_parts
         self._state: Any = None
-        self._hook: Any = None
-        self._sums: dict[str, list[torch.Tensor]] = {}
+        # Without z there is no KL.
+        self._parts = LossParts(("reconstruction_loss",), ("kl",))
 
     @property
     def log_history(self) -> list[dict[str, Any]]:
@@ -88,26 +87,18 @@ class StageCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         self._state = state
         if self._logs_parts:
-            self._hook = find_model(model).register_forward_hook(self._collect)
+            self._parts.attach(find_model(model))
 
     def on_step_end(self, args, state, control, **kwargs):
         self._forecast.step(state.global_step, state.max_steps)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" not in (logs or {}):
-            return
-        state.log_history[-1].update({name: torch.cat(values).mean().item() for name, values in self._sums.items()})
-        self._sums.clear()
+        if self._logs_parts and "loss" in (logs or {}):
+            means = self._parts.means()
+            state.log_history[-1].update({name.removesuffix("_loss"): mean for name, mean in means.items()})
 
     def on_train_end(self, args, state, control, **kwargs):
-        if self._hook is not None:
-            self._hook.remove()
-
-    def _collect(self, module, arguments, output):
-        for field, name in (("reconstruction_loss", "reconstruction"), ("kl", "kl")):
-            value = output.get(field)
-            if value is not None:
-                self._sums.setdefault(name, []).append(value.detach().float())
+        self._parts.detach()
 
 
 class Progress:

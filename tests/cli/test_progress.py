@@ -1,6 +1,8 @@
 """What the terminal shows while a command works."""
 
 import pytest
+import torch
+from transformers import TrainerState
 
 from helpers import SMALL, load_script
 from hf_vae.cli import progress
@@ -23,21 +25,14 @@ def at_pace(monkeypatch, seconds):
     monkeypatch.setattr(progress.time, "perf_counter", lambda: seconds * next(clock))
 
 
-def test_the_first_step_does_not_count_and_the_forecast_is_made_once(monkeypatch, capsys):
+# From steps 1 to 3 four seconds: 97 steps of two seconds are left, or 3, which are over before one has read it.
+@pytest.mark.parametrize(("steps", "told"), [(100, "  the model with z: about 3 minutes to go\n"), (6, "")])
+def test_the_first_step_does_not_count_and_the_forecast_is_made_once_if_at_all(monkeypatch, capsys, steps, told):
     at_pace(monkeypatch, 2.0)
     forecast = Forecast("the model with z")
-    for step in range(1, 100):
-        forecast.step(step, 100)
-    # From steps 1 to 3 four seconds: 97 steps of two seconds are left.
-    assert capsys.readouterr().out == "  the model with z: about 3 minutes to go\n"
-
-
-def test_what_ends_soon_has_no_forecast(monkeypatch, capsys):
-    at_pace(monkeypatch, 2.0)
-    forecast = Forecast("a short stage")
-    for step in range(1, 6):
-        forecast.step(step, 6)
-    assert capsys.readouterr().out == ""
+    for step in range(1, steps):
+        forecast.step(step, steps)
+    assert capsys.readouterr().out == told
 
 
 def test_measuring_is_forecast_too_and_may_have_no_bar(monkeypatch, capsys):
@@ -83,3 +78,24 @@ def test_a_run_shows_its_stages_and_without_tqdm_no_bar(tmp_path, capfd):
         "6 of 6: the same model without z, to compare with, 6 steps",
     ]
     assert "it/s]" not in told.err and "%|" not in told.err and "?, ?" not in told.err
+
+
+def test_a_stage_logs_the_mean_over_examples_of_nats_per_sentence():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("kl_weight", torch.ones(()))
+
+        def forward(self, nats):
+            return {"reconstruction_loss": nats, "kl": None}
+
+    model, state = Model(), TrainerState(log_history=[{"loss": 1.0}])
+    callback = progress.StageCallback("the decoder without z", logs_parts=True)
+    callback.on_train_begin(None, state, None, model=model)
+    model(torch.tensor([2.0, 4.0]))
+    model(torch.tensor([9.0]))
+    model.eval()(torch.tensor([100.0]))
+    callback.on_log(None, state, None, logs={"loss": 1.0})
+    # Not 6, the mean of the two batches' means, and without what was evaluated meanwhile.
+    assert callback.log_history == [{"loss": 1.0, "reconstruction": 5.0}]
+    callback.on_train_end(None, state, None)
