@@ -80,6 +80,7 @@ class DialogSession:
         num_return_sequences: int = 1,
         act: str | None = None,
         latent_temperature: float | None = None,
+        latent_spread: str | None = None,
         max_length: int | None = None,
         **generation_options,
     ) -> list[Reply]:
@@ -91,6 +92,8 @@ class DialogSession:
             act (`str`, *optional*): the act that all replies should perform.
             latent_temperature (`float`, *optional*): the factor on the spread of z, by default the model's own; 0 gives the
                 likeliest z.
+            latent_spread (`str`, *optional*): how the z of the replies lie to each other, as `generate` takes it; by default the
+                model's own.
             max_length (`int`, *optional*): the number of tokens, of the latest turns, that are read; by default as many as the
                 model holds beside the reply, and at most the processor's `max_context_length`. All turns are kept.
             generation_options: further options of `generate`.
@@ -110,11 +113,13 @@ class DialogSession:
         inputs = self.processor(dialogue, max_length=max_length).to(self.model.device)
         act_labels = inputs.pop("act_labels", None)
         source = call_with(self.model.read_source, inputs)
-        prior = self.model.prior(source).latent_dist.repeat(num_return_sequences)
+        prior = self.model.prior(source).latent_dist
+        defaults = self.model.generation_config
         if latent_temperature is None:
-            default = getattr(self.model.generation_config, "latent_temperature", None)
+            default = getattr(defaults, "latent_temperature", None)
             latent_temperature = 1.0 if default is None else default
-        latents = prior.sample(self.generator, latent_temperature)
+        spread = latent_spread or getattr(defaults, "latent_spread", None) or "independent"
+        latents = prior.draw(num_return_sequences, spread, self.generator, latent_temperature).flatten(0, 1)
         given = {} if act_labels is None else {"act_labels": act_labels}
         options = {**generation_options, "return_dict_in_generate": False}
         sequences = self.model.generate(**inputs, **given, latents=latents, num_return_sequences=num_return_sequences, **options)

@@ -12,6 +12,7 @@ from .checks import check_choice, check_count, check_number, float_latents
 from .compat import CACHE_NAMES
 from .configuration_vae import VAEConfig
 from .latent_distribution import LatentDistribution
+from .latent_spread import LATENT_SPREADS
 
 LATENT_SOURCES = ("prior", "posterior", "fitted_prior")
 # Whole numbers among GenerationMixin's options, and the least that each may be. `max_length` counts the start token.
@@ -142,6 +143,7 @@ class LatentGenerationOptions:
         config (`GenerationConfig`): everything else, for the decoder's own `generate`.
         latent_source (`str`, *optional*): `"prior"`, `"posterior"`, `"fitted_prior"` or the model's default.
         latent_temperature (`float`): factor on the source's standard deviation.
+        latent_spread (`str`): how the z of one input lie to each other, a name of `LATENT_SPREADS`.
         num_return_sequences (`int`, *optional*): sequences for each input, if the caller said so.
         generator (`torch.Generator`, *optional*): source of the noise in z.
         average_latents (`int`, *optional*): how many z the one sequence for each input is averaged over.
@@ -150,6 +152,7 @@ class LatentGenerationOptions:
     config: GenerationConfig
     latent_source: str | None
     latent_temperature: float
+    latent_spread: str
     num_return_sequences: int | None
     generator: torch.Generator | None = None
     average_latents: int | None = None
@@ -162,6 +165,7 @@ class LatentGenerationOptions:
         latents: torch.Tensor | None,
         latent_source: str | None,
         latent_temperature: float | None,
+        latent_spread: str | None,
         num_return_sequences: int | None,
         generator: torch.Generator | None,
         kwargs: dict,
@@ -181,8 +185,11 @@ class LatentGenerationOptions:
                 f"`generator` is a {type(generator).__name__}; give one `torch.Generator`, which draws the z of all rows. For one "
                 "of its own for each input, draw `latents` with them."
             )
-        if latents is not None and (latent_source is not None or latent_temperature is not None):
-            raise ValueError("`latents` are given: `latent_source` and `latent_temperature` would have no effect, leave them out.")
+        if latents is not None and any(each is not None for each in (latent_source, latent_temperature, latent_spread)):
+            raise ValueError(
+                "`latents` are given: `latent_source`, `latent_temperature` and `latent_spread` would have no effect, leave them "
+                "out."
+            )
         kwargs = {name: plain(name, value) if hasattr(defaults, name) else value for name, value in kwargs.items()}
         config = copy.deepcopy(defaults if given is None else given)
         for name, value in vars(config).items():
@@ -200,12 +207,14 @@ class LatentGenerationOptions:
             config=config,
             latent_source=option("latent_source", latent_source),
             latent_temperature=option("latent_temperature", plain("latent_temperature", latent_temperature), 1.0),
+            latent_spread=option("latent_spread", latent_spread, "independent"),
             num_return_sequences=option("num_return_sequences", plain("num_return_sequences", num_return_sequences)),
             generator=generator,
             average_latents=average_latents,
         )
         if options.latent_source is not None:
             check_choice("latent_source", options.latent_source, LATENT_SOURCES)
+        check_choice("latent_spread", options.latent_spread, tuple(LATENT_SPREADS))
         check_number("latent_temperature", options.latent_temperature, least=0)
         asked = {**config.to_dict(), **kwargs, "num_return_sequences": options.num_return_sequences}
         refuse_options(asked, defaults.decoder_start_token_id)
@@ -239,9 +248,10 @@ class LatentGenerationOptions:
         # As many rows, which decode in step.
         self.num_return_sequences = average_latents
 
-    def sample(self, distribution: LatentDistribution) -> torch.Tensor:
-        """One z for each sequence to return, those of one input next to each other."""
-        return distribution.repeat(self.num_return_sequences or 1).sample(self.generator, self.latent_temperature)
+    def sample(self, distribution: LatentDistribution, draws: int = 1) -> torch.Tensor:
+        """One z for each sequence to return: for each row of `distribution` as many as for `draws` inputs, next to each other."""
+        count = draws * (self.num_return_sequences or 1)
+        return distribution.draw(count, self.latent_spread, self.generator, self.latent_temperature).flatten(0, 1)
 
     def validate(self, latents: torch.Tensor, batch_size: int, latent_size: int) -> torch.Tensor:
         """

@@ -48,6 +48,7 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
         latents: torch.Tensor | None = None,
         latent_source: str | None = None,
         latent_temperature: float | None = None,
+        latent_spread: str | None = None,
         num_return_sequences: int | None = None,
         num_samples: int | None = None,
         average_latents: int | None = None,
@@ -69,6 +70,9 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
                 conditional model needs the pair (`posterior_input_ids`); or `"fitted_prior"` if the model has one.
             latent_temperature (`float`, *optional*, defaults to 1.0): factor on the source's standard deviation; 0 decodes its
                 mean.
+            latent_spread (`str`, *optional*, defaults to `"independent"`): how the z of one input lie to each other.
+                `"quasi_random"` covers the prior evenly, `"repelled"` keeps them apart in all directions, `"antithetic"` gives
+                pairs of opposites. By itself each z follows the prior all the same, so a mean over them has no bias.
             num_return_sequences (`int`, *optional*, defaults to 1): sequences per input, each with its own z, whatever the
                 decoding; with beams, the best beam of each z.
             num_samples (`int`, *optional*, defaults to 1): without any input, how many draws from the prior.
@@ -102,6 +106,7 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
             latents,
             latent_source,
             latent_temperature,
+            latent_spread,
             num_return_sequences,
             generator,
             kwargs,
@@ -116,7 +121,9 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
             source = call_with(self.read_source, inputs, with_prior=latents is None and origin == "prior")
         conditioning = call_with(self.condition, inputs, source=source)
         if latents is None:
-            latents = options.sample(self._latent_distribution(origin, source, batch, inputs))
+            # Several draws without input are one prior's.
+            rows = batch if num_samples is None else 1
+            latents = options.sample(self._latent_distribution(origin, source, rows, inputs), draws=batch // rows)
             check_finite(f"z from `latent_source='{origin}'`", latents, "the model's weights hold NaN, or what it reads does")
         else:
             latents = options.validate(latents, batch, self.config.latent_size)

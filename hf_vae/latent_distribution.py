@@ -9,6 +9,7 @@ from typing import Self
 import torch
 
 from .checks import check_number
+from .latent_spread import spread_noise
 from .rows import Rows
 
 
@@ -62,23 +63,34 @@ class LatentDistribution(Rows):
         return None
 
     def sample(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> torch.Tensor:
+        """[`~LatentDistribution.draw`] of one z for each row, `(rows, latent_size)`."""
+        return self.draw(1, generator=generator, temperature=temperature).squeeze(1)
+
+    def draw(
+        self,
+        num_samples: int,
+        spread: str = "independent",
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> torch.Tensor:
         """
-        One draw per row.
+        Several draws for each row.
 
         Args:
+            num_samples (`int`): how many.
+            spread (`str`, defaults to `"independent"`): how those of one row lie to each other, as [`spread_noise`] takes it.
             generator (`torch.Generator`, *optional*): source of the noise; it may live on another device than the distribution.
             temperature (`float`, defaults to 1.0): factor on the spread; 0 gives the mode.
 
         Returns:
-            `torch.Tensor` of shape `(rows, latent_size)`.
+            `torch.Tensor` of shape `(rows, num_samples, latent_size)`.
 
         Raises:
-            ValueError: a negative temperature.
+            ValueError: a negative temperature, or what [`spread_noise`] refuses.
         """
         check_number("temperature", temperature, least=0)
-        device = self.device if generator is None else generator.device
-        noise = torch.randn((len(self), self.noise_size), generator=generator, device=device).to(self.device)
-        return self.from_noise(noise, temperature)
+        noise = spread_noise(spread, len(self), num_samples, self.noise_size, generator, self.device)
+        return self.from_noise(noise.to(self.device), temperature)
 
     def parameters(self) -> dict[str, torch.Tensor]:
         """What defines the distribution, by name; each of shape `(rows, …)`."""

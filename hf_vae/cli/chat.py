@@ -127,6 +127,7 @@ class Conversation:
             arguments.num_replies,
             act=self.act,
             latent_temperature=arguments.latent_temperature,
+            latent_spread=arguments.latent_spread,
             max_length=arguments.max_length,
             max_new_tokens=arguments.max_new_tokens,
             do_sample=False,

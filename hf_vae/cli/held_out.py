@@ -34,6 +34,7 @@ class HeldOutPairs:
         lengths (`dict[str, int]`): the processor's `max_length` and `max_target_length`.
         num_outputs (`int`): outputs for each source.
         latent_temperature (`float`): factor on the spread of their z.
+        latent_spread (`str`): how the z of one source lie to each other, as [`spread_noise`] takes it.
         max_new_tokens (`int`): the longest output.
         importance_samples (`int`): samples of z in the bounds.
         seed (`int`): of all noise.
@@ -47,6 +48,7 @@ class HeldOutPairs:
     lengths: dict[str, int] = field(default_factory=dict)
     num_outputs: int = 10
     latent_temperature: float = 1.0
+    latent_spread: str = "independent"
     max_new_tokens: int = 40
     importance_samples: int = 100
     seed: int = 0
@@ -63,18 +65,16 @@ class HeldOutPairs:
         evaluator = self.evaluator(model)
         with evaluator.reading_once():
             metrics = likelihood_metrics(evaluator, self.importance_samples, self.seed)
-            outputs = generate_from_prior(
-                evaluator,
-                self.num_outputs,
-                self.latent_temperature,
-                self.seed,
-                max_new_tokens=self.max_new_tokens,
-                do_sample=False,
-            )
+            outputs = self.generate_spread(model, self.latent_spread)
         metrics.update(self._perplexities(evaluator, metrics))
         metrics["references_cut"] = evaluator.truncated_share()
         metrics["unknown_tokens"] = evaluator.unknown_tokens()
         return {**metrics, **self.score(outputs)}, outputs
+
+    def generate_spread(self, model: VAEModel, latent_spread: str) -> list[list[str]]:
+        """Greedy outputs for each source by z from the prior that lie to each other so."""
+        drawn = (self.num_outputs, self.latent_temperature, self.seed, latent_spread)
+        return generate_from_prior(self.evaluator(model), *drawn, max_new_tokens=self.max_new_tokens, do_sample=False)
 
     def measure_without_latent(self, model: VAEModel) -> dict[str, Any]:
         """
@@ -118,6 +118,7 @@ class HeldOutPairs:
             list(self.pairs["source"]) if self.requests is None else self.requests,
             num_return_sequences=self.num_outputs,
             latent_temperature=self.latent_temperature,
+            latent_spread=self.latent_spread,
             seed=self.seed,
             max_length=self.lengths.get("max_length"),
             max_new_tokens=self.max_new_tokens,
@@ -131,7 +132,7 @@ def predict_acts(held_out: HeldOutPairs, model: DialogCVAEModel) -> list[list[st
     names = cast(DialogCVAEProcessor, held_out.processor).acts or []
 
     def predict(batch: ExampleBatch) -> list[list[str]]:
-        drawn = (held_out.num_outputs, held_out.latent_temperature, held_out.seed)
+        drawn = (held_out.num_outputs, held_out.latent_temperature, held_out.seed, held_out.latent_spread)
         latents = draw_latents(model, batch.source, batch.indices, *drawn)
         context = cast(torch.Tensor, batch.source.vector).repeat_interleave(held_out.num_outputs, 0)
         likeliest = model.predict_acts(latents.flatten(0, 1), context).argmax(-1).view(len(batch.indices), -1)

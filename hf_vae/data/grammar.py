@@ -153,7 +153,13 @@ def parse(text: str) -> Parse | None:
     return Parse(meaning, form._replace(synonym=synonym))
 
 
-def _parse_source(text: str) -> Parse:
+def parse_source(text: str) -> Parse:
+    """
+    [`parse`] of a text that must be a sentence of the grammar.
+
+    Raises:
+        ValueError: it is none.
+    """
     parsed = parse(text)
     if parsed is None:
         raise ValueError(f"{text!r} is not a sentence of the grammar: give one that `parse` understands.")
@@ -167,7 +173,7 @@ def paraphrases(text: str) -> list[str]:
     Raises:
         ValueError: `text` is not a sentence of the grammar.
     """
-    parsed = _parse_source(text)
+    parsed = parse_source(text)
     return [realize(parsed.meaning, form) for form in FORMS if form != parsed.form]
 
 
@@ -257,7 +263,7 @@ def judge(outputs: Iterable[list[str]], sources: Iterable[str]) -> dict[str, flo
     """
     total = grammatical = kept = distinct = rows = 0
     for texts, source in zip(outputs, sources, strict=True):
-        meaning = _parse_source(source).meaning
+        meaning = parse_source(source).meaning
         parses = [parse(text) for text in texts]
         right = {text for text, parsed in zip(texts, parses) if parsed is not None and parsed.meaning == meaning}
         total += len(texts)

@@ -12,17 +12,19 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from ..latent_spread import spread_noise
+
 Result = TypeVar("Result")
 # Samples are drawn in blocks of this size, always whole, so that a sample's noise does not depend on how many are asked for, and
 # whoever walks the blocks holds one at a time.
 NOISE_BLOCK = 128
 
 
-def _block(number: int, block: int, noise_size: int, seed: int) -> torch.Tensor:
+def _generator(number: int, block: int, seed: int) -> torch.Generator:
     # Far apart, so that one seed's last examples do not get the next seed's first noise. torch's generator reads the lowest 32
     # bits of a seed; multiples of 2³²/φ spread the blocks over them.
     mixed = (seed * 1_000_003 + number + block * 0x9E3779B1) % 2**32
-    return torch.randn((NOISE_BLOCK, noise_size), generator=torch.Generator().manual_seed(mixed))
+    return torch.Generator().manual_seed(mixed)
 
 
 def sample_noise(indices: Sequence[int], samples: range, noise_size: int, seed: int) -> torch.Tensor:
@@ -44,9 +46,20 @@ def sample_noise(indices: Sequence[int], samples: range, noise_size: int, seed: 
         for block in range(samples.start // NOISE_BLOCK, (samples.stop - 1) // NOISE_BLOCK + 1):
             start = block * NOISE_BLOCK
             first, last = max(samples.start, start), min(samples.stop, start + NOISE_BLOCK)
-            drawn = _block(number, block, noise_size, seed)[first - start : last - start]
-            row[first - samples.start : last - samples.start] = drawn
+            drawn = torch.randn((NOISE_BLOCK, noise_size), generator=_generator(number, block, seed))
+            row[first - samples.start : last - samples.start] = drawn[first - start : last - start]
     return noise
+
+
+def spread_samples(indices: Sequence[int], num_samples: int, noise_size: int, seed: int, spread: str) -> torch.Tensor:
+    """
+    [`sample_noise`] of the first `num_samples` samples, which lie to each other as `spread` says ([`spread_noise`]). It follows
+    from the seed, the example's number and `num_samples` alone.
+    """
+    if spread == "independent":
+        return sample_noise(indices, range(num_samples), noise_size, seed)
+    each = (spread_noise(spread, 1, num_samples, noise_size, _generator(number, 0, seed)) for number in indices)
+    return torch.cat(list(each))
 
 
 def example_noise(num_examples: int, num_samples: int, noise_size: int, seed: int) -> torch.Tensor:

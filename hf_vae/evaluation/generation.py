@@ -11,7 +11,7 @@ from ..calls import call_with
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
 from ..source import EncodedSource
-from .distributed import map_examples, sample_noise
+from .distributed import map_examples, spread_samples
 from .evaluator import LikelihoodEvaluator
 from .example_batch import ExampleBatch
 
@@ -28,14 +28,20 @@ def decode_tokens(processor: VAEProcessor, tokens: torch.Tensor) -> str:
 
 @torch.no_grad()
 def draw_latents(
-    model: VAEModel, source: EncodedSource, indices: Sequence[int], num_samples: int, latent_temperature: float, seed: int
+    model: VAEModel,
+    source: EncodedSource,
+    indices: Sequence[int],
+    num_samples: int,
+    latent_temperature: float,
+    seed: int,
+    latent_spread: str = "independent",
 ) -> torch.Tensor:
     """
-    z from the model's prior, `(examples, num_samples, latent_size)`, by noise that follows from the seed, the examples' `indices`
-    and the samples' alone.
+    z from the model's prior, `(examples, num_samples, latent_size)`, by noise that follows from the seed and the examples'
+    `indices` alone; with another spread than the independent one, from `num_samples` too.
     """
     prior = model.prior(source, len(indices)).latent_dist
-    noise = sample_noise(indices, range(num_samples), prior.noise_size, seed)
+    noise = spread_samples(indices, num_samples, prior.noise_size, seed, latent_spread)
     return prior.from_noise(noise, latent_temperature)
 
 
@@ -59,6 +65,7 @@ def generate_texts(
     batch_size: int = 50,
     max_length: int | None = None,
     num_latents: int | None = None,
+    latent_spread: str = "independent",
     **generation_options,
 ) -> list[list[str]]:
     """
@@ -77,6 +84,7 @@ def generate_texts(
         max_length (`int`, *optional*): truncates the inputs.
         num_latents (`int`, *optional*): how many z are drawn for each text: as many as outputs, the default, or 1, which its
             outputs then share.
+        latent_spread (`str`, defaults to `"independent"`): how the z of one text lie to each other, as `generate` takes it.
         generation_options: passed to `generate`.
 
     Returns:
@@ -89,7 +97,8 @@ def generate_texts(
         with torch.no_grad():
             source = call_with(model.read_source, inputs, with_prior=latents is None)
         if latents is None:
-            drawn = draw_latents(model, source, indices, num_latents or num_return_sequences, latent_temperature, seed)
+            count = num_latents or num_return_sequences
+            drawn = draw_latents(model, source, indices, count, latent_temperature, seed, latent_spread)
         else:
             drawn = latents[indices]
         options = {**generation_options, "num_return_sequences": num_return_sequences}
@@ -99,7 +108,12 @@ def generate_texts(
 
 
 def generate_from_prior(
-    evaluator: LikelihoodEvaluator, num_return_sequences: int, latent_temperature: float, seed: int, **generation_options
+    evaluator: LikelihoodEvaluator,
+    num_return_sequences: int,
+    latent_temperature: float,
+    seed: int,
+    latent_spread: str = "independent",
+    **generation_options,
 ) -> list[list[str]]:
     """
     [`generate_texts`] for the evaluator's sources, which need not be encoded again, with z from the prior. What only q knows, such
@@ -108,7 +122,8 @@ def generate_from_prior(
     model = evaluator.model
 
     def write(batch: ExampleBatch) -> list[list[str]]:
-        latents = draw_latents(model, batch.source, batch.indices, num_return_sequences, latent_temperature, seed)
+        drawn = (num_return_sequences, latent_temperature, seed, latent_spread)
+        latents = draw_latents(model, batch.source, batch.indices, *drawn)
         options = {**generation_options, "num_return_sequences": num_return_sequences}
         inputs = {"input_ids": batch.inputs.get("input_ids"), "source": batch.source}
         return write_texts(model, evaluator.processor, latents, **inputs, **options)

@@ -1,5 +1,6 @@
 """
-What can be done with codes: reconstruct, sample, interpolate, calculate, fill in, compare, and fit a prior to them.
+What can be done with codes: reconstruct, sample, interpolate, calculate, fill in, compare, transfer a form, and fit a prior to
+them.
 
 Every function takes a model and its processor, runs in evaluation mode without gradients, and leaves the model's training flags as
 they were. They run in one process: if several run them, each does all of the decoding.
@@ -13,6 +14,7 @@ from .interpolation import Interpolation, interpolate, interpolate_latents, smoo
 from .neighbours import Neighbours, nearest_neighbours
 from .priors import fit_prior, prior_log_densities
 from .reconstruction import reconstruct, sample_prior
+from .transfer import transfer
 
 __all__ = [
     "GaussianMixturePrior",
@@ -34,5 +36,6 @@ __all__ = [
     "reconstruct",
     "sample_prior",
     "smoothness",
+    "transfer",
     "word_edit_distance",
 ]

@@ -1,4 +1,4 @@
-"""What operations in the latent space do where the truth is known: on the sentences of the grammar."""
+"""What operations in the latent space do where the truth is known: on the sentences and the paraphrases of the grammar."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .arithmetic import arithmetic
 from .codes import decode_latents, encode_texts
 from .interpolation import interpolate_latents, smoothness
 from .reconstruction import sample_prior
+from .transfer import transfer
 
 # Factors that are changed, each from one value to another, with everything else as it is.
 CHANGES = (
@@ -66,12 +67,7 @@ def grammar_metrics(
     Raises:
         ValueError: a text that is no sentence of the grammar.
     """
-    parses = []
-    for text in texts:
-        parsed = grammar.parse(text)
-        if parsed is None:
-            raise ValueError(f"`texts` holds {text!r}, which is no sentence of the grammar.")
-        parses.append(parsed)
+    parses = [grammar.parse_source(text) for text in texts]
     options = {"do_sample": False, **generation_options}
     samples = sample_prior(model, processor, num_samples, seed=seed, **options).texts
     metrics = {"grammatical": sum(grammar.parse(text) is not None for text in samples) / num_samples}
@@ -89,4 +85,50 @@ def grammar_metrics(
     lines = [decoded[start : start + 9] for start in range(0, len(decoded), 9)]
     metrics["midpoints_grammatical"] = sum(grammar.parse(line[4]) is not None for line in lines) / num_paths
     metrics["path_edit_distance"] = sum(smoothness(line)["edit_distance"] for line in lines) / num_paths
+    return metrics
+
+
+def form_transfer(
+    model: VAEModel, processor: VAEProcessor, pairs: Sequence[tuple[str, str]], seed: int = 0, **generation_options
+) -> dict[str, float]:
+    """
+    How [`transfer`] does: the form of a pair's target, given to another source.
+
+    That source has the pair's mood and action, and everything else otherwise. For the openings of statements and of questions are
+    different words, and so are the two verbs of each action: which of one kind belong to which of another is a convention, and no
+    text shows it.
+
+    Args:
+        model ([`ParaphraseVAEModel`]): trained on the grammar's paraphrases.
+        processor ([`ParaphraseVAEProcessor`]): its processor.
+        pairs (`Sequence[tuple[str, str]]`): held-out sources, each with one of its paraphrases.
+        seed (`int`, defaults to 0): of the other sources.
+        generation_options: passed to `generate`; greedy if they do not say otherwise.
+
+    Returns:
+        Shares of the pairs: `form_transfer`, the text says the source in exactly the form of the pair's target;
+        `form_transfer_<choice>`, it makes this choice of the form so; `form_transfer_meaning`, it says what its source says.
+
+    Raises:
+        ValueError: a text that is no sentence of the grammar.
+    """
+    drawn = random.Random(seed)
+    sources, meanings, forms = [], [], []
+    for x, y in pairs:
+        of, form = grammar.parse_source(x).meaning, grammar.parse_source(y).form
+        meaning = grammar.meaning_at(drawn.randrange(grammar.NUM_MEANINGS))._replace(mood=of.mood, action=of.action)
+        sources.append(grammar.realize(meaning, drawn.choice([each for each in grammar.FORMS if each != form])))
+        meanings.append(meaning)
+        forms.append(form)
+    texts = transfer(model, processor, list(pairs), sources, **generation_options).texts
+    parses = [grammar.parse(text) for text in texts]
+
+    def share(right) -> float:
+        return sum(right) / len(pairs)
+
+    metrics = {"form_transfer": share(map(str.__eq__, texts, map(grammar.realize, meanings, forms)))}
+    for choice in grammar.Form._fields:
+        made = (each is not None and getattr(each.form, choice) == getattr(form, choice) for each, form in zip(parses, forms))
+        metrics[f"form_transfer_{choice}"] = share(made)
+    metrics["form_transfer_meaning"] = share(each is not None and each.meaning == of for each, of in zip(parses, meanings))
     return metrics

@@ -8,8 +8,9 @@ import torch
 from transformers import BatchEncoding
 
 from ..calls import call_with
-from ..checks import check_count, check_number
-from ..evaluation.distributed import example_noise
+from ..checks import check_choice, check_count, check_number
+from ..evaluation.distributed import example_noise, spread_samples
+from ..latent_spread import LATENT_SPREADS
 from ..modeling_vae import VAEModel
 from ..prior import GaussianMixturePrior
 from ..processing_vae import Texts, VAEProcessor
@@ -21,6 +22,7 @@ def reconstruct(
     processor: VAEProcessor,
     texts: Texts,
     latent_temperature: float = 0.0,
+    latent_spread: str = "independent",
     num_return_sequences: int = 1,
     sources: Any = None,
     seed: int = 0,
@@ -36,6 +38,7 @@ def reconstruct(
         processor ([`VAEProcessor`]): its processor.
         texts (`str` or `list[str]`): y.
         latent_temperature (`float`, defaults to 0.0): factor on the posterior's standard deviation; 0 is its mean, 1 a sample.
+        latent_spread (`str`, defaults to `"independent"`): how the z of one text lie to each other, as `generate` takes it.
         num_return_sequences (`int`, defaults to 1): z for each text; at temperature 0 they are equal, and only `do_sample` makes
             their texts differ.
         sources (*optional*): x of each text, as the processor takes it, for a conditional model: q reads the pair, the decoder
@@ -53,7 +56,8 @@ def reconstruct(
     check_count("num_return_sequences", num_return_sequences)
     check_number("latent_temperature", latent_temperature, least=0)
     posterior = encode_texts(model, processor, texts, sources, batch_size).repeat(num_return_sequences)
-    noise = example_noise(len(posterior) // num_return_sequences, num_return_sequences, posterior.noise_size, seed)
+    rows = range(len(posterior) // num_return_sequences)
+    noise = spread_samples(rows, num_return_sequences, posterior.noise_size, seed, latent_spread)
     latents = posterior.from_noise(noise.flatten(0, 1), latent_temperature)
     conditioning = {}
     if sources is not None:
@@ -68,6 +72,7 @@ def sample_prior(
     processor: VAEProcessor,
     num_samples: int = 1,
     latent_temperature: float = 1.0,
+    latent_spread: str = "independent",
     fitted_prior: GaussianMixturePrior | None = None,
     seed: int | None = None,
     batch_size: int = 64,
@@ -81,6 +86,7 @@ def sample_prior(
         processor ([`VAEProcessor`]): its processor.
         num_samples (`int`, defaults to 1): draws.
         latent_temperature (`float`, defaults to 1.0): factor on the prior's standard deviation; 0 is its mean.
+        latent_spread (`str`, defaults to `"independent"`): how the draws lie to each other, as `generate` takes it.
         fitted_prior ([`GaussianMixturePrior`], *optional*): drawn from instead of the model's prior.
         seed (`int`, *optional*): of the draws; without it, they are other ones at every call and follow from torch's own seed.
         batch_size (`int`, defaults to 64): rows at once.
@@ -95,13 +101,14 @@ def sample_prior(
     """
     check_count("num_samples", num_samples)
     check_number("latent_temperature", latent_temperature, least=0)
+    check_choice("latent_spread", latent_spread, tuple(LATENT_SPREADS))
     seed = int(torch.randint(2**31, ())) if seed is None else seed
     if fitted_prior is not None:
         size = model.config.latent_size
         if fitted_prior.latent_size != size:
             raise ValueError(f"`fitted_prior` is over {fitted_prior.latent_size} dimensions, the model's z has {size}.")
         generator = torch.Generator().manual_seed(seed)
-        latents = fitted_prior.sample(num_samples, generator, latent_temperature).cpu()
+        latents = fitted_prior().draw(num_samples, latent_spread, generator, latent_temperature).squeeze(0).cpu()
     else:
         given = {name: value for name, value in generation_options.items() if isinstance(value, torch.Tensor)}
         rows = {name: tensor.to(model.device) for name, tensor in given.items()}
@@ -113,7 +120,10 @@ def sample_prior(
             count = max((len(tensor) for tensor in rows.values()), default=1)
             source = call_with(model.read_source, BatchEncoding(rows))
             prior = model.prior(source, count).latent_dist
-        noise = example_noise(num_samples, 1, prior.noise_size, seed).squeeze(1)
+        if latent_spread == "independent":
+            noise = example_noise(num_samples, 1, prior.noise_size, seed).squeeze(1)
+        else:
+            noise = spread_samples([0], num_samples, prior.noise_size, seed, latent_spread).squeeze(0)
         prior = prior.repeat(num_samples) if len(prior) == 1 else prior
         latents = prior.from_noise(noise, latent_temperature).cpu()
     return LatentTexts(texts=decode_latents(model, processor, latents, batch_size, **generation_options), latents=latents)

@@ -12,6 +12,12 @@ class ChatArguments:
     latent_temperature: float | None = field(
         default=None, metadata={"help": "Factor on the spread of z; 0 gives the likeliest z. Default: the model's."}
     )
+    latent_spread: str | None = field(
+        default=None,
+        metadata={
+            "help": "How the z of one turn's replies lie to each other: independent, quasi_random, ... Default: the model's."
+        },
+    )
     max_length: int | None = field(default=None, metadata={"help": "Tokens of the conversation that are read."})
     max_new_tokens: int = field(default=40, metadata={"help": "Longest reply."})
     seed: int | None = field(default=None, metadata={"help": "Random seed of z."})

@@ -35,6 +35,13 @@ class PairEvaluationArguments(ReportArguments):
     latent_temperature: float = field(
         default=1.0, metadata={"help": "Factor on the spread of z in the outputs measured; becomes the model's default."}
     )
+    latent_spread: str = field(
+        default="independent",
+        metadata={
+            "help": "How the z of one source lie to each other: independent, quasi_random, repelled or antithetic; becomes the "
+            "model's default."
+        },
+    )
     with_baseline: bool = field(
         default=False, metadata={"help": "Also train and measure the same model without z, and keep it in baseline/."}
     )

@@ -123,7 +123,7 @@ def test_the_probe_decodes_greedily_and_follows_from_the_seed(probe):
 
 
 def test_other_texts_are_refused(probe):
-    with pytest.raises(ValueError, match="'the farmer', which is no sentence of the grammar"):
+    with pytest.raises(ValueError, match="'the farmer' is not a sentence of the grammar"):
         grammar_metrics(None, None, [TEXTS[0], "the farmer"])
 
 

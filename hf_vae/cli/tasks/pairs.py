@@ -10,8 +10,10 @@ from typing import Any, ClassVar, cast
 
 from accelerate import PartialState
 
+from ...checks import check_choice
 from ...evaluation import collapse_report, information_metrics
 from ...hub import write_metrics
+from ...latent_spread import LATENT_SPREADS
 from ...modeling_conditional_vae import ConditionalVAEModel
 from ...processing_conditional_vae import ConditionalVAEProcessor
 from ...processing_vae import VAEProcessor
@@ -44,7 +46,8 @@ class PairTask(Task):
 
     @property
     def generation(self) -> dict[str, Any]:
-        return {**super().generation, "latent_temperature": self.evaluation_args.latent_temperature}
+        names = ("latent_temperature", "latent_spread")
+        return {**super().generation, **{name: getattr(self.evaluation_args, name) for name in names}}
 
     @property
     def num_outputs(self) -> int:
@@ -59,6 +62,7 @@ class PairTask(Task):
         evaluation_args = self.evaluation_args
         if evaluation_args.latent_temperature < 0:
             raise ValueError(f"`--latent_temperature` is {evaluation_args.latent_temperature}; it cannot be negative.")
+        check_choice("--latent_spread", evaluation_args.latent_spread, tuple(LATENT_SPREADS))
         check_least({**vars(self.data_args), **vars(evaluation_args)}, {**LEAST, **self.least})
         check_templates(**prompt_options(self.model_args))
         check_held_out(self.data_args)
@@ -82,6 +86,7 @@ class PairTask(Task):
             self.lengths,
             num_outputs=self.num_outputs,
             latent_temperature=self.evaluation_args.latent_temperature,
+            latent_spread=self.evaluation_args.latent_spread,
             max_new_tokens=self.evaluation_args.max_new_tokens,
             importance_samples=self.evaluation_args.importance_samples,
             seed=self.training_args.seed,
@@ -111,6 +116,11 @@ class PairTask(Task):
         """What the first target of each test source is, in a word or two, if the task knows."""
         return None
 
+    @property
+    def _spread_in_words(self) -> str:
+        spread = self.evaluation_args.latent_spread
+        return "" if spread == "independent" else f" with `latent_spread='{spread}'`"
+
     def measure(self, model: Any, processor: VAEProcessor, baseline: Callable[[], Any] | None) -> Measured:
         """Likelihood bounds on the first target of each source, and the score of greedy outputs that differ by z."""
         held_out = self.held_out(processor)
@@ -134,7 +144,8 @@ class PairTask(Task):
             baseline=metrics.get("baseline", {}),
             measured_on=(
                 f"Measured on {len(self.test)} held-out {self.measured_on.format(self.num_outputs)} that differ by z, drawn from "
-                f"the prior at a temperature of {self.evaluation_args.latent_temperature:g}; without z, on as many beams."
+                f"the prior at a temperature of {self.evaluation_args.latent_temperature:g}{self._spread_in_words}; "
+                "without z, on as many beams."
             ),
             samples=samples,
             printed=_with_references(samples, self.test["targets"]),

@@ -10,12 +10,17 @@ from datasets import Dataset, IterableDataset
 from ...checks import check_choice
 from ...data import PAIRINGS, expand_targets, first_pairs, grammar, held_out_files, load_pairs, pairs_of, stream_pairs
 from ...evaluation import paraphrase_metrics
+from ...latent_space.grammar_probe import form_transfer
 from ...modeling_paraphrase_vae import ParaphraseVAEModel
 from ...options.model import ConditionalArguments
 from ...options.tasks.paraphrase import DataArguments, EvaluationArguments
 from ...processing_conditional_vae import ParaphraseVAEProcessor
 from .. import train
+from ..held_out import HeldOutPairs
 from .pairs import PairTask
+
+# Pairs of the embedded grammar whose form is given to another source.
+TRANSFERRED = 200
 
 
 def stream_train(data_args: DataArguments) -> IterableDataset:
@@ -86,6 +91,16 @@ class ParaphraseTask(PairTask):
     @property
     def labels(self) -> list[str] | None:
         return [grammar.describe(targets[0]) for targets in self.test["targets"]] if self.on_embedded else None
+
+    def more_metrics(self, model: Any, held_out: HeldOutPairs, outputs: list[list[str]]) -> dict[str, Any]:
+        if not (self.on_embedded and self.model_args.has_posterior):
+            return {}
+        # Quality and difference by design: z that cover the prior, and the form of one pair given to another source.
+        spread = grammar.judge(held_out.generate_spread(model, "quasi_random"), self.test["source"])["distinct_correct"]
+        pairs = [(row["source"], row["targets"][0]) for row in self.test.select(range(min(len(self.test), TRANSFERRED)))]
+        options = {"max_new_tokens": self.evaluation_args.max_new_tokens}
+        transferred = form_transfer(model, held_out.processor, pairs, self.training_args.seed, **options)
+        return {f"distinct_correct_in_{self.num_outputs}_spread": spread, **transferred}
 
     def score(self, outputs: list[list[str]]) -> dict[str, float]:
         return score(outputs, self.test, self.on_embedded, self.evaluation_args.metrics_tokenizer)
