@@ -14,8 +14,8 @@ from .configuration_vae import VAEConfig, check_flow
 from .prior import PRIORS, GaussianMixture
 from .source import EncodedSource
 
-# The largest |log s| of one coupling: a factor of 20 at most, so that no layer by itself overflows.
-LOG_SCALE = 3.0
+# The largest |log s| of one coupling. With a larger one a short fit leaves places where the density is next to nothing.
+LOG_SCALE = 1.0
 
 
 class Coupling(nn.Module):

@@ -39,7 +39,7 @@ def fit_flow_prior(
     num_layers: int = 8,
     hidden_size: int = 128,
     max_steps: int = 2000,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 5e-3,
     draws_per_step: int = 256,
     seed: int = 0,
     batch_size: int = 64,
@@ -61,7 +61,7 @@ def fit_flow_prior(
         num_layers (`int`, defaults to 8): couplings.
         hidden_size (`int`, defaults to 128): width of their networks.
         max_steps (`int`, defaults to 2000): of Adam.
-        learning_rate (`float`, defaults to 2e-3): at the start; it falls to 0 along a cosine.
+        learning_rate (`float`, defaults to 5e-3): at the start; it falls to 0 along a cosine.
         draws_per_step (`int`, defaults to 256): texts of one step.
         seed (`int`, defaults to 0): of everything that is drawn.
         batch_size (`int`, defaults to 64): texts that are encoded at once.

@@ -126,7 +126,8 @@ def sample_prior(
         else:
             noise = spread_samples([0], num_samples, prior.noise_size, seed, latent_spread).squeeze(0)
         prior = prior.repeat(num_samples) if len(prior) == 1 else prior
-        latents = prior.from_noise(noise, latent_temperature).cpu()
+        # A prior that is trained has a gradient, which nobody wants of a draw.
+        latents = prior.from_noise(noise, latent_temperature).detach().cpu()
     return LatentTexts(texts=decode_latents(model, processor, latents, batch_size, **generation_options), latents=latents)
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from helpers import TARGETS, TEXTS, make_model, resized
-from hf_vae import DiagonalGaussian, FlowPrior, VAEConfig
+from helpers import TARGETS, TEXTS, make_model, resized, trainer_for
+from hf_vae import DiagonalGaussian, FlowPrior, KLAnnealingCallback, VAEConfig
 from hf_vae.evaluation import LikelihoodEvaluator, information_metrics, likelihood_metrics
 from hf_vae.latent_space import GaussianMixturePrior, encode_texts, fit_flow_prior, fit_prior, prior_gain, sample_prior
+from hf_vae.objective import kl_divergence
 
 QUICK = {"num_layers": 2, "hidden_size": 8, "max_steps": 5}
 
@@ -120,7 +121,7 @@ def test_a_fit_comes_close_to_a_density_whose_entropy_is_known(vae_processor):
     variance = latents.var(0, keepdim=True)
     single = DiagonalGaussian(latents.mean(0, keepdim=True), variance.log())
     standard = DiagonalGaussian.standard(1, 2)
-    flow = fit_flow_prior(model, vae_processor, q, num_layers=6, hidden_size=32, max_steps=300, learning_rate=5e-3)
+    flow = fit_flow_prior(model, vae_processor, q, num_layers=4, hidden_size=32, max_steps=150, learning_rate=1e-2)
     kl = {name: -entropy - p.log_prob(latents).mean().item() for name, p in (("n", standard), ("g", single), ("f", flow()))}
     assert kl["f"] < 0.5 * kl["g"] < 0.5 * kl["n"]
     assert kl["f"] > -0.05
@@ -199,6 +200,35 @@ def test_a_model_keeps_its_flow_and_draws_from_it(vae, vae_processor, tmp_path):
     vae.set_fitted_prior(fit_prior(vae, vae_processor, TEXTS, 2))
     vae.save_pretrained(tmp_path / "mixture")
     assert isinstance(AutoModel.from_pretrained(tmp_path / "mixture").fitted_prior, GaussianMixturePrior)
+
+
+@pytest.mark.parametrize("variant", ["vae", "paraphrase-prompt"])
+def test_a_flow_is_trained_with_the_elbo(variant, vae_processor, processor, tmp_path):
+    own_processor = vae_processor if variant == "vae" else processor
+    model = resized(make_model(variant, prior_type="flow", flow_layers=2, flow_hidden_size=8), own_processor)
+    before = {name: weight.detach().clone() for name, weight in model.prior_network.named_parameters()}
+    trainer_for(model, own_processor, tmp_path, callbacks=[KLAnnealingCallback()], max_steps=3).train()
+    still = [name for name, weight in model.prior_network.named_parameters() if torch.equal(weight, before[name])]
+    assert still == []
+    model.eval().save_pretrained(tmp_path / "saved")
+    loaded = AutoModel.from_pretrained(tmp_path / "saved")
+    latents = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded.prior_network.log_prob(latents), model.prior_network.log_prob(latents))
+    if variant == "vae":
+        texts = sample_prior(loaded, vae_processor, 3, seed=0, max_new_tokens=5)
+        assert not texts.latents.requires_grad
+
+
+def test_the_loss_has_the_density_of_the_flow(vae_processor):
+    """With z as it is drawn, the KL is log q(z) - log p(z), and its gradient is that of the flow's density alone."""
+    model = resized(make_model("vae", prior_type="flow", flow_layers=2, flow_hidden_size=8), vae_processor).train()
+    posterior = DiagonalGaussian(torch.randn(3, 4), torch.zeros(3, 4))
+    latents = posterior.sample()
+    flow = model.prior_network
+    kl = kl_divergence(posterior, model.prior(batch_size=3).latent_dist, latents)
+    torch.testing.assert_close(kl.squeeze(1), posterior.log_prob(latents) - flow.log_prob(latents))
+    own = torch.autograd.grad(kl.sum(), flow.layers[0].output.bias)[0]
+    torch.testing.assert_close(own, -torch.autograd.grad(flow.log_prob(latents).sum(), flow.layers[0].output.bias)[0])
 
 
 def test_a_flow_that_no_checkpoint_holds_is_the_standard_normal(vae, tmp_path):
