@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -217,8 +219,9 @@ class GaussianMixturePrior(nn.Module):
         return self().log_prob(shaped_latents(latents, None, self.latent_size))
 
 
-# What `config.prior_type` may name, besides `"fitted"`, which is the mixture that was fitted to the model's codes.
-PRIORS: dict[str, type[Prior]] = {"standard": StandardPrior, "conditional": PriorNetwork}
+# What `config.prior_type` may name, besides `"fitted"`, which is the prior that was fitted to the model's codes. Each is made from
+# the configuration, the width of x's vector and a dtype, and called as a [`Prior`] is. `flow_prior.py` adds `"flow"`.
+PRIORS: dict[str, Callable[..., Any]] = {"standard": StandardPrior, "conditional": PriorNetwork}
 
 
 def register_prior(name: str, prior_class: type[Prior]) -> None:

@@ -6,9 +6,11 @@ Every function takes a model and its processor, runs in evaluation mode without 
 they were. They run in one process: if several run them, each does all of the decoding.
 """
 
+from ..flow_prior import FlowPrior
 from ..prior import GaussianMixturePrior
 from .arithmetic import arithmetic, attribute_vector, move
 from .codes import LatentTexts, decode_latents, encode_texts
+from .flow_fit import fit_flow_prior, prior_gain
 from .imputation import Imputation, impute
 from .interpolation import Interpolation, interpolate, interpolate_latents, smoothness, word_edit_distance
 from .neighbours import Neighbours, nearest_neighbours
@@ -17,6 +19,7 @@ from .reconstruction import reconstruct, sample_prior
 from .transfer import transfer
 
 __all__ = [
+    "FlowPrior",
     "GaussianMixturePrior",
     "Imputation",
     "Interpolation",
@@ -26,12 +29,14 @@ __all__ = [
     "attribute_vector",
     "decode_latents",
     "encode_texts",
+    "fit_flow_prior",
     "fit_prior",
     "impute",
     "interpolate",
     "interpolate_latents",
     "move",
     "nearest_neighbours",
+    "prior_gain",
     "prior_log_densities",
     "reconstruct",
     "sample_prior",
