@@ -55,9 +55,11 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             self.fitted_prior = GaussianMixturePrior(config.fitted_prior_components, config.latent_size)
         elif config.fitted_prior_flow is not None:
             self.fitted_prior = FlowPrior(config.latent_size, **config.fitted_prior_flow).freeze()
-        # A buffer, because a Python number that changes at every step would recompile the graph. It follows from the step.
+        # Buffers, because a Python number that changes at every step would recompile the graph. They follow from the step.
         self.kl_weight: torch.Tensor
-        self.register_buffer("kl_weight", torch.ones((), dtype=torch.float32), persistent=False)
+        self.bow_weight: torch.Tensor
+        for name in ("kl_weight", "bow_weight"):
+            self.register_buffer(name, torch.ones((), dtype=torch.float32), persistent=False)
         self.post_init()
         self.generation_config = composite_generation_config(config, self.decoder.lm.generation_config)
         self.name_own_code()
@@ -68,6 +70,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         if module is self:
             # Models are built without storage: what no checkpoint holds must be set here.
             initialization.ones_(self.kl_weight)
+            initialization.ones_(self.bow_weight)
         elif isinstance(module, FixedScaleBatchNorm):
             module.init_weights()
         elif isinstance(module, (GaussianMixturePrior, FlowPrior)):
@@ -279,7 +282,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         if self.config.bow_loss_weight:
             output.bow_loss = self.bow_head(latents, self.context_vector(conditioning), labels)
             if self.training:
-                objective = objective + self.config.bow_loss_weight * output.bow_loss
+                objective = objective + self.config.bow_loss_weight * self.bow_weight * output.bow_loss
         if self.training and prior is not None:
             objective = self.training_objective(objective, output, labels, prior, conditioning)
         output.loss = loss_per_token(objective, labels, num_items_in_batch)

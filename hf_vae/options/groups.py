@@ -22,8 +22,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Against posterior collapse": (
         "free_bits", "free_bits_per", "batch_norm_gamma", "latent_free_steps", "freeze_decoder_with_latent", "bow_loss_weight",
-        "word_dropout", "kl_schedule", "kl_schedule_options", "capacity", "minimum_rate", "token_noise", "aggressive_encoder",
-        "decoder_reset_step", "encoder_pretraining_steps", "posterior_fit_steps",
+        "bow_schedule", "bow_schedule_options", "word_dropout", "kl_schedule", "kl_schedule_options", "capacity", "minimum_rate",
+        "token_noise", "aggressive_encoder", "decoder_reset_step", "encoder_pretraining_steps", "posterior_fit_steps",
     ),
     "Pretrained parts": ("freeze_encoder", "freeze_decoder", "save_trained_only", "lora", "new_weights_learning_rate"),
     "Parts from scratch": (
@@ -33,8 +33,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Measuring": (
         "max_test_samples", "importance_samples", "refine_steps", "num_outputs", "num_paraphrases", "latent_temperature",
-        "max_new_tokens", "with_baseline", "collapse_report_samples", "metrics_tokenizer", "word_vectors", "language_model",
-        "language_model_nll", "batch_size", "chunk", "output_file", "compare_with", "plot_file",
+        "latent_spread", "max_new_tokens", "with_baseline", "collapse_report_samples", "metrics_tokenizer", "word_vectors",
+        "language_model", "language_model_nll", "batch_size", "chunk", "output_file", "compare_with", "plot_file",
     ),
     "Quality against diversity": (
         "frontier", "frontier_baseline", "frontier_outputs", "frontier_embedder", "frontier_plot",
@@ -73,8 +73,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "pooling": ("mean", "target", "first", "pooler"),
     "free_bits_per": ("sentence", "dimension", "batch"),
     "kl_schedule": ("constant", "linear", "sigmoid", "tanh", "cyclical"),
+    "bow_schedule": ("constant", "linear", "sigmoid", "tanh", "cyclical"),
+    "latent_spread": ("independent", "quasi_random", "repelled", "antithetic"),
     "source_conditioning": ("prompt", "cross_attention", "initial_state"),
-    "prior_type": ("standard", "conditional"),
+    "prior_type": ("standard", "conditional", "flow"),
     "objective": ("cvae", "gsnn", "hybrid"),
     "pairing": ("targets", "both_ways", "all"),
     "context_encoding": ("flat", "hierarchical"),

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from .techniques import (
     AggressiveEncoderArguments,
+    BagOfWordsScheduleArguments,
     DecoderResetArguments,
     DenoisingArguments,
     KLScheduleArguments,
@@ -24,6 +25,7 @@ class ModelArguments(
     DecoderResetArguments,
     MinimumRateArguments,
     KLScheduleArguments,
+    BagOfWordsScheduleArguments,
     DenoisingArguments,
 ):
     """The encoder and the decoder, pretrained or from scratch; z between them; and what keeps z from being ignored."""
@@ -129,7 +131,9 @@ class ConditionalArguments(ModelArguments):
     tie_encoders: bool = field(
         default=True, metadata={"help": "One encoder for q and for what else reads the source, the prior or the decoder."}
     )
-    prior_type: str = field(default="standard", metadata={"help": "standard: N(0, I). conditional: a network p(z|x)."})
+    prior_type: str = field(
+        default="standard", metadata={"help": "standard: N(0, I). conditional: p(z|x), a network. flow: a p(z) that is learned."}
+    )
     prior_regularization: float = field(default=0.0, metadata={"help": "Weight of KL(p(z|x) ‖ N(0, I)) in the training loss."})
     source_noise: float = field(
         default=0.0, metadata={"help": "Rate at which tokens of the source are hidden in training from all but q."}

@@ -78,6 +78,17 @@ class KLScheduleArguments:
 
 
 @dataclass
+class BagOfWordsScheduleArguments:
+    bow_schedule: str = field(
+        default="constant", metadata={"help": "How the weight of the bag of words changes, as a factor on --bow_loss_weight."}
+    )
+    bow_schedule_options: dict | str | None = field(
+        default="{}",
+        metadata={"help": 'The schedule\'s options as JSON, such as \'{"steps": 1000, "start": 1, "weight": 0.1}\'.'},
+    )
+
+
+@dataclass
 class DenoisingArguments:
     token_noise: dict | str | None = field(
         default=None, metadata={"help": "Noise on what q reads, TokenNoise's options as JSON, such as '{\"drop\": 0.1}'."}

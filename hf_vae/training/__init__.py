@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from .aggressive import AggressiveEncoderCallback
+from .bow_annealing import BagOfWordsAnnealingCallback
 from .collator import VAEDataCollator
 from .decoder_reset import DecoderResetCallback, reset_decoder
 from .denoising import DenoisingCallback, NoiseVocabulary, TokenNoise
@@ -48,6 +49,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "AggressiveEncoderCallback",
+    "BagOfWordsAnnealingCallback",
     "ConstantSchedule",
     "CyclicalSchedule",
     "DecoderResetCallback",
