@@ -65,7 +65,7 @@ def measure(model: str, sentences: str, baseline: str | None, num: int = 500, nu
     measured = {
         "transfer": form_transfer(*paraphrase, pairs, SEED, max_new_tokens=24),
         "z": ten_outputs(*paraphrase, num, num_timed, without_z=False, **GREEDY),
-        "spread": ten_outputs(*paraphrase, num, num_timed, without_z=False, latent_spread="quasi_random", **GREEDY),
+        "spread": ten_outputs(*paraphrase, num, num_timed, without_z=False, latent_spread="repelled", **GREEDY),
     }
     if baseline:
         without = load(baseline)
@@ -99,7 +99,7 @@ def table(measured: dict[str, dict[str, float]]) -> str:
             only_z("a sentence from its z, word for word", f"{100 * sentences['exact']:.1f} %"),
             only_z("arithmetic: one factor changed, all else kept", f"{100 * sentences['arithmetic']:.0f} %"),
             row("distinct correct paraphrases in ten", lambda each: f"{each['distinct_correct']:.2f}"),
-            only_z("the same, by z that cover the prior", f"{measured['spread']['distinct_correct']:.2f}"),
+            only_z("the same, by z that repel each other", f"{measured['spread']['distinct_correct']:.2f}"),
             row("outputs that keep the meaning", lambda each: f"{100 * each['meaning']:.1f} %"),
             row("milliseconds for the ten", lambda each: f"{each['ms']:.0f}"),
         ]

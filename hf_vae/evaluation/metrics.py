@@ -116,6 +116,14 @@ METRICS = (
     Metric("path_edit_distance", "mean edit distance of neighbours on a path", better="lower", detail=True),
     Metric("meaning_kept", "Share of outputs that keep the meaning", better="higher"),
     Metric("distinct_correct_in_{count}", "Distinct correct paraphrases in {count}", better="higher"),
+    Metric("distinct_correct_in_{count}_spread", "The same, by z that repel each other", better="higher"),
+    Metric("form_transfer", "Share of sources said in exactly the form of another pair", better="higher"),
+    *(
+        Metric(
+            f"form_transfer_{choice}", f"of those, share with that {choice.replace('_', ' of the ')}", better="higher", detail=True
+        )
+        for choice in ("voice", "time_position", "opening", "synonym", "meaning")
+    ),
     Metric("valid_reply", "Share of replies that are right", better="higher"),
     Metric("distinct_valid_in_{count}", "Distinct right replies in {count}", better="higher"),
     Metric("act_match", "Share of replies that are right and perform the predicted act", better="higher"),

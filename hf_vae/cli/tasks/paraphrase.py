@@ -95,8 +95,8 @@ class ParaphraseTask(PairTask):
     def more_metrics(self, model: Any, held_out: HeldOutPairs, outputs: list[list[str]]) -> dict[str, Any]:
         if not (self.on_embedded and self.model_args.has_posterior):
             return {}
-        # Quality and difference by design: z that cover the prior, and the form of one pair given to another source.
-        spread = grammar.judge(held_out.generate_spread(model, "quasi_random"), self.test["source"])["distinct_correct"]
+        # Difference by design, z that keep away from each other; and the form of one pair, given to another source.
+        spread = grammar.judge(held_out.generate_spread(model, "repelled"), self.test["source"])["distinct_correct"]
         pairs = [(row["source"], row["targets"][0]) for row in self.test.select(range(min(len(self.test), TRANSFERRED)))]
         options = {"max_new_tokens": self.evaluation_args.max_new_tokens}
         transferred = form_transfer(model, held_out.processor, pairs, self.training_args.seed, **options)
