@@ -25,6 +25,8 @@ class LatentDistribution(Rows):
 
     # The attributes that define the distribution: tensors of shape `(rows, …)`.
     parameter_names: tuple[str, ...]
+    # Whether every draw changes smoothly with all of its noise, so that gradients lead from one to any other.
+    smooth = True
 
     @property
     @abstractmethod

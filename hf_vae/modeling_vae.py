@@ -14,6 +14,7 @@ from .encoders import read_vector
 from .fused_linear_cross_entropy import sequence_nll
 from .generation_options import composite_generation_config
 from .generation_vae import LatentGenerationMixin
+from .latent_attribute import LatentAttribute
 from .latent_distribution import LatentDistribution
 from .modeling_outputs import LatentOutput, VAEOutput
 from .objective import charged_kl, kl_divergence, loss_per_token
@@ -52,6 +53,9 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         self.fitted_prior: GaussianMixturePrior | None = None
         if config.fitted_prior_components is not None:
             self.fitted_prior = GaussianMixturePrior(config.fitted_prior_components, config.latent_size)
+        self.latent_attributes = nn.ModuleDict(
+            {name: LatentAttribute(config.latent_size, **spec) for name, spec in (config.latent_attributes or {}).items()}
+        )
         # A buffer, because a Python number that changes at every step would recompile the graph. It follows from the step.
         self.kl_weight: torch.Tensor
         self.register_buffer("kl_weight", torch.ones((), dtype=torch.float32), persistent=False)
@@ -67,7 +71,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             initialization.ones_(self.kl_weight)
         elif isinstance(module, FixedScaleBatchNorm):
             module.init_weights()
-        elif isinstance(module, GaussianMixturePrior):
+        elif isinstance(module, (GaussianMixturePrior, LatentAttribute)):
             module.reset_parameters()
 
     @property
@@ -184,6 +188,27 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             raise ValueError(f"`prior` is over {prior.latent_size} dimensions; the model's z has {self.config.latent_size}.")
         self.config.fitted_prior_components = prior.num_components
         self.fitted_prior = prior.to(self.device)
+
+    def set_attribute(self, name: str, attribute: LatentAttribute) -> None:
+        """
+        Keeps p(a|z) that was fitted to this model's codes: it is saved with the model, and `generate(attributes={name: value})`
+        draws z that has it. One of the same name is replaced.
+
+        Raises:
+            ValueError: no such attribute, one over another number of dimensions, or a name that cannot be a module's.
+        """
+        if not isinstance(attribute, LatentAttribute):
+            raise ValueError(
+                f"`attribute` is a {type(attribute).__name__}; fit a `LatentAttribute` with `hf_vae.latent_space.fit_attribute`."
+            )
+        if attribute.latent_size != self.config.latent_size:
+            raise ValueError(
+                f"`attribute` is over {attribute.latent_size} dimensions, the model's z has {self.config.latent_size}."
+            )
+        if not isinstance(name, str) or not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+            raise ValueError(f"`name` is {name!r}; give a word of letters, digits and `_` that is no method of a PyTorch module.")
+        self.config.latent_attributes = {**(self.config.latent_attributes or {}), name: attribute.spec}
+        self.latent_attributes[name] = attribute.to(self.device)
 
     def condition(self, source: EncodedSource | None = None, **x: Any) -> dict[str, Any]:
         """

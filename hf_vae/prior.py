@@ -74,6 +74,8 @@ class GaussianMixture(LatentDistribution):
     """
 
     parameter_names = ("weights", "means", "logvars")
+    # From component to component it jumps.
+    smooth = False
 
     def __init__(self, weights: torch.Tensor, means: torch.Tensor, logvars: torch.Tensor):
         self.weights, self.means, self.logvars = weights.float(), means.float(), logvars.float()
