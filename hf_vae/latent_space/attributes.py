@@ -36,7 +36,6 @@ def fit_attribute(
     sources: Any = None,
     hidden_size: int = 0,
     regularization: float = 1.0,
-    num_draws: int = 8,
     seed: int = 0,
     batch_size: int = 64,
 ) -> LatentAttribute:
@@ -45,8 +44,7 @@ def fit_attribute(
     tanh: the classifiers of LatentOps (Liu et al. 2022, section 3.2), which a few hundred labels suffice for. The model does not
     change: `model.set_attribute(name, attribute)` keeps what is returned.
 
-    It is fitted to draws from each text's posterior and not to its mean alone. So p(a|z) says how sure a is for a z that is drawn,
-    as z in `generate` is.
+    It is fitted to posterior means, where labels are clearest.
 
     Args:
         model ([`VAEModel`]): any model of the family.
@@ -58,13 +56,12 @@ def fit_attribute(
         hidden_size (`int`, defaults to 0): width of the hidden layer; 0 is linear.
         regularization (`float`, defaults to 1.0): weight of half the weights' squared norm beside the sum of the texts'
             -log p(a|z); numbers are brought to a variance of 1 for it.
-        num_draws (`int`, defaults to 8): z of each text.
-        seed (`int`, defaults to 0): of the draws, the folds and the network's start.
+        seed (`int`, defaults to 0): of the folds and of the network's start.
         batch_size (`int`, defaults to 64): texts at once.
 
     Returns:
-        [`LatentAttribute`] on the CPU. Its `score` is of texts that it was not fitted to, by cross-validation with their posterior
-        means: the accuracy, or of numbers R². There is a warning if z does not tell the labels apart, if there are fewer texts than
+        [`LatentAttribute`] on the CPU. Its `score` is of texts that it was not fitted to, by cross-validation: the
+        accuracy, or of numbers R². There is a warning if z does not tell the labels apart, if there are fewer texts than
         z has dimensions, or if the decoder ignores z, so that control cannot work.
 
     Raises:
@@ -72,18 +69,14 @@ def fit_attribute(
     """
     check_count("hidden_size", hidden_size, least=0)
     check_number("regularization", regularization, above=0)
-    check_count("num_draws", num_draws)
-    means: torch.Tensor
     if isinstance(texts, torch.Tensor):
         means = as_latents(model, processor, "texts", texts)
         values, names = _read_labels(labels, len(means))
-        draws = means.unsqueeze(1)
     else:
         texts = as_list("texts", texts)
         values, names = _read_labels(labels, len(texts))
         posterior = encode_texts(model, processor, texts, sources, batch_size)
         means = posterior.mode()
-        draws = posterior.draw(num_draws, generator=torch.Generator().manual_seed(seed))
         report = _collapse(model, processor, texts[:REPORT_TEXTS], sources, posterior, batch_size)
         if report is not None and report.ignored:
             logger.warning(f"Control in z cannot work with this model. {report}")
@@ -92,26 +85,25 @@ def fit_attribute(
             f"{len(means)} labels for {model.config.latent_size} dimensions of z: they can be told apart by chance alone. Look at "
             "`attribute.score`, or label more texts."
         )
-    fit = _Fit(values, names, hidden_size, regularization, seed)
-    attribute = fit(draws, range(len(means)))
-    score, errors = fit.cross_validated(draws, means)
-    attribute.score.fill_(score)
-    with torch.no_grad():
-        if names is None:
-            attribute.std.fill_(max(errors, 1e-6))
-            attribute.lowest.fill_(float(values.min()))
-            attribute.highest.fill_(float(values.max()))
-        else:
-            target = torch.from_numpy(values)
-            margin = attribute.margin(means, target, strength=0.0)
-            for number in range(len(names)):
-                attribute.clarity[number] = margin[target == number].mean()
-    chance = 0.0 if names is None else np.bincount(values).max() / len(values)
+    fitted = _fit(means, values, names, hidden_size, regularization, seed)
+    guesses = _cross_validated(means, values, names, hidden_size, regularization, seed)
+    if names is None:
+        chance, score = 0.0, 1 - ((guesses - values) ** 2).mean() / values.var()
+        fitted.std.fill_(max(((guesses - values) ** 2).mean() ** 0.5, 1e-6))
+        fitted.lowest.fill_(values.min())
+        fitted.highest.fill_(values.max())
+        found = f"R² is {score:.2f}"
+    else:
+        chance, score = np.bincount(values).max() / len(values), (guesses == values).mean()
+        margin = fitted.margin(means, torch.from_numpy(values), strength=0.0)
+        for number in range(len(names)):
+            fitted.clarity[number] = margin[torch.from_numpy(values == number)].mean()
+        found = f"accuracy {score:.2f}, and the commonest label alone has {chance:.2f}"
+    fitted.score.fill_(score)
     # Two standard errors of a share.
-    if score < chance + 2 * (chance * (1 - chance) / len(values)) ** 0.5 or (names is None and score < 0.05):
-        what = f"R² is {score:.2f}" if names is None else f"accuracy {score:.2f}, and the commonest label alone has {chance:.2f}"
-        logger.warning(f"z hardly says what `labels` says (cross-validated: {what}): control by it will not do much.")
-    return attribute
+    if score <= chance + 2 * (chance * (1 - chance) / len(values)) ** 0.5:
+        logger.warning(f"z hardly says what `labels` says (cross-validated: {found}): control by it will not do much.")
+    return fitted
 
 
 def _read_labels(labels: Sequence[Any], count: int) -> tuple[np.ndarray, list[Any] | None]:
@@ -155,71 +147,54 @@ def _collapse(
         return collapse_report({**bounds, **information_metrics(some, prior, examples=evaluator.examples())})
 
 
-class _Fit:
-    """Fits to the draws of some of the texts."""
+def _fit(
+    means: torch.Tensor, values: np.ndarray, names: list[Any] | None, hidden_size: int, regularization: float, seed: int
+) -> LatentAttribute:
+    """p(a|z) as scikit-learn fits it to `means` `(texts, latent_size)` and their labels."""
+    # Here, because importing scikit-learn takes long.
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-    def __init__(self, values: np.ndarray, names: list[Any] | None, hidden_size: int, regularization: float, seed: int):
-        self.values, self.names = values, names
-        self.hidden_size, self.regularization, self.seed = hidden_size, regularization, seed
+    inputs, targets = means.double().numpy(), values
+    centre, scale = (values.mean(), values.std()) if names is None else (0.0, 1.0)
+    if names is None:
+        targets = (targets - centre) / scale
+    fitted = LatentAttribute(means.shape[1], names, hidden_size)
+    if hidden_size:
+        network = MLPRegressor if names is None else MLPClassifier
+        options = {"activation": "tanh", "solver": "lbfgs", "alpha": regularization, "random_state": seed, "max_iter": 1000}
+        mlp = network((hidden_size,), **options).fit(inputs, targets)
+        fitted.hidden_weight.copy_(torch.from_numpy(mlp.coefs_[0].T))
+        fitted.hidden_bias.copy_(torch.from_numpy(mlp.intercepts_[0]))
+        weight, bias = mlp.coefs_[1].T, mlp.intercepts_[1]
+    else:
+        # Ridge's penalty is the whole squared norm beside the whole square: the same ratio.
+        linear = Ridge(regularization) if names is None else LogisticRegression(C=1 / regularization, max_iter=1000)
+        linear.fit(inputs, targets)
+        weight, bias = np.atleast_2d(linear.coef_), np.atleast_1d(linear.intercept_)
+    if len(weight) < len(fitted.weight):
+        # Of two labels there is one log-odds.
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    fitted.weight.copy_(torch.from_numpy(weight * scale))
+    fitted.bias.copy_(torch.from_numpy(bias * scale + centre))
+    return fitted
 
-    def __call__(self, draws: torch.Tensor, rows: Sequence[int]) -> LatentAttribute:
-        """Of `(texts, draws, latent_size)`, the attribute that is fitted to these rows."""
-        # Here, because importing scikit-learn takes long.
-        from sklearn.linear_model import LogisticRegression, Ridge
-        from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-        count = draws.shape[1]
-        values = self.values[rows]
-        inputs, targets = draws[rows].flatten(0, 1).double().numpy(), np.repeat(values, count)
-        centre, scale = (values.mean(), values.std()) if self.names is None else (0.0, 1.0)
-        if self.names is None:
-            targets = (targets - centre) / scale
-        attribute = LatentAttribute(draws.shape[2], self.names, self.hidden_size)
-        if self.hidden_size:
-            network = MLPClassifier if self.names is not None else MLPRegressor
-            # Each text counts once, however many draws stand for it.
-            fitted = network(
-                (self.hidden_size,),
-                activation="tanh",
-                solver="lbfgs",
-                alpha=self.regularization * count,
-                random_state=self.seed,
-                max_iter=300,
-            ).fit(inputs, targets)
-            hidden, weight = (each.T for each in fitted.coefs_)
-            hidden_bias, bias = fitted.intercepts_
-            attribute.hidden_weight.copy_(torch.from_numpy(hidden))
-            attribute.hidden_bias.copy_(torch.from_numpy(hidden_bias))
-        else:
-            linear = LogisticRegression(C=1 / self.regularization, max_iter=1000) if self.names is not None else None
-            fitted = (linear or Ridge(self.regularization)).fit(inputs, targets, np.full(len(inputs), 1 / count))
-            weight, bias = np.atleast_2d(fitted.coef_), np.atleast_1d(fitted.intercept_)
-        if len(weight) < len(attribute.weight):
-            # Of two labels there is one log-odds.
-            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-        attribute.weight.copy_(torch.from_numpy(weight * scale))
-        attribute.bias.copy_(torch.from_numpy(bias * scale + centre))
-        return attribute
+def _cross_validated(
+    means: torch.Tensor, values: np.ndarray, names: list[Any] | None, hidden_size: int, regularization: float, seed: int
+) -> np.ndarray:
+    """What each text's label, or number, is guessed to be by a fit to others."""
+    from sklearn.model_selection import KFold, StratifiedKFold
 
-    def cross_validated(self, draws: torch.Tensor, means: torch.Tensor) -> tuple[float, float]:
-        """The accuracy, or R², at the means of texts that were left out; and the root mean square error at their draws."""
-        from sklearn.model_selection import KFold, StratifiedKFold
-
-        if self.names is None:
-            folds = KFold(min(FOLDS, len(means)), shuffle=True, random_state=self.seed)
-        else:
-            folds = StratifiedKFold(min(FOLDS, np.bincount(self.values).min()), shuffle=True, random_state=self.seed)
-        right, squares = np.zeros(len(means)), np.zeros(len(means))
-        for kept, left_out in folds.split(means.numpy(), self.values):
-            attribute = self(draws, kept)
-            if self.names is not None:
-                right[left_out] = attribute(means[left_out]).argmax(-1).numpy() == self.values[left_out]
-                continue
-            right[left_out] = (attribute(means[left_out]).squeeze(-1).numpy() - self.values[left_out]) ** 2
-            predicted = attribute(draws[left_out].flatten(0, 1)).view(len(left_out), -1).numpy()
-            squares[left_out] = ((predicted - self.values[left_out, None]) ** 2).mean(1)
-        score = right.mean() if self.names is not None else 1 - right.mean() / self.values.var()
-        return float(score), float(squares.mean() ** 0.5)
+    if names is None:
+        folds = KFold(min(FOLDS, len(means)), shuffle=True, random_state=seed)
+    else:
+        folds = StratifiedKFold(min(FOLDS, np.bincount(values).min()), shuffle=True, random_state=seed)
+    guesses = np.zeros(len(values))
+    for kept, left_out in folds.split(means.numpy(), values):
+        outputs = _fit(means[kept], values[kept], names, hidden_size, regularization, seed)(means[left_out])
+        guesses[left_out] = (outputs.squeeze(-1) if names is None else outputs.argmax(-1)).numpy()
+    return guesses
 
 
 __all__ = ["fit_attribute"]

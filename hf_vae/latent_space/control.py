@@ -11,6 +11,8 @@ import torch
 from transformers.utils import logging
 
 from ..checks import check_number
+from ..encoders import longest_text, reserved_positions
+from ..latent_attribute import LatentAttribute
 from ..latent_control import AttributeEnergy
 from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
@@ -42,6 +44,7 @@ def edit(
     texts: Texts,
     attributes: Mapping[str, Any],
     strength: float | Sequence[float] = (0.5, 1.0, 1.5, 2.0),
+    held: Mapping[str, LatentAttribute] | None = None,
     sources: Any = None,
     batch_size: int = 64,
     **generation_options,
@@ -60,6 +63,7 @@ def edit(
         texts (`str` or `list[str]`): y.
         attributes (`dict`): what they are to be like, by the attribute's name: a value for all, or a list with one for each text.
         strength (`float` or a list of them, defaults to 0.5, 1, 1.5 and 2): how clearly. Less changes less.
+        held (mapping of `str` to [`LatentAttribute`], *optional*): attributes in the place of the model's own.
         sources (*optional*): x of each text, as the processor takes it, for a conditional model: q reads the pair, the decoder
             sees x.
         batch_size (`int`, defaults to 64): rows at once.
@@ -69,8 +73,8 @@ def edit(
         [`EditedTexts`]. There is a warning if texts do not have the attributes in the end.
 
     Raises:
-        ValueError: an attribute or a value that the model does not have, a negative strength, or texts that [`encode_texts`]
-            refuses.
+        ValueError: an attribute that the model, or a value that the attribute does not have, a negative strength, or texts that
+            [`encode_texts`] refuses.
     """
     strengths = list(strength) if isinstance(strength, Sequence) else [strength]
     if not strengths:
@@ -78,8 +82,11 @@ def edit(
     for each in strengths:
         check_number("strength", each, least=0)
     texts = as_list("texts", texts)
-    wanted = AttributeEnergy(model.latent_attributes, attributes, batch_size=len(texts)).wanted
+    wanted = AttributeEnergy(model.latent_attributes if held is None else held, attributes, batch_size=len(texts)).wanted
     given = check_sources(model, processor, texts, sources)
+    # What the decoder writes may be longer than what the encoder holds.
+    longest = None if given else longest_text(model.encoder.config, reserved_positions(model.encoder))
+    lengths = {} if longest is None else {"max_length": longest, "max_target_length": longest}
     start = posterior_of(model, processor, given or texts, texts, batch_size).mode()
     latents, edited, used = start.clone(), list(texts), [0.0] * len(texts)
     unfinished = list(range(len(texts)))
@@ -92,7 +99,7 @@ def edit(
         decoded = decode_latents(model, processor, moved, batch_size, **conditioning, **generation_options)
         # Nothing can be encoded of an empty text, which has nothing that was asked for.
         readable = [text if text.strip() else texts[row] for row, text in zip(unfinished, decoded)]
-        again = posterior_of(model, processor, pairs or readable, readable, batch_size).mode()
+        again = posterior_of(model, processor, pairs or readable, readable, batch_size, **lengths).mode()
         has = torch.stack([attribute.margin(again, target, 0.0) >= 0 for attribute, target in targets]).all(0).tolist()
         missing = []
         for row, z, text, is_right in zip(unfinished, moved, decoded, has):
