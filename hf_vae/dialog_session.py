@@ -105,7 +105,7 @@ class DialogSession:
             generation_options: further options of `generate`.
 
         Raises:
-            ValueError: nothing has been said yet, the model does not know the act or an attribute, the number of replies is below 1,
+            ValueError: nothing has been said yet, the model knows no such act or attribute, the number of replies is below 1,
                 the temperature is negative, or the longest reply would leave no room for the conversation.
         """
         check_count("num_return_sequences", num_return_sequences)

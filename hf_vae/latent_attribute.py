@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -147,7 +148,9 @@ class LatentAttribute(nn.Module):
         outputs = self(latents)
         target = match_rows(target, len(outputs))
         if self.labels is None:
-            return torch.distributions.Normal(outputs.squeeze(-1), self.std.to(outputs)).log_prob(target.to(outputs))
+            std = self.std.to(outputs)
+            squared = ((outputs.squeeze(-1) - target.to(outputs)) / std).square()
+            return -0.5 * squared - std.log() - 0.5 * math.log(2 * math.pi)
         return outputs.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
 
     def margin(self, latents: torch.Tensor, target: torch.Tensor, strength: float = 1.0) -> torch.Tensor:

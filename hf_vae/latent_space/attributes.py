@@ -163,7 +163,7 @@ def _fit(
     if hidden_size:
         network = MLPRegressor if names is None else MLPClassifier
         options = {"activation": "tanh", "solver": "lbfgs", "alpha": regularization, "random_state": seed, "max_iter": 1000}
-        mlp = network((hidden_size,), **options).fit(inputs, targets)
+        mlp = network(hidden_layer_sizes=(hidden_size,), **options).fit(inputs, targets)
         fitted.hidden_weight.copy_(torch.from_numpy(mlp.coefs_[0].T))
         fitted.hidden_bias.copy_(torch.from_numpy(mlp.intercepts_[0]))
         weight, bias = mlp.coefs_[1].T, mlp.intercepts_[1]

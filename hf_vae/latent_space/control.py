@@ -16,7 +16,7 @@ from ..latent_attribute import LatentAttribute
 from ..latent_control import AttributeEnergy
 from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
-from .codes import LatentTexts, check_sources, decode_latents, posterior_of
+from .codes import LatentTexts, check_sources, decode_latents, encode_texts, posterior_of
 from .smallest_move import smallest_move
 
 logger = logging.get_logger(__name__)
@@ -87,7 +87,7 @@ def edit(
     # What the decoder writes may be longer than what the encoder holds.
     longest = None if given else longest_text(model.encoder.config, reserved_positions(model.encoder))
     lengths = {} if longest is None else {"max_length": longest, "max_target_length": longest}
-    start = posterior_of(model, processor, given or texts, texts, batch_size).mode()
+    start = encode_texts(model, processor, texts, sources, batch_size).mode()
     latents, edited, used = start.clone(), list(texts), [0.0] * len(texts)
     unfinished = list(range(len(texts)))
     for each in strengths:
