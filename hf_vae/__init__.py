@@ -14,6 +14,7 @@ from .configuration_vae import VAEConfig
 from .demos import demo
 from .dialog_session import DialogSession
 from .gaussian import DiagonalGaussian
+from .latent_attribute import LatentAttribute
 from .latent_distribution import LatentDistribution
 from .latent_injection import LatentInjection, register_latent_injection
 from .modeling_conditional_vae import ConditionalVAEModel
@@ -110,6 +111,7 @@ __all__ = [
     "LSTMConfig",
     "LSTMForCausalLM",
     "LSTMModel",
+    "LatentAttribute",
     "LatentDecoder",
     "LatentDistribution",
     "LatentInjection",
