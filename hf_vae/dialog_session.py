@@ -115,7 +115,7 @@ class DialogSession:
             lengths = {name: generation_options.get(name) for name in ("max_new_tokens", "generation_config")}
             longest = self.model.longest_context(**lengths)
             max_length = min((length for length in (longest, self.processor.max_context_length) if length), default=None)
-        asked_for = None if attributes is None else AttributeEnergy(self.model.latent_attributes, attributes, attribute_weight, 1)
+        asked_for = AttributeEnergy.of(self.model.latent_attributes, attributes, attribute_weight, 1)
         dialogue = {"messages": self.messages, "role": self.role, "act": act, "meta": self.meta}
         inputs = self.processor(dialogue, max_length=max_length).to(self.model.device)
         act_labels = inputs.pop("act_labels", None)

@@ -124,14 +124,10 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
         )
         if attributes is not None and latents is not None:
             raise ValueError("`latents` are given, and `attributes` would have no effect: leave one of them out.")
-        if attributes is None and attribute_weight is not None:
-            raise ValueError("`attribute_weight` is given without `attributes`, and has no effect: leave it out.")
         if source is not None:
             check_source(source)
         batch = self._batch_size(inputs, source, latents, num_samples)
-        asked_for = None
-        if attributes is not None:
-            asked_for = AttributeEnergy(self.latent_attributes, attributes, attribute_weight, batch)
+        asked_for = AttributeEnergy.of(self.latent_attributes, attributes, attribute_weight, batch)
         reads_y = not self.config.is_conditional and input_ids is not None
         origin = options.latent_source or ("posterior" if reads_y else "prior")
         if source is None:

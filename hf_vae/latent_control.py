@@ -56,7 +56,7 @@ def similarity_energy(latents: torch.Tensor, std: float = 1.0) -> Energy:
 class AttributeEnergy:
     r"""
     The energy \(-\lambda \sum_i \log p(a_i|z)\). Added to that of p(z|x) it is that of z given x and all attributes, if they are
-    independent given z and λ is 1 (Liu et al. 2022, equations 2 and 6).
+    independent given z and λ is 1 (Liu et al. 2022).
 
     Args:
         held (mapping of `str` to [`LatentAttribute`]): the attributes of a model, `model.latent_attributes`.
@@ -95,6 +95,21 @@ class AttributeEnergy:
                     f"`attributes[{name!r}]` has {len(target)} values for {batch_size} input(s): give one for all, or one for each."
                 )
             self.wanted.append((name, attribute, target))
+
+    @classmethod
+    def of(
+        cls,
+        held: Mapping[str, LatentAttribute] | nn.ModuleDict,
+        attributes: Mapping[str, Any] | None,
+        weight: float | None,
+        batch_size: int,
+    ) -> AttributeEnergy | None:
+        """The energy; `None` without `attributes`, beside which a `ValueError` refuses a weight."""
+        if attributes is not None:
+            return cls(held, attributes, weight, batch_size)
+        if weight is not None:
+            raise ValueError("`attribute_weight` is given without `attributes`, and has no effect: leave it out.")
+        return None
 
     def __call__(self, latents: torch.Tensor) -> torch.Tensor:
         """`(rows, latent_size)` to `(rows,)`; as many rows as inputs, or as many in succession for each."""

@@ -29,8 +29,8 @@ def ode_sampler(
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
     r"""
-    The probability flow ODE of a variance-preserving diffusion (Song et al. 2021, equation 13; Liu et al. 2022, equation 9), which
-    turns N(0, I) into \(\propto \mathcal N(\epsilon; 0, I)\,e^{-E(\epsilon)}\), by Heun's method.
+    The probability flow ODE of a variance-preserving diffusion (Song et al. 2021, equation 13; Liu et al. 2022, equations 9 and
+    10), which turns N(0, I) into \(\propto \mathcal N(\epsilon; 0, I)\,e^{-E(\epsilon)}\), by Heun's method.
 
     At the angle θ, from π/2 to 0, the diffused ε is \(\cos\theta\,\epsilon_0 + \sin\theta\,\xi\). N(0, I) stays what it is, so
     only the energy drives: \(d\epsilon/d\theta = -\tan\theta\,\nabla \log \mathrm E_\xi[e^{-E(\epsilon_\theta)}]\), with

@@ -41,7 +41,7 @@ def fit_attribute(
 ) -> LatentAttribute:
     r"""
     p(a|z) by scikit-learn's logistic regression or least squares with an L2 penalty, or by its network with one hidden layer of
-    tanh: the classifiers of LatentOps (Liu et al. 2022, section 3.2), which a few hundred labels suffice for. The model does not
+    tanh: the classifiers of LatentOps (Liu et al. 2022), which a few hundred labels suffice for. The model does not
     change: `model.set_attribute(name, attribute)` keeps what is returned.
 
     It is fitted to posterior means, where labels are clearest.

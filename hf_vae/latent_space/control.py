@@ -50,7 +50,7 @@ def edit(
     **generation_options,
 ) -> EditedTexts:
     """
-    Changes what a text is like and leaves the rest (text editing of Liu et al. 2022, section 4.2): the posterior mean is moved as
+    Changes what a text is like and leaves the rest (the task of Liu et al. 2022): the posterior mean is moved as
     little as suffices ([`smallest_move`]) for each attribute to be clear, and decoded.
 
     How clear it must be is the `strength`: at 0 z moves to the border between the labels, at 1 as far behind it as the texts that
