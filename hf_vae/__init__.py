@@ -13,6 +13,7 @@ from .configuration_paraphrase_vae import ParaphraseVAEConfig
 from .configuration_vae import VAEConfig
 from .demos import demo
 from .dialog_session import DialogSession
+from .flow_prior import FlowPrior
 from .gaussian import DiagonalGaussian
 from .latent_attribute import LatentAttribute
 from .latent_distribution import LatentDistribution
@@ -106,6 +107,7 @@ __all__ = [
     "DialogPipeline",
     "DialogSession",
     "EncodedSource",
+    "FlowPrior",
     "GaussianMixturePrior",
     "KLAnnealingCallback",
     "LSTMConfig",

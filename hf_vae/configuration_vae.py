@@ -18,7 +18,7 @@ LATENT_INJECTION_TYPES = ["embedding", "memory", "prefix", "logits"]
 LATENT_PLACEMENTS = ("before_source", "after_source")
 POSTERIOR_TYPES = ["gaussian"]
 # And whether the prior is one of x, p(z|x).
-PRIOR_TYPES = {"standard": False, "conditional": True, "fitted": False}
+PRIOR_TYPES = {"standard": False, "conditional": True, "flow": False, "fitted": False}
 FREE_BITS_PER = ("sentence", "dimension", "batch")
 POOLINGS = ("mean", "target", "first", "pooler")
 PARTS = ("encoder", "decoder")
@@ -43,6 +43,24 @@ def check_token(name: str, token: Any, decoder: PreTrainedConfig) -> None:
         raise ValueError(f"`{name}` is {token}, and the decoder's vocabulary has {vocabulary} tokens, from 0 on.")
 
 
+def check_flow(latent_size: Any, num_layers: Any, hidden_size: Any, labels: Any = None) -> None:
+    """Raises a `ValueError` unless a [`FlowPrior`] can be made so."""
+    check_count("num_layers", num_layers)
+    check_count("hidden_size", hidden_size)
+    check_count("latent_size", latent_size)
+    if latent_size < 2:
+        raise ValueError(
+            "`latent_size` is 1, and a flow changes half of z by what the other half says: choose 2 or more, or fit a mixture "
+            "(`hf_vae.latent_space.fit_prior`)."
+        )
+    if labels is None:
+        return
+    if not isinstance(labels, (list, tuple)) or not labels or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"`labels` is {str(labels)[:50]!r}; give a list of at least one text.")
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"`labels` is {str(labels)[:50]}; name each label once.")
+
+
 @strict
 class VAEConfig(CompositeConfig):
     r"""
@@ -64,8 +82,10 @@ class VAEConfig(CompositeConfig):
         posterior_bias (`bool`, defaults to `True`): whether the posterior's head has a bias; Optimus' has none.
         posterior_type (`str`, defaults to `"gaussian"`): the family of q, or a name that was given to `register_posterior`.
         prior_type (`str`, defaults to `"standard"`): `"standard"` is N(0, I); `"conditional"`, of conditional models, a network
-            p(z|x); `"fitted"` the mixture of `fitted_prior_components`, so that a further training charges for the KL to that; or
-            a name that was given to `register_prior`.
+            p(z|x); `"flow"` a [`FlowPrior`] that is trained with the model; `"fitted"` the prior that was fitted to the codes, so
+            that a further training charges for the KL to that; or a name that was given to `register_prior`.
+        flow_layers (`int`, defaults to 8): couplings of `prior_type="flow"`.
+        flow_hidden_size (`int`, defaults to 128): width of the networks in them.
         free_bits (`float`, defaults to 0.0): nats of KL that the training loss does not charge for.
         free_bits_per (`str`, defaults to `"sentence"`): whether `free_bits` are granted to a `"sentence"` in total or to
             each latent `"dimension"`, or to the mean over the `"batch"` of each dimension. Changes the loss in training, never the
@@ -80,6 +100,8 @@ class VAEConfig(CompositeConfig):
             encoder's codes after training (`hf_vae.latent_space.fit_prior`) and that `generate` can draw z from.
         latent_attributes (`dict`, *optional*): what of each `LatentAttribute` that the model holds is not in its weights: the
             `labels` and the `hidden_size`, by the attribute's name. `set_attribute` sets it.
+        fitted_prior_flow (`dict`, *optional*): `num_layers`, `hidden_size` and `labels` of a `fitted_prior` that is a
+            [`FlowPrior`] (`hf_vae.latent_space.fit_flow_prior`).
         word_dropout (`float`, defaults to 0.0): probability with which, in training, a target token that the decoder reads
             is replaced (Bowman et al. 2015). Never the start token, the prompt or padding. 1.0 is the inputless decoder, which
             reads no word outside training either: not in evaluation, and not those that it has generated itself.
@@ -116,6 +138,8 @@ class VAEConfig(CompositeConfig):
     posterior_bias: bool = True
     posterior_type: str = "gaussian"
     prior_type: str = "standard"
+    flow_layers: int = 8
+    flow_hidden_size: int = 128
     free_bits: int | float = 0.0
     free_bits_per: str = "sentence"
     capacity: int | float | None = None
@@ -123,6 +147,7 @@ class VAEConfig(CompositeConfig):
     bow_loss_weight: int | float = 0.0
     fitted_prior_components: int | None = None
     latent_attributes: dict[str, Any] | None = None
+    fitted_prior_flow: dict[str, Any] | None = None
     word_dropout: int | float = 0.0
     word_dropout_token_id: int | None = None
     pad_token_id: int | None = None
@@ -280,10 +305,24 @@ class VAEConfig(CompositeConfig):
         check_choice("prior_type", self.prior_type, tuple(PRIOR_TYPES))
         if self.prior_reads_source and not self.is_conditional:
             raise ValueError(f"`prior_type` is {self.prior_type!r}, a prior of x, and a {type(self).__name__} has no x.")
-        if self.prior_type == "fitted" and self.fitted_prior_components is None:
+        for name in ("flow_layers", "flow_hidden_size"):
+            check_count(name, getattr(self, name))
+        if self.prior_type == "flow":
+            check_flow(self.latent_size, self.flow_layers, self.flow_hidden_size)
+        if self.fitted_prior_flow is not None:
+            if self.fitted_prior_components is not None:
+                raise ValueError(
+                    "`fitted_prior_components` and `fitted_prior_flow` are both given; a model keeps one fitted prior."
+                )
+            if not set(self.fitted_prior_flow) <= {"num_layers", "hidden_size", "labels"}:
+                raise ValueError(
+                    f"`fitted_prior_flow` is {self.fitted_prior_flow}; it has `num_layers`, `hidden_size` and `labels`."
+                )
+            check_flow(self.latent_size, **{"num_layers": 8, "hidden_size": 128, **self.fitted_prior_flow})
+        if self.prior_type == "fitted" and self.fitted_prior_components is None and self.fitted_prior_flow is None:
             raise ValueError(
-                "`prior_type` is 'fitted', and there is no `fitted_prior_components`: fit a prior with "
-                "`hf_vae.latent_space.fit_prior` and keep it with `model.set_fitted_prior` first."
+                "`prior_type` is 'fitted', and there is no `fitted_prior_components` and no `fitted_prior_flow`: fit a prior with "
+                "`hf_vae.latent_space.fit_prior` or `fit_flow_prior` and keep it with `model.set_fitted_prior` first."
             )
 
     def validate_decoder_start(self):

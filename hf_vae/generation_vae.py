@@ -18,6 +18,7 @@ from .compat import CACHE
 from .configuration_vae import check_token
 from .decoding_vae import LatentDecodingMixin
 from .encoders import check_length
+from .flow_prior import FlowPrior
 from .generation_options import LatentGenerationOptions
 from .latent_control import AttributeEnergy
 from .latent_distribution import LatentDistribution
@@ -39,7 +40,7 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
     generation_config: GenerationConfig
     read_source: Callable[..., EncodedSource]
     encode: Callable[..., LatentOutput]
-    prior_named: Callable[[str], Prior | GaussianMixturePrior]
+    prior_named: Callable[[str], Prior | GaussianMixturePrior | FlowPrior]
     condition: Callable[..., dict[str, torch.Tensor]]
     latent_attributes: nn.ModuleDict
 

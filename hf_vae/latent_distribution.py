@@ -25,8 +25,6 @@ class LatentDistribution(Rows):
 
     # The attributes that define the distribution: tensors of shape `(rows, …)`.
     parameter_names: tuple[str, ...]
-    # Whether every draw changes smoothly with all of its noise, so that gradients lead from one to any other.
-    smooth = True
 
     @property
     @abstractmethod
@@ -56,6 +54,11 @@ class LatentDistribution(Rows):
     @abstractmethod
     def mode(self) -> torch.Tensor:
         """The most likely z, or what stands for it: `(rows, latent_size)`."""
+
+    @property
+    def smooth(self) -> bool:
+        """Whether a draw changes smoothly with all of its noise, so that a gradient leads from one to any other."""
+        return True
 
     def kl(self, other: LatentDistribution) -> torch.Tensor | None:
         """

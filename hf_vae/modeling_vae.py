@@ -11,6 +11,7 @@ from .checks import check_choice, check_rows, shaped_latents
 from .composite import EncoderDecoderComposite
 from .configuration_vae import VAEConfig
 from .encoders import read_vector
+from .flow_prior import FlowPrior
 from .fused_linear_cross_entropy import sequence_nll
 from .generation_options import composite_generation_config
 from .generation_vae import LatentGenerationMixin
@@ -50,9 +51,11 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         self.prior_network: Prior | None = None
         if not config.prior_reads_source and config.prior_type != "fitted":
             self.prior_network = build_prior(config, source_size=0, dtype=self.encoder.dtype)
-        self.fitted_prior: GaussianMixturePrior | None = None
+        self.fitted_prior: GaussianMixturePrior | FlowPrior | None = None
         if config.fitted_prior_components is not None:
             self.fitted_prior = GaussianMixturePrior(config.fitted_prior_components, config.latent_size)
+        elif config.fitted_prior_flow is not None:
+            self.fitted_prior = FlowPrior(config.latent_size, **config.fitted_prior_flow).freeze()
         self.latent_attributes = nn.ModuleDict(
             {name: LatentAttribute(config.latent_size, **spec) for name, spec in (config.latent_attributes or {}).items()}
         )
@@ -71,7 +74,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             initialization.ones_(self.kl_weight)
         elif isinstance(module, FixedScaleBatchNorm):
             module.init_weights()
-        elif isinstance(module, (GaussianMixturePrior, LatentAttribute)):
+        elif isinstance(module, (GaussianMixturePrior, FlowPrior, LatentAttribute)):
             module.reset_parameters()
 
     @property
@@ -155,7 +158,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             raise ValueError("Neither x nor `batch_size` is given: say how many rows of the prior are wanted.")
         return LatentOutput(latent_dist=self.prior_named("prior")(source, batch_size, self.device))
 
-    def prior_named(self, latent_source: str) -> Prior | GaussianMixturePrior:
+    def prior_named(self, latent_source: str) -> Prior | GaussianMixturePrior | FlowPrior:
         """
         The prior that `generate(latent_source=…)` names.
 
@@ -167,12 +170,12 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             return cast(Prior, self.prior_network)
         if self.fitted_prior is None:
             raise ValueError(
-                "`latent_source` is 'fitted_prior', and this model has none: fit one with `hf_vae.latent_space.fit_prior` and keep "
-                "it with `model.set_fitted_prior`."
+                "`latent_source` is 'fitted_prior', and this model has none: fit one with `hf_vae.latent_space.fit_prior` or "
+                "`fit_flow_prior` and keep it with `model.set_fitted_prior`."
             )
         return self.fitted_prior
 
-    def set_fitted_prior(self, prior: GaussianMixturePrior) -> None:
+    def set_fitted_prior(self, prior: GaussianMixturePrior | FlowPrior) -> None:
         """
         Keeps a prior that was fitted to this model's codes: it is saved with the model, and
         `generate(latent_source="fitted_prior")` draws from it. With `config.prior_type="fitted"` it is the model's p(z).
@@ -180,13 +183,17 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         Raises:
             ValueError: no such prior, or one over another number of dimensions.
         """
-        if not isinstance(prior, GaussianMixturePrior):
+        if not isinstance(prior, (GaussianMixturePrior, FlowPrior)):
             raise ValueError(
-                f"`prior` is a {type(prior).__name__}; fit a `GaussianMixturePrior` with `hf_vae.latent_space.fit_prior`."
+                f"`prior` is a {type(prior).__name__}; fit a `GaussianMixturePrior` with `hf_vae.latent_space.fit_prior`, or a "
+                "`FlowPrior` with `fit_flow_prior`."
             )
         if prior.latent_size != self.config.latent_size:
             raise ValueError(f"`prior` is over {prior.latent_size} dimensions; the model's z has {self.config.latent_size}.")
-        self.config.fitted_prior_components = prior.num_components
+        if isinstance(prior, FlowPrior):
+            self.config.fitted_prior_components, self.config.fitted_prior_flow = None, prior.freeze().sizes
+        else:
+            self.config.fitted_prior_components, self.config.fitted_prior_flow = prior.num_components, None
         self.fitted_prior = prior.to(self.device)
 
     def set_attribute(self, name: str, attribute: LatentAttribute) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -74,8 +76,6 @@ class GaussianMixture(LatentDistribution):
     """
 
     parameter_names = ("weights", "means", "logvars")
-    # From component to component it jumps.
-    smooth = False
 
     def __init__(self, weights: torch.Tensor, means: torch.Tensor, logvars: torch.Tensor):
         self.weights, self.means, self.logvars = weights.float(), means.float(), logvars.float()
@@ -84,6 +84,11 @@ class GaussianMixture(LatentDistribution):
     def noise_size(self) -> int:
         # One number more chooses the component.
         return self.means.shape[-1] + 1
+
+    @property
+    def smooth(self) -> bool:
+        # From component to component it jumps.
+        return self.weights.shape[1] == 1
 
     def from_noise(self, noise: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         r"""
@@ -219,8 +224,9 @@ class GaussianMixturePrior(nn.Module):
         return self().log_prob(shaped_latents(latents, None, self.latent_size))
 
 
-# What `config.prior_type` may name, besides `"fitted"`, which is the mixture that was fitted to the model's codes.
-PRIORS: dict[str, type[Prior]] = {"standard": StandardPrior, "conditional": PriorNetwork}
+# What `config.prior_type` may name, besides `"fitted"`, which is the prior that was fitted to the model's codes. Each is made from
+# the configuration, the width of x's vector and a dtype, and called as a [`Prior`] is. `flow_prior.py` adds `"flow"`.
+PRIORS: dict[str, Callable[..., Any]] = {"standard": StandardPrior, "conditional": PriorNetwork}
 
 
 def register_prior(name: str, prior_class: type[Prior]) -> None:

@@ -82,6 +82,9 @@ def test_the_rooms_lie_in_the_order_of_the_floors():
             found |= below(name)
         return found
 
-    floors = ("latent_distribution", "gaussian", "posterior", "prior", "generation_vae", "modeling_vae", "modeling_conditional_vae")
+    floors = (
+        "latent_distribution", "gaussian", "posterior", "prior", "flow_prior", "generation_vae", "modeling_vae",
+        "modeling_conditional_vae",
+    )  # fmt: skip
     for lower, upper in pairwise(floors):
         assert lower in below(upper) and upper not in below(lower)

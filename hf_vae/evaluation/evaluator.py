@@ -18,6 +18,7 @@ import torch
 from ..calls import call_with
 from ..checks import check_count
 from ..encoders import longest_text, reserved_positions
+from ..flow_prior import FlowPrior
 from ..latent_distribution import LatentDistribution, concatenate
 from ..modeling_vae import VAEModel
 from ..prior import GaussianMixturePrior, Prior
@@ -240,13 +241,13 @@ class LikelihoodEvaluator:
             "posterior", lambda batch: call_with(self.model.encode, batch.inputs, source=batch.source).latent_dist
         )
 
-    def prior(self, latent_source: str | Prior | GaussianMixturePrior = "prior") -> LatentDistribution:
+    def prior(self, latent_source: str | Prior | GaussianMixturePrior | FlowPrior = "prior") -> LatentDistribution:
         """
         p of every example, in order, on the CPU.
 
         Args:
             latent_source (`str` or [`Prior`], defaults to `"prior"`): as `generate` takes it, the model's own `"prior"` or its
-                `"fitted_prior"`; or a prior that the model does not have, such as a mixture that was just fitted.
+                `"fitted_prior"`; or a prior that the model does not have, such as one that was just fitted.
 
         Raises:
             ValueError: a model without a fitted prior, or a prior over another number of dimensions.

@@ -6,11 +6,13 @@ Every function takes a model and its processor, runs in evaluation mode without 
 they were. They run in one process: if several run them, each does all of the decoding.
 """
 
+from ..flow_prior import FlowPrior
 from ..prior import GaussianMixturePrior
 from .arithmetic import arithmetic, attribute_vector, move
 from .attributes import fit_attribute
 from .codes import LatentTexts, decode_latents, encode_texts
 from .control import EditedTexts, edit
+from .flow_fit import fit_flow_prior, prior_gain
 from .imputation import Imputation, impute
 from .interpolation import Interpolation, interpolate, interpolate_latents, smoothness, word_edit_distance
 from .neighbours import Neighbours, nearest_neighbours
@@ -21,6 +23,7 @@ from .transfer import transfer
 
 __all__ = [
     "EditedTexts",
+    "FlowPrior",
     "GaussianMixturePrior",
     "Imputation",
     "Interpolation",
@@ -32,12 +35,14 @@ __all__ = [
     "edit",
     "encode_texts",
     "fit_attribute",
+    "fit_flow_prior",
     "fit_prior",
     "impute",
     "interpolate",
     "interpolate_latents",
     "move",
     "nearest_neighbours",
+    "prior_gain",
     "prior_log_densities",
     "reconstruct",
     "sample_prior",

@@ -10,6 +10,7 @@ from transformers import BatchEncoding
 from ..calls import call_with
 from ..checks import check_choice, check_count, check_number
 from ..evaluation.distributed import example_noise, spread_samples
+from ..flow_prior import FlowPrior
 from ..latent_spread import LATENT_SPREADS
 from ..modeling_vae import VAEModel
 from ..prior import GaussianMixturePrior
@@ -73,7 +74,7 @@ def sample_prior(
     num_samples: int = 1,
     latent_temperature: float = 1.0,
     latent_spread: str = "independent",
-    fitted_prior: GaussianMixturePrior | None = None,
+    fitted_prior: GaussianMixturePrior | FlowPrior | None = None,
     seed: int | None = None,
     batch_size: int = 64,
     **generation_options,
@@ -87,7 +88,7 @@ def sample_prior(
         num_samples (`int`, defaults to 1): draws.
         latent_temperature (`float`, defaults to 1.0): factor on the prior's standard deviation; 0 is its mean.
         latent_spread (`str`, defaults to `"independent"`): how the draws lie to each other, as `generate` takes it.
-        fitted_prior ([`GaussianMixturePrior`], *optional*): drawn from instead of the model's prior.
+        fitted_prior ([`GaussianMixturePrior`] or [`FlowPrior`], *optional*): drawn from instead of the model's prior.
         seed (`int`, *optional*): of the draws; without it, they are other ones at every call and follow from torch's own seed.
         batch_size (`int`, defaults to 64): rows at once.
         generation_options: passed to `generate`; greedy if they do not say otherwise. A conditional model needs one row of
@@ -125,7 +126,8 @@ def sample_prior(
         else:
             noise = spread_samples([0], num_samples, prior.noise_size, seed, latent_spread).squeeze(0)
         prior = prior.repeat(num_samples) if len(prior) == 1 else prior
-        latents = prior.from_noise(noise, latent_temperature).cpu()
+        # A prior that is trained has a gradient, which nobody wants of a draw.
+        latents = prior.from_noise(noise, latent_temperature).detach().cpu()
     return LatentTexts(texts=decode_latents(model, processor, latents, batch_size, **generation_options), latents=latents)
 
 

@@ -31,7 +31,10 @@ NOT_RUN = {
     ): "asks the Hub for the model's task; `tests/hub/test_repositories.py` runs it",
 }
 # What takes minutes with many sentences says as much with few.
-FEWER = {"docs/theory.md": {"20_000": "60", "8000": "50", "2000": "40", "500": "20"}}
+FEWER = {
+    "docs/theory.md": {"20_000": "60", "8000": "50", "2000": "40", "500": "20"},
+    "docs/guides/latent_space.md": {"20_000": "300", "max_steps=2000": "max_steps=5"},
+}
 NEEDS = {"docs/guides/adapters.md": "torchao"}
 
 
@@ -104,7 +107,7 @@ class Stock:
             (r"(outputs/)?\w*cvae", self.composite("CVAE")),
             (r"(outputs/)?\w*(paraphrase|gupta)", self.composite("ParaphraseVAE")),
             (r"outputs/one", self.composite("VAE", bow_loss_weight=1.0)),
-            (r"(outputs/)?(parts|optimus|\w*_(inputless|optimus)|(\w+_)?vae)", self.composite("VAE")),
+            (r"(outputs/)?(parts|optimus|weak|\w*_(inputless|optimus)|(\w+_)?vae)", self.composite("VAE")),
         ]
 
     def __getitem__(self, name: str) -> Path:

@@ -72,7 +72,7 @@ class FlowPrior(Prior):
 
 @pytest.fixture(autouse=True)
 def registered():
-    register_prior("flow", FlowPrior)
+    register_prior("coupling_flow", FlowPrior)
 
 
 def test_its_density_is_that_of_its_draws():
@@ -89,7 +89,7 @@ def test_its_density_is_that_of_its_draws():
 
 
 def test_it_trains_saves_generates_and_is_evaluated(tmp_path):
-    model = vae(prior_type="flow")
+    model = vae(prior_type="coupling_flow")
     before = [parameter.clone() for parameter in model.prior_network.parameters()]
     check_trains(model, tmp_path)
     assert any(not torch.equal(old, new) for old, new in zip(before, model.prior_network.parameters()))
@@ -100,7 +100,7 @@ def test_it_trains_saves_generates_and_is_evaluated(tmp_path):
 
 def test_the_bound_is_taken_under_the_prior_that_is_given():
     """By the same draws of z, whose weights differ by the two densities alone."""
-    model = vae(prior_type="flow").eval()
+    model = vae(prior_type="coupling_flow").eval()
     for parameter in model.prior_network.parameters():
         nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
     evaluator = LikelihoodEvaluator(model, processor(), SENTENCES, SENTENCES)

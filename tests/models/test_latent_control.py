@@ -8,6 +8,7 @@ from transformers import AutoModel
 
 from helpers import GREEDY, make_batch, make_model
 from hf_vae import DiagonalGaussian, GaussianMixturePrior, VAEConfig
+from hf_vae.flow_prior import FlowPrior
 from hf_vae.latent_attribute import LatentAttribute
 from hf_vae.latent_control import AttributeEnergy, add_energies, draw_latents, similarity_energy
 
@@ -82,6 +83,12 @@ def test_langevin_weighs_the_components_of_a_mixture():
     assert (draws > 0).float().mean().item() == pytest.approx(expected, abs=0.03)
     with pytest.raises(ValueError, match="GaussianMixture is not smooth in its noise"):
         draw(mixture(batch_size=1), energy, "ode")
+    # One component is a Gaussian, and so is a new flow.
+    for prior in (GaussianMixturePrior(1, 2), FlowPrior(2, num_layers=2, hidden_size=8)):
+        attribute = linear([[1.0, 0.0]])
+        draws = draw(prior(batch_size=1), AttributeEnergy({"a": attribute}, {"a": 2.0}, weight=1.0), "ode", count=1_500)[0]
+        torch.testing.assert_close(draws.mean(0), torch.tensor([1.0, 0.0]), atol=0.1, rtol=0)
+        torch.testing.assert_close(draws.var(0), torch.tensor([0.5, 1.0]), atol=0.1, rtol=0)
 
 
 def test_energies_add_up():
