@@ -15,6 +15,7 @@ from .demos import demo
 from .dialog_session import DialogSession
 from .flow_prior import FlowPrior
 from .gaussian import DiagonalGaussian
+from .latent_attribute import LatentAttribute
 from .latent_distribution import LatentDistribution
 from .latent_injection import LatentInjection, register_latent_injection
 from .modeling_conditional_vae import ConditionalVAEModel
@@ -112,6 +113,7 @@ __all__ = [
     "LSTMConfig",
     "LSTMForCausalLM",
     "LSTMModel",
+    "LatentAttribute",
     "LatentDecoder",
     "LatentDistribution",
     "LatentInjection",

@@ -98,6 +98,8 @@ class VAEConfig(CompositeConfig):
             there is one, predict y's words without their order. 1.0 in the paper.
         fitted_prior_components (`int`, *optional*): components of a `fitted_prior`, a Gaussian mixture that was fitted to the
             encoder's codes after training (`hf_vae.latent_space.fit_prior`) and that `generate` can draw z from.
+        latent_attributes (`dict`, *optional*): what of each `LatentAttribute` that the model holds is not in its weights: the
+            `labels` and the `hidden_size`, by the attribute's name. `set_attribute` sets it.
         fitted_prior_flow (`dict`, *optional*): `num_layers`, `hidden_size` and `labels` of a `fitted_prior` that is a
             [`FlowPrior`] (`hf_vae.latent_space.fit_flow_prior`).
         word_dropout (`float`, defaults to 0.0): probability with which, in training, a target token that the decoder reads
@@ -144,6 +146,7 @@ class VAEConfig(CompositeConfig):
     batch_norm_gamma: int | float | None = None
     bow_loss_weight: int | float = 0.0
     fitted_prior_components: int | None = None
+    latent_attributes: dict[str, Any] | None = None
     fitted_prior_flow: dict[str, Any] | None = None
     word_dropout: int | float = 0.0
     word_dropout_token_id: int | None = None
@@ -256,6 +259,11 @@ class VAEConfig(CompositeConfig):
             check_number("batch_norm_gamma", self.batch_norm_gamma, above=0)
         if self.fitted_prior_components is not None:
             check_count("fitted_prior_components", self.fitted_prior_components)
+
+    def validate_latent_attributes(self):
+        for name, spec in (self.latent_attributes or {}).items():
+            if not isinstance(spec, dict) or spec.keys() != {"labels", "hidden_size"}:
+                raise ValueError(f"`latent_attributes[{name!r}]` is {spec}; it has `labels` and a `hidden_size`.")
 
     def validate_tokens(self):
         """Each token that is put into the decoder's text is one of its vocabulary."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from .calls import call_with
 from .checks import check_count, check_number
+from .latent_control import AttributeEnergy, draw_latents
 from .modeling_dialog_cvae import DialogCVAEModel
 from .processing_dialog import SYSTEM, DialogCVAEProcessor, Message
 from .processing_vae import is_text
@@ -81,6 +83,8 @@ class DialogSession:
         act: str | None = None,
         latent_temperature: float | None = None,
         latent_spread: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        attribute_weight: float | None = None,
         max_length: int | None = None,
         **generation_options,
     ) -> list[Reply]:
@@ -94,13 +98,15 @@ class DialogSession:
                 likeliest z.
             latent_spread (`str`, *optional*): how the z of the replies lie to each other, as `generate` takes it; by default the
                 model's own.
+            attributes (`dict`, *optional*): what the replies are to be like, and how strictly, `attribute_weight`, as `generate`
+                takes them.
             max_length (`int`, *optional*): the number of tokens, of the latest turns, that are read; by default as many as the
                 model holds beside the reply, and at most the processor's `max_context_length`. All turns are kept.
             generation_options: further options of `generate`.
 
         Raises:
-            ValueError: nothing has been said yet, the model does not know the act, the number of replies is below 1, the
-                temperature is negative, or the longest reply would leave no room for the conversation.
+            ValueError: nothing has been said yet, the model knows no such act or attribute, the number of replies is below 1,
+                the temperature is negative, or the longest reply would leave no room for the conversation.
         """
         check_count("num_return_sequences", num_return_sequences)
         if latent_temperature is not None:
@@ -109,6 +115,7 @@ class DialogSession:
             lengths = {name: generation_options.get(name) for name in ("max_new_tokens", "generation_config")}
             longest = self.model.longest_context(**lengths)
             max_length = min((length for length in (longest, self.processor.max_context_length) if length), default=None)
+        asked_for = AttributeEnergy.of(self.model.latent_attributes, attributes, attribute_weight, 1)
         dialogue = {"messages": self.messages, "role": self.role, "act": act, "meta": self.meta}
         inputs = self.processor(dialogue, max_length=max_length).to(self.model.device)
         act_labels = inputs.pop("act_labels", None)
@@ -119,7 +126,11 @@ class DialogSession:
             default = getattr(defaults, "latent_temperature", None)
             latent_temperature = 1.0 if default is None else default
         spread = latent_spread or getattr(defaults, "latent_spread", None) or "independent"
-        latents = prior.draw(num_return_sequences, spread, self.generator, latent_temperature).flatten(0, 1)
+        latents = draw_latents(
+            prior, num_return_sequences, asked_for, spread=spread, generator=self.generator, temperature=latent_temperature
+        ).flatten(0, 1)
+        if asked_for is not None:
+            asked_for.warn_if_missed(latents)
         given = {} if act_labels is None else {"act_labels": act_labels}
         options = {**generation_options, "return_dict_in_generate": False}
         sequences = self.model.generate(**inputs, **given, latents=latents, num_return_sequences=num_return_sequences, **options)

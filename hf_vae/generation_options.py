@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 from .checks import check_choice, check_count, check_number, float_latents
 from .compat import CACHE_NAMES
 from .configuration_vae import VAEConfig
+from .latent_control import Energy, draw_latents
 from .latent_distribution import LatentDistribution
 from .latent_spread import LATENT_SPREADS
 
@@ -248,10 +249,21 @@ class LatentGenerationOptions:
         # As many rows, which decode in step.
         self.num_return_sequences = average_latents
 
-    def sample(self, distribution: LatentDistribution, draws: int = 1) -> torch.Tensor:
-        """One z for each sequence to return: for each row of `distribution` as many as for `draws` inputs, next to each other."""
+    def sample(self, distribution: LatentDistribution, draws: int = 1, energy: Energy | None = None) -> torch.Tensor:
+        """
+        One z for each sequence to return: for each row of `distribution` as many as for `draws` inputs, next to each other; with
+        an `energy`, of the density that it makes of the distribution's.
+        """
         count = draws * (self.num_return_sequences or 1)
-        return distribution.draw(count, self.latent_spread, self.generator, self.latent_temperature).flatten(0, 1)
+        latents = draw_latents(
+            distribution,
+            count,
+            energy,
+            spread=self.latent_spread,
+            generator=self.generator,
+            temperature=self.latent_temperature,
+        )
+        return latents.flatten(0, 1)
 
     def validate(self, latents: torch.Tensor, batch_size: int, latent_size: int) -> torch.Tensor:
         """

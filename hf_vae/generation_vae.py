@@ -2,10 +2,11 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
+from torch import nn
 from transformers import GenerationConfig, LogitsProcessorList
 from transformers.generation import GenerationMixin
 from transformers.utils import ModelOutput, logging
@@ -19,6 +20,7 @@ from .decoding_vae import LatentDecodingMixin
 from .encoders import check_length
 from .flow_prior import FlowPrior
 from .generation_options import LatentGenerationOptions
+from .latent_control import AttributeEnergy
 from .latent_distribution import LatentDistribution
 from .logits_processors import AverageOverLatents, RefuseNaN
 from .modeling_lstm import check_cache_implementation
@@ -40,6 +42,7 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
     encode: Callable[..., LatentOutput]
     prior_named: Callable[[str], Prior | GaussianMixturePrior | FlowPrior]
     condition: Callable[..., dict[str, torch.Tensor]]
+    latent_attributes: nn.ModuleDict
 
     @torch.no_grad()
     def generate(
@@ -53,6 +56,8 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
         num_return_sequences: int | None = None,
         num_samples: int | None = None,
         average_latents: int | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        attribute_weight: float | None = None,
         generator: torch.Generator | None = None,
         source: EncodedSource | None = None,
         generation_config: GenerationConfig | None = None,
@@ -79,6 +84,11 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
             num_samples (`int`, *optional*, defaults to 1): without any input, how many draws from the prior.
             average_latents (`int`, *optional*): write one text for each input, greedily, under the mean of p(y|x,z) over this
                 many z (Sohn et al. 2015, section 3), in place of one text for each z.
+            attributes (`dict`, *optional*): what the texts are to be like, by the names of the attributes that `set_attribute`
+                gave the model, such as `{"sentiment": "positive", "tense": "past"}`: z is drawn from p(z|x) Π p(a|z). A value is
+                for all inputs; a list of them has one for each.
+            attribute_weight (`float`, *optional*, defaults to 10.0): the power of p(a|z). With 1, z is drawn from p(z|x,a) itself,
+                and texts near the border between two labels come too; more is clearer.
             generator (`torch.Generator`, *optional*): source of the noise in z.
             source ([`EncodedSource`], *optional*): what `read_source` has made of x, so that it need not be read again.
             generation_config (`GenerationConfig`, *optional*): defaults to the model's, where the latent options may stand too.
@@ -113,9 +123,12 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
             kwargs,
             average_latents,
         )
+        if attributes is not None and latents is not None:
+            raise ValueError("`latents` are given, and `attributes` would have no effect: leave one of them out.")
         if source is not None:
             check_source(source)
         batch = self._batch_size(inputs, source, latents, num_samples)
+        asked_for = AttributeEnergy.of(self.latent_attributes, attributes, attribute_weight, batch)
         reads_y = not self.config.is_conditional and input_ids is not None
         origin = options.latent_source or ("posterior" if reads_y else "prior")
         if source is None:
@@ -124,7 +137,9 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
         if latents is None:
             # Several draws without input are one prior's.
             rows = batch if num_samples is None else 1
-            latents = options.sample(self._latent_distribution(origin, source, rows, inputs), draws=batch // rows)
+            latents = options.sample(self._latent_distribution(origin, source, rows, inputs), batch // rows, asked_for)
+            if asked_for is not None:
+                asked_for.warn_if_missed(latents)
             check_finite(f"z from `latent_source='{origin}'`", latents, "the model's weights hold NaN, or what it reads does")
         else:
             latents = options.validate(latents, batch, self.config.latent_size)

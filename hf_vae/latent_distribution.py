@@ -55,6 +55,11 @@ class LatentDistribution(Rows):
     def mode(self) -> torch.Tensor:
         """The most likely z, or what stands for it: `(rows, latent_size)`."""
 
+    @property
+    def smooth(self) -> bool:
+        """Whether a draw changes smoothly with all of its noise, so that a gradient leads from one to any other."""
+        return True
+
     def kl(self, other: LatentDistribution) -> torch.Tensor | None:
         """
         KL(self ‖ other) in closed form, nats: `(rows, latent_size)` if it is a sum over dimensions, `(rows, 1)` if it is not, and

@@ -15,6 +15,7 @@ from .flow_prior import FlowPrior
 from .fused_linear_cross_entropy import sequence_nll
 from .generation_options import composite_generation_config
 from .generation_vae import LatentGenerationMixin
+from .latent_attribute import LatentAttribute
 from .latent_distribution import LatentDistribution
 from .modeling_outputs import LatentOutput, VAEOutput
 from .objective import charged_kl, kl_divergence, loss_per_token
@@ -55,6 +56,9 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             self.fitted_prior = GaussianMixturePrior(config.fitted_prior_components, config.latent_size)
         elif config.fitted_prior_flow is not None:
             self.fitted_prior = FlowPrior(config.latent_size, **config.fitted_prior_flow).freeze()
+        self.latent_attributes = nn.ModuleDict(
+            {name: LatentAttribute(config.latent_size, **spec) for name, spec in (config.latent_attributes or {}).items()}
+        )
         # Buffers, because a Python number that changes at every step would recompile the graph. They follow from the step.
         self.kl_weight: torch.Tensor
         self.bow_weight: torch.Tensor
@@ -73,7 +77,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             initialization.ones_(self.bow_weight)
         elif isinstance(module, FixedScaleBatchNorm):
             module.init_weights()
-        elif isinstance(module, (GaussianMixturePrior, FlowPrior)):
+        elif isinstance(module, (GaussianMixturePrior, FlowPrior, LatentAttribute)):
             module.reset_parameters()
 
     @property
@@ -194,6 +198,27 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         else:
             self.config.fitted_prior_components, self.config.fitted_prior_flow = prior.num_components, None
         self.fitted_prior = prior.to(self.device)
+
+    def set_attribute(self, name: str, attribute: LatentAttribute) -> None:
+        """
+        Keeps p(a|z) that was fitted to this model's codes: it is saved with the model, and `generate(attributes={name: value})`
+        draws z that has it. One of the same name is replaced.
+
+        Raises:
+            ValueError: no such attribute, one over another number of dimensions, or a name that cannot be a module's.
+        """
+        if not isinstance(attribute, LatentAttribute):
+            raise ValueError(
+                f"`attribute` is a {type(attribute).__name__}; fit a `LatentAttribute` with `hf_vae.latent_space.fit_attribute`."
+            )
+        if attribute.latent_size != self.config.latent_size:
+            raise ValueError(
+                f"`attribute` is over {attribute.latent_size} dimensions, the model's z has {self.config.latent_size}."
+            )
+        if not isinstance(name, str) or not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+            raise ValueError(f"`name` is {name!r}; give a word of letters, digits and `_` that is no method of a PyTorch module.")
+        self.config.latent_attributes = {**(self.config.latent_attributes or {}), name: attribute.spec}
+        self.latent_attributes[name] = attribute.to(self.device)
 
     def condition(self, source: EncodedSource | None = None, **x: Any) -> dict[str, Any]:
         """

@@ -85,6 +85,11 @@ class GaussianMixture(LatentDistribution):
         # One number more chooses the component.
         return self.means.shape[-1] + 1
 
+    @property
+    def smooth(self) -> bool:
+        # From component to component it jumps.
+        return self.weights.shape[1] == 1
+
     def from_noise(self, noise: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         r"""
         A component by its weight, from the last number of `noise`, then \(\mu_k + T\sigma_k\epsilon\). A temperature of 0 gives the

@@ -112,6 +112,18 @@ METRICS = (
         Metric(f"arithmetic_{factor}", f"of those that change the {factor.replace('_', ' of the ')}", better="higher", detail=True)
         for factor in ("mood", "voice", "time_position", "agent", "place")
     ),
+    Metric("control_accuracy", "Share of edits in z that set the wanted factor", better="higher"),
+    *(
+        Metric(
+            f"control_accuracy_{factor}", f"of those that set the {factor.replace('_', ' of the ')}", better="higher", detail=True
+        )
+        for factor in ("mood", "voice", "time_position")
+    ),
+    Metric("control_kept", "Share of edits in z that keep all other factors", better="higher"),
+    *(
+        Metric(f"control_kept_{factor}", f"of those that set the {factor.replace('_', ' of the ')}", better="higher", detail=True)
+        for factor in ("mood", "voice", "time_position")
+    ),
     Metric("midpoints_grammatical", "Share of grammatical midpoints between sentences", better="higher"),
     Metric("path_edit_distance", "mean edit distance of neighbours on a path", better="lower", detail=True),
     Metric("meaning_kept", "Share of outputs that keep the meaning", better="higher"),

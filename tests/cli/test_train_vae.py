@@ -60,7 +60,7 @@ def write_lines(path, texts):
 FIGURES = {
     "elbo", "iw_nll", "kl", "reconstruction", "nll_shuffled", "mutual_information", "active_units_0.01", "ppl_per_word_iw",
     "ppl_per_token_iw", "reconstruction_at_mean_exact_match", "language_model_nll", "entropy", "grammatical", "arithmetic",
-    "midpoints_grammatical", "collapse_report",
+    "midpoints_grammatical", "control_accuracy", "control_kept", "collapse_report",
 }  # fmt: skip
 
 

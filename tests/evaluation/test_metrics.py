@@ -14,7 +14,7 @@ from hf_vae.evaluation import (
     paraphrase_metrics,
 )
 from hf_vae.evaluation.metrics import METRICS, known_metrics, metrics_table
-from hf_vae.latent_space.grammar_probe import CHANGES
+from hf_vae.latent_space.grammar_probe import CHANGES, CONTROLLED
 
 TEXTS = ["the cat sat on the mat", "a dog ran in the park", "the mat", "a park", "the dog sat"]
 
@@ -53,6 +53,7 @@ def test_everything_that_the_commands_score_has_an_entry(count):
         **grammar.judge([[text] for text in sentences], sentences),
         **dialogues.judge([["yes"]] * 2, last_turns, [["a"]] * 2),
         **{f"arithmetic_{factor}": 0.0 for factor, _, _ in CHANGES},
+        **{f"{name}_{factor}": 0.0 for name in ("control_accuracy", "control_kept") for factor in CONTROLLED},
     }
     for name in ("distinct_correct", "distinct_valid"):
         scores[f"{name}_in_{count}"] = scores.pop(name)
@@ -62,6 +63,8 @@ def test_everything_that_the_commands_score_has_an_entry(count):
         "references_cut",
         "sentences_cut",
         "arithmetic",
+        "control_accuracy",
+        "control_kept",
         "midpoints_grammatical",
         "path_edit_distance",
     )

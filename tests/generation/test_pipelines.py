@@ -7,7 +7,7 @@ from datasets import Dataset
 from transformers import pipeline
 
 from helpers import PUBLISHED_TALK, make_published
-from hf_vae import DialogPipeline, LatentTextGenerationPipeline, ParaphrasePipeline
+from hf_vae import DialogPipeline, LatentAttribute, LatentTextGenerationPipeline, ParaphrasePipeline
 
 TASKS = {"vae": "latent-text-generation", "cvae": "latent-text-generation", "paraphrase": "paraphrase", "dialog": "dialog"}
 OTHER = {"dialog": [{"role": "user", "content": "the mat"}]}
@@ -21,6 +21,19 @@ def make_pipeline(name: str, task: str | None = None):
         text,
         OTHER.get(name, "a dog ran in the park"),
     )
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_attributes_pass_through(name):
+    pipe, text, _ = make_pipeline(name)
+    tone = LatentAttribute(4, ["cold", "warm"])
+    tone.weight.copy_(torch.tensor([[-2.0, 0, 0, 0], [2.0, 0, 0, 0]]))
+    pipe.model.set_attribute("tone", tone)
+    options = {**WRITE, "num_return_sequences": 4, "return_latents": True, "latent_source": "prior", "attribute_weight": 20.0}
+    for label in ("cold", "warm"):
+        generator = torch.Generator().manual_seed(0)
+        records = pipe(text, attributes={"tone": label}, generator=generator, **options)
+        assert tone.predict(torch.tensor([each["latents"] for each in records])) == [label] * 4
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -9,7 +9,7 @@ import torch
 from hf_vae import DiagonalGaussian, EncodedSource, LatentOutput, VAEConfig, VAEModel, VAEProcessor
 from hf_vae.cli.from_scratch import small_configs, train_tokenizers
 from hf_vae.data import grammar
-from hf_vae.latent_space.grammar_probe import CHANGES, grammar_metrics, with_factor
+from hf_vae.latent_space.grammar_probe import CHANGES, CONTROLLED, grammar_control, grammar_metrics, with_factor
 
 TEXTS = grammar.draw_sentences(40, seed=0)
 FACTORS = {
@@ -122,9 +122,60 @@ def test_the_probe_decodes_greedily_and_follows_from_the_seed(probe):
     assert probe(encode, decode, seed=1)["path_edit_distance"] != first["path_edit_distance"]
 
 
+@pytest.fixture
+def control(monkeypatch):
+    """`grammar_control` of a model with this encoder and decoder."""
+
+    def score(encode, decode):
+        def encode_texts(model, processor, texts, *_, **__):
+            mean = torch.stack([encode(text) for text in texts])
+            return DiagonalGaussian(mean, torch.zeros_like(mean))
+
+        def decode_latents(model, processor, latents, *_, **__):
+            return [decode(row) for row in latents]
+
+        for name in ("control", "grammar_probe"):
+            module = importlib.import_module(f"hf_vae.latent_space.{name}")
+            monkeypatch.setattr(module, "encode_texts", encode_texts)
+            monkeypatch.setattr(module, "decode_latents", decode_latents)
+        control = importlib.import_module("hf_vae.latent_space.control")
+        monkeypatch.setattr(
+            control, "posterior_of", lambda model, processor, given, texts, *_, **__: encode_texts(None, None, texts)
+        )
+        monkeypatch.setattr(control, "longest_text", lambda *_: None)
+        monkeypatch.setattr(control, "reserved_positions", lambda *_: 0)
+        model = torch.nn.Module()
+        model.config = SimpleNamespace(latent_size=sum(SIZES), is_conditional=False)
+        model.encoder = SimpleNamespace(config=None)
+        return grammar_control(model, None, TEXTS, num_labels=300)
+
+    return score
+
+
+def test_codes_that_a_plane_divides_are_controlled(control):
+    metrics = control(encode, decode)
+    names = ("control_accuracy", "control_kept")
+    assert metrics.keys() == {*names, *(f"{name}_{factor}" for name in names for factor in CONTROLLED)}
+    assert all(value == 1.0 for value in metrics.values())
+
+
+def test_a_decoder_that_changes_more_keeps_less(control):
+    """One that always opens in the first way keeps the opening of a third of the texts, and the mood may change it."""
+
+    def first_opening(latents):
+        return with_factor(grammar.parse(decode(latents)), "opening", 0)
+
+    metrics = control(encode, first_opening)
+    own = sum(grammar.parse(text).form.opening == 0 for text in TEXTS) / len(TEXTS)
+    assert metrics["control_kept_mood"] == 1.0 and metrics["control_kept_voice"] == metrics["control_kept_time_position"] == own
+    assert metrics["control_accuracy"] == 1.0
+
+
 def test_other_texts_are_refused(probe):
     with pytest.raises(ValueError, match="'the farmer' is not a sentence of the grammar"):
         grammar_metrics(None, None, [TEXTS[0], "the farmer"])
+    with pytest.raises(ValueError, match="'the farmer' is not a sentence of the grammar"):
+        grammar_control(None, None, [TEXTS[0], "the farmer"])
 
 
 def test_a_model_of_the_family_is_scored():
@@ -135,4 +186,6 @@ def test_a_model_of_the_family_is_scored():
     options = {"num_samples": 3, "num_analogies": 2, "num_paths": 2, "max_new_tokens": 4}
     metrics = grammar_metrics(model, VAEProcessor(*tokenizers), TEXTS, **options)
     # Nothing was learnt, and no sentence has four words.
+    control = grammar_control(model, VAEProcessor(*tokenizers), TEXTS[:4], num_labels=60, max_new_tokens=4)
+    assert not any(control.values())
     assert all(metrics[name] == 0.0 for name in SHARES) and 0 <= metrics["path_edit_distance"] <= 1

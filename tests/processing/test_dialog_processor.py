@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers import GREEDY, TALK, make_model
-from hf_vae import DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor, DialogSession
+from hf_vae import DialogCVAEConfig, DialogCVAEModel, DialogCVAEProcessor, DialogSession, LatentAttribute
 from hf_vae.cli.from_scratch import small_configs
 
 
@@ -265,3 +265,20 @@ def test_a_session_refuses_what_cannot_be_meant(dialog_tokenizers):
     assert [reply.text for reply in session.replies(2, latent_temperature=0.0, return_dict_in_generate=True, **GREEDY)] == [
         reply.text for reply in plain
     ]
+
+
+def test_replies_have_the_attributes_that_are_asked_for(dialog_tokenizers):
+    encoder, decoder = small_configs(dialog_tokenizers[0], decoder_type="gpt2", hidden_size=16, num_attention_heads=2)
+    model = DialogCVAEModel(DialogCVAEConfig(encoder=encoder, decoder=decoder, latent_size=4))
+    tone = LatentAttribute(4, ["cold", "warm"])
+    tone.weight.copy_(torch.tensor([[-2.0, 0, 0, 0], [2.0, 0, 0, 0]]))
+    model.set_attribute("tone", tone)
+    session = DialogSession(model, DialogCVAEProcessor(*dialog_tokenizers), generator=torch.Generator().manual_seed(0))
+    session.say("hello")
+    for label in ("cold", "warm"):
+        replies = session.replies(4, attributes={"tone": label}, attribute_weight=20.0, **GREEDY)
+        assert tone.predict(torch.stack([reply.latents for reply in replies])) == [label] * 4
+    with pytest.raises(ValueError, match="`attributes` names 'mood', and this model has 'tone'"):
+        session.replies(attributes={"mood": "warm"}, **GREEDY)
+    with pytest.raises(ValueError, match="`attribute_weight` is given without `attributes`"):
+        session.replies(attribute_weight=2.0, **GREEDY)

@@ -15,7 +15,7 @@ from ...data import first_pairs, grammar, held_out_files, load_texts, stream_pai
 from ...evaluation import LikelihoodEvaluator, evaluate_vae
 from ...hub import write_metrics
 from ...latent_space import decode_latents, encode_texts, interpolate, sample_prior
-from ...latent_space.grammar_probe import grammar_metrics
+from ...latent_space.grammar_probe import grammar_control, grammar_metrics
 from ...modeling_vae import VAEModel
 from ...options.model import ModelArguments
 from ...options.tasks.vae import DataArguments, EvaluationArguments
@@ -26,6 +26,9 @@ from ..checks import check_held_out, check_least, check_report
 from ..plots import plot_interpolation, plot_latents
 from ..report import show_line
 from ..task import Measured, Task
+
+# In which of the test sentences the factors of the grammar are set, each by itself.
+CONTROLLED_TEXTS = 200
 
 
 def stream_train(data_args: DataArguments) -> IterableDataset:
@@ -133,6 +136,7 @@ class VAETask(Task):
         if self.on_embedded:
             metrics["entropy"] = grammar.sentence_entropy()
             metrics.update(grammar_metrics(model, processor, texts, seed=seed, **self.generation))
+            metrics.update(grammar_control(model, processor, texts[:CONTROLLED_TEXTS], seed=seed, **self.generation))
         labels = [grammar.describe(text) for text in texts] if self.on_embedded else None
         shown = texts[:5]
         codes = encode_texts(model, processor, shown, max_length=self.data_args.max_length).mode()
