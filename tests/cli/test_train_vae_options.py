@@ -17,8 +17,10 @@ from hf_vae.options.model import ModelArguments
 from hf_vae.posterior import FixedScaleBatchNorm
 from hf_vae.training import (
     AggressiveEncoderCallback,
+    BagOfWordsAnnealingCallback,
     DecoderResetCallback,
     DenoisingCallback,
+    LinearSchedule,
     MinimumDesiredRateCallback,
     TokenNoise,
 )
@@ -68,6 +70,13 @@ TECHNIQUES = [
         "bow_loss_weight",
         ["--bow_loss_weight", "0.5"],
         lambda model, callbacks: hasattr(model, "bow_head") and model.config.bow_loss_weight == 0.5,
+    ),
+    (
+        "bow_schedule",
+        ["--bow_loss_weight", "0.5", "--bow_schedule", "linear", "--bow_schedule_options", '{"steps": 10, "start": 1.0}'],
+        lambda model, callbacks: (
+            arguments_of(callbacks, BagOfWordsAnnealingCallback, "schedule") == [LinearSchedule(steps=10, start=1.0)]
+        ),
     ),
     ("word_dropout", ["--word_dropout", "0.4"], has(word_dropout=0.4, word_dropout_token_id=1)),
     ("word_dropout", ["--word_dropout", "1.0"], has(word_dropout=1.0, word_dropout_token_id=1)),
@@ -127,7 +136,7 @@ def test_no_technique_is_left_out_of_that_test():
         "save_trained_only", "new_weights_learning_rate", "decoder_start_token", "freeze_decoder_with_latent",
     }  # fmt: skip
     of_other_stages = {"latent_free_steps", "encoder_pretraining_steps", "posterior_fit_steps", "prior_fit_steps"}
-    shown = {name for name, _, _ in TECHNIQUES} | {"kl_schedule_options"}
+    shown = {name for name, _, _ in TECHNIQUES} | {"kl_schedule_options", "bow_schedule_options"}
     assert set(vars(ModelArguments())) == parts_and_sizes | of_other_stages | shown
 
 
