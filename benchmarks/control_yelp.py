@@ -101,7 +101,8 @@ def corpus_bleu(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> 
 
 class Fluency:
     """
-    Perplexity per word under one causal language model; the end of a text counts as a word.
+    Perplexity per word of a text on a line of its own, under one causal language model. The text's end is not counted: a model of
+    documents or of chats does not expect one behind a sentence.
 
     Args:
         folder (`str`): the model's, with its tokenizer.
@@ -111,19 +112,20 @@ class Fluency:
     def __init__(self, folder: str, num_texts: int):
         self.model, self.tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
         self.num_texts = num_texts
-        # A tokenizer without BOS has one token that begins and ends a text.
-        self.start = self.tokenizer.eos_token_id if self.tokenizer.bos_token_id is None else self.tokenizer.bos_token_id
+        # A tokenizer that drops line breaks has a BOS for what stands in front.
+        newline = self.tokenizer("\n", add_special_tokens=False)["input_ids"]
+        self.start = newline[-1] if newline else self.tokenizer.bos_token_id
 
     def chosen(self, texts: Sequence[str]) -> list[str]:
         """The texts that are looked at: of two labels one after the other it takes both."""
         return list(texts[:: max(1, len(texts) // self.num_texts)][: self.num_texts])
 
     def __call__(self, texts: Sequence[str]) -> float:
-        looked_at = self.chosen(texts)
-        ends = [self.tokenizer.eos_token_id]
-        tokens = [ids + ends for ids in self.tokenizer(looked_at, add_special_tokens=False)["input_ids"]]
+        # An empty text has no word.
+        looked_at = [text for text in self.chosen(texts) if text.strip()]
+        tokens = self.tokenizer(looked_at, add_special_tokens=False)["input_ids"]
         nats = language_model_nll(self.model, tokens, self.start).sum().item()
-        return math.exp(nats / sum(len(text.split()) + 1 for text in looked_at))
+        return math.exp(nats / sum(len(text.split()) for text in looked_at))
 
 
 def score(outputs: Sequence[str], data: Sentiments, scorer: Pipeline, fluency: Fluency | None) -> dict[str, float]:
@@ -215,7 +217,7 @@ def standing(curve: Mapping[str, Mapping[str, float]], systems: Mapping[str, Map
     if RIVAL in systems:
         rival = systems[RIVAL]
         above = [name for name, each in curve.items() if all(each[metric] >= rival[metric] for metric in ("accuracy", "bleu"))]
-        rows.append(f"At least {RIVAL}'s accuracy and BLEU together: {', '.join(above) or 'nowhere on the curve'}.")
+        rows.append(f"The accuracy and the BLEU of {RIVAL} are both reached by {', '.join(above) or 'no point of the curve'}.")
     return " ".join(rows)
 
 

@@ -123,6 +123,7 @@ def test_the_perplexity_of_equally_likely_words_is_their_number(language_model):
     folder, size = language_model
     texts = ["the food was great .", "rude .", "the place is awful .", "kind ."]
     assert Fluency(folder, 10)(texts) == pytest.approx(size)
+    assert Fluency(folder, 10)([*texts, ""]) == pytest.approx(size)
     # Every second of the four.
     fluency = Fluency(folder, 2)
     assert fluency(texts) == pytest.approx(size)
@@ -150,10 +151,10 @@ def test_where_a_curve_stands():
         "faint": {"accuracy": 40.0, "bleu": 30.0, "mean": math.sqrt(1200)},
     }
     assert "34.6 (faint), lies above 1 of 2 systems" in standing(curve, systems)
-    assert "nowhere on the curve" in standing(curve, systems)
+    assert "both reached by no point of the curve" in standing(curve, systems)
     curve["between"] = {"accuracy": 75.0, "bleu": 24.5, "mean": math.sqrt(75 * 24.5)}
-    assert "above 2 of 2 systems" in standing(curve, systems) and "together: between." in standing(curve, systems)
-    assert "together" not in standing(curve, {"Weak": systems["Weak"]})
+    assert "above 2 of 2 systems" in standing(curve, systems) and "both reached by between." in standing(curve, systems)
+    assert "reached" not in standing(curve, {"Weak": systems["Weak"]})
 
 
 def test_a_column_that_nothing_fills_is_left_out():
