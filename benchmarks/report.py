@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,3 +65,19 @@ def markdown(rows: Sequence[Row], options: Options, command: str) -> str:
     if options.quick:
         made += " Quick: too few and too small to mean anything, and not judged."
     return "\n".join([*lines, "", made, ""])
+
+
+def write_between(page: Path, marks: tuple[str, str], text: str) -> None:
+    """
+    Puts `text` between the two marks in the page.
+
+    Raises:
+        ValueError: the page does not have them, one after the other, once.
+    """
+    first, last = map(re.escape, marks)
+    whole, found = re.subn(
+        f"{first}.*?{last}", lambda _: f"{marks[0]}\n{text}\n{marks[1]}", page.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    if found != 1:
+        raise ValueError(f"{page} has the marks {' and '.join(marks)} {found} times; it needs them once.")
+    page.write_text(whole, encoding="utf-8")

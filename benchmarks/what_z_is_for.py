@@ -11,7 +11,6 @@ into the README, and needs the baseline.
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +25,8 @@ from hf_vae.data import grammar
 from hf_vae.evaluation import generate_texts
 from hf_vae.latent_space import reconstruct
 from hf_vae.latent_space.grammar_probe import form_transfer, grammar_metrics
+
+from .report import write_between
 
 README = Path(__file__).parent.parent / "README.md"
 MARKS = ("<!-- what z is for -->", "<!-- end of what z is for -->")
@@ -108,12 +109,7 @@ def table(measured: dict[str, dict[str, float]]) -> str:
 
 def write(text: str) -> None:
     """Puts `text` between the marks in the README."""
-    readme = README.read_text(encoding="utf-8")
-    first, last = map(re.escape, MARKS)
-    found = re.subn(f"{first}.*?{last}", lambda _: f"{MARKS[0]}\n{text}\n{MARKS[1]}", readme, flags=re.DOTALL)
-    if found[1] != 1:
-        raise ValueError(f"{README} has the marks {' and '.join(MARKS)} {found[1]} times; it needs them once.")
-    README.write_text(found[0], encoding="utf-8")
+    write_between(README, MARKS, text)
 
 
 def main(argv: list[str] | None = None) -> None:
