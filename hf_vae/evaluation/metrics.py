@@ -109,19 +109,32 @@ METRICS = (
     Metric("grammatical", "Share of grammatical outputs", better="higher"),
     Metric("arithmetic", "Share of analogies in z that change the wanted factor alone", better="higher"),
     *(
-        Metric(f"arithmetic_{factor}", f"of those that change the {factor.replace('_', ' of the ')}", better="higher", detail=True)
+        Metric(
+            f"arithmetic_{factor}",
+            f"of those that change the {factor.replace('time_position', 'place of the time')}",
+            better="higher",
+            detail=True,
+        )
         for factor in ("mood", "voice", "time_position", "agent", "place")
     ),
     Metric("control_accuracy", "Share of edits in z that set the wanted factor", better="higher"),
     *(
         Metric(
-            f"control_accuracy_{factor}", f"of those that set the {factor.replace('_', ' of the ')}", better="higher", detail=True
+            f"control_accuracy_{factor}",
+            f"of those that set the {factor.replace('time_position', 'place of the time')}",
+            better="higher",
+            detail=True,
         )
         for factor in ("mood", "voice", "time_position")
     ),
     Metric("control_kept", "Share of edits in z that keep all other factors", better="higher"),
     *(
-        Metric(f"control_kept_{factor}", f"of those that set the {factor.replace('_', ' of the ')}", better="higher", detail=True)
+        Metric(
+            f"control_kept_{factor}",
+            f"of those that set the {factor.replace('time_position', 'place of the time')}",
+            better="higher",
+            detail=True,
+        )
         for factor in ("mood", "voice", "time_position")
     ),
     Metric("midpoints_grammatical", "Share of grammatical midpoints between sentences", better="higher"),
@@ -132,7 +145,10 @@ METRICS = (
     Metric("form_transfer", "Share of sources said in exactly the form of another pair", better="higher"),
     *(
         Metric(
-            f"form_transfer_{choice}", f"of those, share with that {choice.replace('_', ' of the ')}", better="higher", detail=True
+            f"form_transfer_{choice}",
+            f"of those, share with that {choice.replace('time_position', 'place of the time')}",
+            better="higher",
+            detail=True,
         )
         for choice in ("voice", "time_position", "opening", "synonym", "meaning")
     ),
