@@ -171,10 +171,10 @@ def fit_attributes(model: Any, processor: Any, data: Sentiments, num: int, seed:
     return time.perf_counter() - start
 
 
-def edits(model: Any, processor: Any, data: Sentiments, strength: float | Sequence[float]) -> tuple[list[str], float]:
-    """The test texts with the other sentiment, and the seconds that it took."""
+def edits(model: Any, processor: Any, data: Sentiments, **strength: float) -> tuple[list[str], float]:
+    """The test texts with the other sentiment, and the seconds that it took; without `strength`, by the default ones."""
     start = time.perf_counter()
-    outputs = edit(model, processor, data.test[0], {"sentiment": data.wanted}, strength, **GREEDY).texts
+    outputs = edit(model, processor, data.test[0], {"sentiment": data.wanted}, **strength, **GREEDY).texts
     return outputs, time.perf_counter() - start
 
 
@@ -235,8 +235,7 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
     columns = {name: title for name, title in columns.items() if any(name in row for row in rows.values())}
     lines = [f"| | {' | '.join(columns.values())} |", "|---" * (len(columns) + 1) + "|"]
     for system, row in rows.items():
-        digits = {"perplexity": 0}
-        cells = [f"{row[name]:.{digits.get(name, 1)}f}" if name in row else "" for name in columns]
+        cells = [f"{row[name]:.{0 if name == 'perplexity' else 1}f}" if name in row else "" for name in columns]
         lines.append(f"| {system} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -259,7 +258,7 @@ def measure(
     curve: dict[str, dict[str, float]] = {}
     for strength in [*strengths, None]:
         # The default tries several, and keeps the first with which the text shows the attribute.
-        outputs, seconds = edits(model, processor, data, (0.5, 1.0, 1.5, 2.0) if strength is None else strength)
+        outputs, seconds = edits(model, processor, data, **({} if strength is None else {"strength": strength}))
         name = "`edit`, the default strengths" if strength is None else f"`edit`, strength {strength:g}"
         curve[name] = {**score(outputs, data, scorer, fluency), "seconds": seconds}
     pairs = two_attributes(model, processor, scorer, OUTPUTS, seed)

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from .calls import call_with
-from .checks import check_count, check_number
+from .checks import check_choice, check_count, check_number
+from .generation_options import option
 from .latent_control import AttributeEnergy, draw_latents
+from .latent_spread import LATENT_SPREADS
 from .modeling_dialog_cvae import DialogCVAEModel
 from .processing_dialog import SYSTEM, DialogCVAEProcessor, Message
 from .processing_vae import is_text
@@ -111,6 +113,8 @@ class DialogSession:
         check_count("num_return_sequences", num_return_sequences)
         if latent_temperature is not None:
             check_number("latent_temperature", latent_temperature, least=0)
+        if latent_spread is not None:
+            check_choice("latent_spread", latent_spread, tuple(LATENT_SPREADS))
         if max_length is None:
             lengths = {name: generation_options.get(name) for name in ("max_new_tokens", "generation_config")}
             longest = self.model.longest_context(**lengths)
@@ -122,12 +126,10 @@ class DialogSession:
         source = call_with(self.model.read_source, inputs)
         prior = self.model.prior(source).latent_dist
         defaults = self.model.generation_config
-        if latent_temperature is None:
-            default = getattr(defaults, "latent_temperature", None)
-            latent_temperature = 1.0 if default is None else default
-        spread = latent_spread or getattr(defaults, "latent_spread", None) or "independent"
+        temperature = option("latent_temperature", latent_temperature, defaults, 1.0)
+        spread = option("latent_spread", latent_spread, defaults, "independent")
         latents = draw_latents(
-            prior, num_return_sequences, asked_for, spread=spread, generator=self.generator, temperature=latent_temperature
+            prior, num_return_sequences, asked_for, spread=spread, generator=self.generator, temperature=temperature
         ).flatten(0, 1)
         if asked_for is not None:
             asked_for.warn_if_missed(latents)

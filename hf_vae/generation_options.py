@@ -133,6 +133,11 @@ def plain(name: str, value: Any) -> Any:
     return float(value) if name in BOUNDS and type(value) is int else value
 
 
+def option(name: str, given: Any, defaults: GenerationConfig, fallback: Any = None) -> Any:
+    """What the caller has `given`, else what `defaults` say of the option `name`, else the `fallback`."""
+    return next((value for value in (given, getattr(defaults, name, None)) if value is not None), fallback)
+
+
 def _says_length(options: Mapping[str, Any]) -> bool:
     return any(options.get(name) is not None for name in ("max_new_tokens", "max_length"))
 
@@ -201,15 +206,12 @@ class LatentGenerationOptions:
             if _says_length(vars(given)):
                 config.max_new_tokens, config.max_length = length
 
-        def option(name, given, default=None):
-            return next((value for value in (given, getattr(config, name, None)) if value is not None), default)
-
         options = cls(
             config=config,
-            latent_source=option("latent_source", latent_source),
-            latent_temperature=option("latent_temperature", plain("latent_temperature", latent_temperature), 1.0),
-            latent_spread=option("latent_spread", latent_spread, "independent"),
-            num_return_sequences=option("num_return_sequences", plain("num_return_sequences", num_return_sequences)),
+            latent_source=option("latent_source", latent_source, config),
+            latent_temperature=option("latent_temperature", plain("latent_temperature", latent_temperature), config, 1.0),
+            latent_spread=option("latent_spread", latent_spread, config, "independent"),
+            num_return_sequences=option("num_return_sequences", plain("num_return_sequences", num_return_sequences), config),
             generator=generator,
             average_latents=average_latents,
         )

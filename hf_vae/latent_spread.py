@@ -105,7 +105,7 @@ def spread_noise(
         spread (`str`): how those of one input lie to each other: `"independent"`; `"quasi_random"`, scrambled points of Sobol's,
             which cover the prior evenly; `"repelled"`, whose directions push each other apart; `"antithetic"`, each second one
             opposite to the one before.
-        rows (`int`): inputs; what lies in different rows is independent.
+        rows (`int`): inputs; a draw of one says nothing of a draw of another.
         samples (`int`): draws for each.
         size (`int`): numbers in a draw.
         generator (`torch.Generator`, *optional*): source of the noise; the noise is drawn on its device.

@@ -12,7 +12,7 @@ from transformers import set_seed
 
 from ..evaluation.evaluator import LikelihoodEvaluator
 from ..evaluation.example_batch import ExampleBatch
-from ..evaluation.generation import draw_latents, generate_from_prior, generate_texts
+from ..evaluation.generation import draw_from_prior, generate_from_prior, generate_texts
 from ..evaluation.likelihood import likelihood_metrics
 from ..evaluation.perplexity import count_tokens_and_words, perplexities
 from ..latent_distribution import LatentDistribution
@@ -133,7 +133,7 @@ def predict_acts(held_out: HeldOutPairs, model: DialogCVAEModel) -> list[list[st
 
     def predict(batch: ExampleBatch) -> list[list[str]]:
         drawn = (held_out.num_outputs, held_out.latent_temperature, held_out.seed, held_out.latent_spread)
-        latents = draw_latents(model, batch.source, batch.indices, *drawn)
+        latents = draw_from_prior(model, batch.source, batch.indices, *drawn)
         context = cast(torch.Tensor, batch.source.vector).repeat_interleave(held_out.num_outputs, 0)
         likeliest = model.predict_acts(latents.flatten(0, 1), context).argmax(-1).view(len(batch.indices), -1)
         return [[names[act] for act in row] for row in likeliest.tolist()]

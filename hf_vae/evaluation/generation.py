@@ -27,7 +27,7 @@ def decode_tokens(processor: VAEProcessor, tokens: torch.Tensor) -> str:
 
 
 @torch.no_grad()
-def draw_latents(
+def draw_from_prior(
     model: VAEModel,
     source: EncodedSource,
     indices: Sequence[int],
@@ -98,7 +98,7 @@ def generate_texts(
             source = call_with(model.read_source, inputs, with_prior=latents is None)
         if latents is None:
             count = num_latents or num_return_sequences
-            drawn = draw_latents(model, source, indices, count, latent_temperature, seed, latent_spread)
+            drawn = draw_from_prior(model, source, indices, count, latent_temperature, seed, latent_spread)
         else:
             drawn = latents[indices]
         options = {**generation_options, "num_return_sequences": num_return_sequences}
@@ -123,7 +123,7 @@ def generate_from_prior(
 
     def write(batch: ExampleBatch) -> list[list[str]]:
         drawn = (num_return_sequences, latent_temperature, seed, latent_spread)
-        latents = draw_latents(model, batch.source, batch.indices, *drawn)
+        latents = draw_from_prior(model, batch.source, batch.indices, *drawn)
         options = {**generation_options, "num_return_sequences": num_return_sequences}
         inputs = {"input_ids": batch.inputs.get("input_ids"), "source": batch.source}
         return write_texts(model, evaluator.processor, latents, **inputs, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -45,6 +45,12 @@ def _precision_and_recall(name: str, label: str) -> list[Metric]:
         Metric(f"{name}_recall", f"{label}, recall over the references", better="higher"),
         Metric(f"{name}_f1", f"{label}, F1 of both", better="higher", detail=True),
     ]
+
+
+def _of_each(name: str, label: str, choices: Sequence[str]) -> list[Metric]:
+    """The details of the metric `name`, one for each choice of the grammar."""
+    words = {choice: choice.replace("time_position", "place of the time") for choice in choices}
+    return [Metric(f"{name}_{choice}", f"{label} {words[choice]}", better="higher", detail=True) for choice in choices]
 
 
 METRICS = (
@@ -108,50 +114,18 @@ METRICS = (
     Metric("copy_ibleu", "iBLEU of copying the source"),
     Metric("grammatical", "Share of grammatical outputs", better="higher"),
     Metric("arithmetic", "Share of analogies in z that change the wanted factor alone", better="higher"),
-    *(
-        Metric(
-            f"arithmetic_{factor}",
-            f"of those that change the {factor.replace('time_position', 'place of the time')}",
-            better="higher",
-            detail=True,
-        )
-        for factor in ("mood", "voice", "time_position", "agent", "place")
-    ),
+    *_of_each("arithmetic", "of those that change the", ("mood", "voice", "time_position", "agent", "place")),
     Metric("control_accuracy", "Share of edits in z that set the wanted factor", better="higher"),
-    *(
-        Metric(
-            f"control_accuracy_{factor}",
-            f"of those that set the {factor.replace('time_position', 'place of the time')}",
-            better="higher",
-            detail=True,
-        )
-        for factor in ("mood", "voice", "time_position")
-    ),
+    *_of_each("control_accuracy", "of those that set the", ("mood", "voice", "time_position")),
     Metric("control_kept", "Share of edits in z that keep all other factors", better="higher"),
-    *(
-        Metric(
-            f"control_kept_{factor}",
-            f"of those that set the {factor.replace('time_position', 'place of the time')}",
-            better="higher",
-            detail=True,
-        )
-        for factor in ("mood", "voice", "time_position")
-    ),
+    *_of_each("control_kept", "of those that set the", ("mood", "voice", "time_position")),
     Metric("midpoints_grammatical", "Share of grammatical midpoints between sentences", better="higher"),
     Metric("path_edit_distance", "mean edit distance of neighbours on a path", better="lower", detail=True),
     Metric("meaning_kept", "Share of outputs that keep the meaning", better="higher"),
     Metric("distinct_correct_in_{count}", "Distinct correct paraphrases in {count}", better="higher"),
     Metric("distinct_correct_in_{count}_spread", "The same, by z that repel each other", better="higher"),
     Metric("form_transfer", "Share of sources said in exactly the form of another pair", better="higher"),
-    *(
-        Metric(
-            f"form_transfer_{choice}",
-            f"of those, share with that {choice.replace('time_position', 'place of the time')}",
-            better="higher",
-            detail=True,
-        )
-        for choice in ("voice", "time_position", "opening", "synonym", "meaning")
-    ),
+    *_of_each("form_transfer", "of those, share with that", ("voice", "time_position", "opening", "synonym", "meaning")),
     Metric("valid_reply", "Share of replies that are right", better="higher"),
     Metric("distinct_valid_in_{count}", "Distinct right replies in {count}", better="higher"),
     Metric("act_match", "Share of replies that are right and perform the predicted act", better="higher"),

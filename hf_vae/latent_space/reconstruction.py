@@ -122,6 +122,7 @@ def sample_prior(
             source = call_with(model.read_source, BatchEncoding(rows))
             prior = model.prior(source, count).latent_dist
         if latent_spread == "independent":
+            # Each draw its own stream, so that it is the same one however many are drawn.
             noise = example_noise(num_samples, 1, prior.noise_size, seed).squeeze(1)
         else:
             noise = spread_samples([0], num_samples, prior.noise_size, seed, latent_spread).squeeze(0)

@@ -7,9 +7,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainingArguments
 
 from ..options.techniques import BagOfWordsScheduleArguments
-from .json_options import parse_json
+from .kl_annealing import scheduled
 from .loss_parts import find_model
-from .schedules import Schedule, make_schedule
+from .schedules import ConstantSchedule, Schedule
 from .techniques import register_technique
 
 
@@ -52,18 +52,19 @@ class BagOfWordsAnnealingCallback(TrainerCallback):
         state.log_history[-1].update(part)
 
 
-def _schedule(args: BagOfWordsScheduleArguments) -> Schedule:
-    return make_schedule(args.bow_schedule, **parse_json("bow_schedule_options", args.bow_schedule_options))
+def _asked_for(args: Any) -> Schedule | None:
+    schedule = scheduled(args, "bow_schedule")
+    return None if schedule == ConstantSchedule() else schedule
 
 
 def bow_callbacks(args: Any, processor: Any) -> list[TrainerCallback]:
-    return [] if args.bow_schedule == "constant" else [BagOfWordsAnnealingCallback(_schedule(args))]
+    schedule = _asked_for(args)
+    return [] if schedule is None else [BagOfWordsAnnealingCallback(schedule)]
 
 
 def check_bow_schedule(args: Any, training_args: TrainingArguments) -> None:
     """Refuses a schedule that does not exist, and one of a loss that is not there."""
-    _schedule(args)
-    if args.bow_schedule != "constant" and not args.bow_loss_weight:
+    if _asked_for(args) is not None and not args.bow_loss_weight:
         raise ValueError(
             f"`--bow_schedule` is {args.bow_schedule!r}, and there is no bag of words: set `--bow_loss_weight`, or leave it out."
         )

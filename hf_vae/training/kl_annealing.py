@@ -6,7 +6,6 @@ from typing import Any
 
 from transformers import TrainerState, TrainingArguments
 
-from ..options.techniques import KLScheduleArguments
 from .json_options import parse_json
 from .kl_weight import KLWeightCallback
 from .schedules import ConstantSchedule, Schedule, make_schedule
@@ -35,12 +34,15 @@ class KLAnnealingCallback(KLWeightCallback):
         return self.schedule(state.global_step)
 
 
-def scheduled(args: KLScheduleArguments) -> Schedule:
+def scheduled(args: Any, name: str = "kl_schedule") -> Schedule:
     """
+    The schedule that the argument `name` and its options ask for.
+
     Raises:
         ValueError: the arguments name no schedule, or options that it does not have.
     """
-    return make_schedule(args.kl_schedule, **parse_json("kl_schedule_options", args.kl_schedule_options))
+    options = f"{name}_options"
+    return make_schedule(getattr(args, name), **parse_json(options, getattr(args, options)))
 
 
 def check_schedule(args: Any, training_args: TrainingArguments) -> None:

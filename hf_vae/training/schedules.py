@@ -124,10 +124,10 @@ def make_schedule(name: str, **options) -> Schedule:
         ValueError: no such schedule, an option that it does not have, or one that it needs and was not given.
     """
     if name not in SCHEDULES:
-        raise ValueError(f"KL schedule {name!r} does not exist; choose one of {', '.join(map(repr, SCHEDULES))}.")
+        raise ValueError(f"Schedule {name!r} does not exist; choose one of {', '.join(map(repr, SCHEDULES))}.")
     schedule = SCHEDULES[name]
     known = [field.name for field in fields(schedule)]
     try:
         return schedule(**options)
     except TypeError as error:
-        raise ValueError(f"KL schedule {name!r} takes {', '.join(known)}; got {options}.") from error
+        raise ValueError(f"Schedule {name!r} takes {', '.join(known)}; got {options}.") from error

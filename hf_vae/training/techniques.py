@@ -15,7 +15,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainingArguments
 
-from .kl_annealing import KLAnnealingCallback, KLScheduleArguments, check_schedule, scheduled
+from ..options.techniques import KLScheduleArguments
+from .kl_annealing import KLAnnealingCallback, check_schedule, scheduled
 from .kl_weight import KLWeightCallback
 
 

@@ -257,7 +257,7 @@ NO_STAGE = ["--latent_free_steps", "0"]
     [
         (["--label_smoothing_factor", "0.1"], "`--label_smoothing_factor` must be 0"),
         (["--kl_schedule", "linear", "--kl_schedule_options", '{"steps": 0}'], "`steps` is 0"),
-        (["--kl_schedule", "quadratic"], "KL schedule 'quadratic' does not exist"),
+        (["--kl_schedule", "quadratic"], "Schedule 'quadratic' does not exist"),
         (
             ["--kl_schedule", "linear", "--kl_schedule_options", '{"steps": 5}', "--minimum_rate", "3", "--free_bits", "0"],
             "leave `--kl_schedule`",

@@ -7,7 +7,7 @@ from helpers import Look, fixed_noise, make_batch, make_model, resized, trainer_
 from hf_vae import KLAnnealingCallback
 from hf_vae.cli.arguments import parse_arguments
 from hf_vae.options.model import ModelArguments
-from hf_vae.training import BagOfWordsAnnealingCallback, LinearSchedule
+from hf_vae.training import BagOfWordsAnnealingCallback, ConstantSchedule, LinearSchedule
 from hf_vae.training.techniques import check_techniques, technique_callbacks
 
 
@@ -62,6 +62,9 @@ def test_the_commands_know_it(tmp_path):
     asked = ("--bow_schedule", "linear", "--bow_schedule_options", '{"steps": 10, "start": 1, "weight": 0.1}')
     [schedule] = schedules(parse("--bow_loss_weight", "1", *asked)[0])
     assert schedule == LinearSchedule(steps=10, start=1, weight=0.1)
+    # A constant one counts too, unless it changes nothing.
+    [schedule] = schedules(parse("--bow_loss_weight", "1", "--bow_schedule_options", '{"weight": 0.5}')[0])
+    assert schedule == ConstantSchedule(weight=0.5)
     with pytest.raises(ValueError, match="`--bow_schedule` is 'linear', and there is no bag of words: set `--bow_loss_weight`"):
         check_techniques(*parse(*asked))
     with pytest.raises(ValueError, match="steps"):
