@@ -49,8 +49,8 @@ class EncoderDecoderComposite(PretrainedParts, PreTrainedModel):
         refuse_other_kinds(encoder, decoder)
         if encoder is not None and config.embedding_size is not None:
             raise ValueError(
-                f"`encoder` is given, and the configuration's `embedding_size` is {config.embedding_size}: such a model reads vectors "
-                "and has no encoder. Leave one of them out."
+                f"`encoder` is given, and the configuration's `embedding_size` is {config.embedding_size}: such a model reads "
+                "vectors and has no encoder. Leave one of them out."
             )
         config = own_configuration(config, encoder, decoder)
         for part in filter(None, (config.encoder, config.decoder)):

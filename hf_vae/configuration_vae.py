@@ -173,8 +173,8 @@ class VAEConfig(CompositeConfig):
                 )
         if self.embedding_size is not None and self.encoder is not None:
             raise ValueError(
-                f"`encoder` is given, and `embedding_size` is {self.embedding_size}: q reads tokens with an encoder or a given vector. "
-                "Leave one of them out."
+                f"`encoder` is given, and `embedding_size` is {self.embedding_size}: q reads tokens with an encoder or a given "
+                "vector. Leave one of them out."
             )
         super().__post_init__(**kwargs)
         if self.embedding_size is not None:
@@ -278,15 +278,15 @@ class VAEConfig(CompositeConfig):
         if self.embedding_size is None:
             if self.normalize_embeddings:
                 raise ValueError(
-                    "`normalize_embeddings` is True, and there is no `embedding_size`: q reads tokens with an encoder. Give the size of "
-                    "the vectors, or leave it out."
+                    "`normalize_embeddings` is True, and there is no `embedding_size`: q reads tokens with an encoder. Give the "
+                    "size of the vectors, or leave it out."
                 )
             return
         check_count("embedding_size", self.embedding_size)
         if self.is_conditional:
             raise ValueError(
-                f"`embedding_size` is {self.embedding_size}, and a {type(self).__name__} reads its source as tokens: only a `VAEConfig` "
-                "takes given vectors."
+                f"`embedding_size` is {self.embedding_size}, and a {type(self).__name__} reads its source as tokens: only a "
+                "`VAEConfig` takes given vectors."
             )
         if "encoder" in (self.frozen_parts or {}):
             raise ValueError(f"`frozen_parts` names the encoder, and with `embedding_size={self.embedding_size}` there is none.")

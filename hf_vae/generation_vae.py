@@ -20,7 +20,7 @@ from .decoding_vae import LatentDecodingMixin
 from .encoders import check_length
 from .flow_prior import FlowPrior
 from .generation_options import LatentGenerationOptions
-from .given_vectors import check_embeddings, check_kind_of_input
+from .given_vectors import check_given
 from .latent_control import AttributeEnergy
 from .latent_distribution import LatentDistribution
 from .logits_processors import AverageOverLatents, RefuseNaN
@@ -112,10 +112,11 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
             for name in inspect.signature(method).parameters:
                 if name in kwargs and name not in ("source", "with_prior"):
                     inputs[name] = kwargs.pop(name)
-        check_kind_of_input(self.config, None if self.config.is_conditional else input_ids, inputs.get("embeddings", kwargs.get("embeddings")))
-        if inputs.get("embeddings") is not None:
-            check_embeddings("embeddings", inputs["embeddings"], self.config)
-            inputs["embeddings"] = inputs["embeddings"].to(self.device)
+        # A conditional model has no argument of that name.
+        embeddings = inputs.get("embeddings", kwargs.get("embeddings"))
+        check_given(self.config, input_ids, embeddings)
+        if embeddings is not None:
+            inputs["embeddings"] = embeddings.to(self.device)
         options, model_kwargs = LatentGenerationOptions.resolve(
             self.generation_config,
             generation_config,

@@ -12,8 +12,11 @@ from .configuration_vae import VAEConfig
 LENGTH_TOLERANCE = 1e-2
 
 
-def check_kind_of_input(config: VAEConfig, input_ids: Any, embeddings: Any) -> None:
-    """Raises a `ValueError` if token ids are given to a model that reads vectors, or vectors to one that reads tokens."""
+def check_given(config: VAEConfig, input_ids: Any, embeddings: Any) -> None:
+    """
+    Raises a `ValueError` if token ids are given to a model that reads vectors, or vectors to one that reads tokens, or vectors that
+    are not what the configuration says.
+    """
     if config.embedding_size is not None and input_ids is not None:
         raise ValueError(
             f"`input_ids` are given, and this model has no encoder (`embedding_size` is {config.embedding_size}): give "
@@ -24,6 +27,8 @@ def check_kind_of_input(config: VAEConfig, input_ids: Any, embeddings: Any) -> N
             "`embeddings` are given, and this model reads tokens with its encoder: give `input_ids`, or build a `VAEModel` with "
             "`VAEConfig(embedding_size=…)`, which reads vectors."
         )
+    if embeddings is not None:
+        check_embeddings("embeddings", embeddings, config)
 
 
 def check_reader(name: str, encoder: Any, embedding_size: int | None) -> None:
@@ -32,8 +37,8 @@ def check_reader(name: str, encoder: Any, embedding_size: int | None) -> None:
         raise ValueError(f"`{name}` is None: give it, or an `embedding_size`, with which the model reads given vectors.")
     if encoder is not None and embedding_size is not None:
         raise ValueError(
-            f"`{name}` is given, and `embedding_size` is {embedding_size}: the model reads tokens with an encoder or given vectors. "
-            "Leave one of them out."
+            f"`{name}` is given, and `embedding_size` is {embedding_size}: the model reads tokens with an encoder or given "
+            "vectors. Leave one of them out."
         )
 
 
@@ -48,8 +53,8 @@ def check_embeddings(name: str, embeddings: Any, config: VAEConfig) -> None:
         raise ValueError(f"`{name}` holds {found}; give a tensor of floats of shape (batch, {size}).")
     if embeddings.ndim != 2 or embeddings.shape[1] != size or not embeddings.shape[0]:
         raise ValueError(
-            f"`{name}` has shape {tuple(embeddings.shape)}; this model reads (batch, {size}), at least one row: give vectors of the "
-            "embedder that it was trained with."
+            f"`{name}` has shape {tuple(embeddings.shape)}; this model reads (batch, {size}), at least one row: give vectors of "
+            "the embedder that it was trained with."
         )
     # Looking at the numbers of a GPU waits for it, at every step of a training.
     trains_elsewhere = embeddings.device.type != "cpu" and torch.is_grad_enabled()
@@ -74,11 +79,10 @@ def read_embeddings(embeddings: torch.Tensor | None, config: VAEConfig, dtype: t
     root of their size, so that their numbers are about 1 like the hidden states of an encoder.
 
     Raises:
-        ValueError: there are none, or they are not what the configuration says.
+        ValueError: there are none.
     """
     if embeddings is None:
         raise ValueError(f"`embeddings` is missing: q(z|y) reads a vector of {config.embedding_size} numbers for each text.")
-    check_embeddings("embeddings", embeddings, config)
     scale = embeddings.shape[1] ** 0.5 if config.normalize_embeddings else 1.0
     return embeddings.to(dtype) * scale
 
@@ -116,4 +120,4 @@ def as_vectors(name: str, given: Any, size: int) -> tuple[np.ndarray, bool]:
     return vectors.astype(np.float32), single
 
 
-__all__ = ["as_vectors", "check_embeddings", "check_kind_of_input", "check_reader", "read_embeddings"]
+__all__ = ["as_vectors", "check_embeddings", "check_given", "check_reader", "read_embeddings"]

@@ -15,7 +15,7 @@ from .flow_prior import FlowPrior
 from .fused_linear_cross_entropy import sequence_nll
 from .generation_options import composite_generation_config
 from .generation_vae import LatentGenerationMixin
-from .given_vectors import check_kind_of_input, read_embeddings
+from .given_vectors import check_given, read_embeddings
 from .latent_attribute import LatentAttribute
 from .latent_distribution import LatentDistribution
 from .modeling_outputs import LatentOutput, VAEOutput
@@ -140,7 +140,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             ValueError: no input, a row of padding only, more tokens than the encoder holds, tokens for a model that reads vectors
                 or the reverse, or vectors that are not what the configuration says.
         """
-        check_kind_of_input(self.config, input_ids, embeddings)
+        check_given(self.config, input_ids, embeddings)
         if self.config.embedding_size is not None:
             return LatentOutput(latent_dist=self.posterior_head(read_embeddings(embeddings, self.config, self.dtype)))
         if input_ids is None:
@@ -278,7 +278,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             ValueError: `labels` are missing, or an input is malformed.
         """
         labels = self.check_labels(labels)
-        check_kind_of_input(self.config, input_ids, embeddings)
+        check_given(self.config, input_ids, embeddings)
         given = {"input_ids": input_ids, "embeddings": embeddings, "prompt_input_ids": prompt_input_ids}
         check_rows(labels.shape[0], attention_mask=attention_mask, **given)
         source = self.read_source(prompt_input_ids, prompt_attention_mask)

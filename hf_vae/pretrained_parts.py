@@ -77,8 +77,9 @@ class PretrainedParts(AdapterLoading):
                 normalisation of the vector is left out.
 
         Raises:
-            ValueError: the configuration has no such field, an encoder is named beside an `embedding_size` or neither is, a part is no encoder or no causal language model, its weights are GGUF
-                or quantised and not in `freeze`, or a pooling of sentence-transformers that there is not here.
+            ValueError: the configuration has no such field, an encoder is named beside an `embedding_size` or neither is, a
+                part is no encoder or no causal language model, its weights are GGUF or quantised and not in `freeze`, or a pooling
+                of sentence-transformers that there is not here.
         """
         unknown = sorted(set(latent_options) - set(cls.config_class.__dataclass_fields__))
         if unknown:
@@ -86,11 +87,10 @@ class PretrainedParts(AdapterLoading):
         for part in freeze:
             check_choice("freeze", part, PARTS)
         check_reader("encoder_name_or_path", encoder_name_or_path, latent_options.get("embedding_size"))
-        names = dict(zip(PARTS, (encoder_name_or_path, decoder_name_or_path)))
-        if encoder_name_or_path is None:
-            del names["encoder"]
-            if "encoder" in freeze:
-                raise ValueError("`freeze` names the encoder, and a model with an `embedding_size` has none: leave it out.")
+        if encoder_name_or_path is None and "encoder" in freeze:
+            raise ValueError("`freeze` names the encoder, and a model with an `embedding_size` has none: leave it out.")
+        given = zip(PARTS, (encoder_name_or_path, decoder_name_or_path))
+        names = {part: name for part, name in given if name is not None}
         configs = {part: part_config(part, name, is_trained=part not in freeze) for part, name in names.items()}
         if encoder_name_or_path is not None:
             pooling = settle_pooling(encoder_name_or_path, latent_options.pop("pooling", None))

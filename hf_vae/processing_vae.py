@@ -91,8 +91,9 @@ class VAEProcessor(ProcessorMixin):
         embedding_size (`int`, *optional*): that of the model, if it reads given vectors. There is no `encoder_tokenizer` then.
 
     Raises:
-        ValueError: an argument is not a tokenizer, there is an `encoder_tokenizer` beside an `embedding_size` or neither, the decoder's tokenizer has no EOS, with which generation would stop, or the
-            encoder's has neither a padding token nor an EOS.
+        ValueError: an argument is not a tokenizer, there is an `encoder_tokenizer` beside an `embedding_size` or neither, the
+            decoder's tokenizer has no EOS, with which generation would stop, or the encoder's has neither a padding token nor an
+            EOS.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -210,12 +211,12 @@ class VAEProcessor(ProcessorMixin):
                 vectors. A single vector makes a single row.
 
         Returns:
-            `BatchEncoding` with `input_ids` and `attention_mask`, or with `embeddings`; and `labels` (-100 on padding) if there is a
-            target.
+            `BatchEncoding` with `input_ids` and `attention_mask`, or with `embeddings`; and `labels` (-100 on padding) if there is
+            a target.
 
         Raises:
-            ValueError: a text is empty, a vector is not what the model reads, texts and targets differ in number, a length leaves no token of the text, or the padding
-                needs a length that is not given.
+            ValueError: a text is empty, a vector is not what the model reads, texts and targets differ in number, a length leaves
+                no token of the text, or the padding needs a length that is not given.
         """
         if return_tensors is None and padding == "max_length":
             raise ValueError(

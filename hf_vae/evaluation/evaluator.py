@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import BatchEncoding
@@ -110,7 +110,8 @@ class LikelihoodEvaluator:
 
     def _features(self, texts: list, targets: list[str], **options) -> BatchEncoding:
         name = "text" if self.processor.embedding_size is None else "embeddings"
-        return self.processor(**{name: texts}, text_target=targets, **options, **self.processor_options)
+        inputs: dict[str, Any] = {name: texts, "text_target": targets}
+        return self.processor(**inputs, **options, **self.processor_options)
 
     @cached_property
     def _tokens(self) -> Tokens:
