@@ -123,7 +123,7 @@ class VAEProcessor(ProcessorMixin):
             check_count("embedding_size", embedding_size)
             self.encoder_tokenizer, self.embedding_size = None, embedding_size
             # transformers asks the class, whose `__init__` names both. A partial, unlike a lambda, can be pickled.
-            self.get_attributes = partial(list, ("tokenizer",))
+            self.get_attributes = partial(list, ("tokenizer",))  # type: ignore[method-assign]
             super().__init__(_with_padding(tokenizer), **kwargs)
             return
         if encoder_tokenizer.pad_token is None and encoder_tokenizer.eos_token is None:
