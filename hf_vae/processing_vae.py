@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from .checks import check_choice, check_count
 from .given_vectors import as_vectors, check_reader
+from .padding import as_tokens, check_rows, padded, padded_length
 from .part_tokenizers import load_saved_tokenizer, load_tokenizer
 from .saved_files import HUB_OPTIONS, read_json
 
@@ -331,20 +332,20 @@ class VAEProcessor(ProcessorMixin):
             tokens, mask, types = names = [f"{prefix}{name}" for name in ("input_ids", "attention_mask", "token_type_ids")]
             if tokenizer is None:
                 continue
-            columns = {name: [_as_list(row[name]) for row in features] for name in names if name in features[0]}
+            columns = {name: [as_tokens(row[name]) for row in features] for name in names if name in features[0]}
             known.update(columns)
             if tokens not in columns:
                 continue
             columns.setdefault(mask, [[1] * len(row) for row in columns[tokens]])
             check_rows(mask, columns[mask], any)
             fillings = {tokens: tokenizer.pad_token_id, mask: 0, types: tokenizer.pad_token_type_id}
-            longest = _padded_length(columns[tokens], padding, pad_to_multiple_of, length)
+            longest = padded_length(columns[tokens], padding, pad_to_multiple_of, length)
             for name, rows in columns.items():
-                batch[name] = _padded(rows, fillings[name], longest, on_the_left=prefix == "prompt_")
+                batch[name] = padded(rows, fillings[name], longest, on_the_left=prefix == "prompt_")
         if "labels" in features[0]:
-            rows = [_as_list(row["labels"]) for row in features]
+            rows = [as_tokens(row["labels"]) for row in features]
             check_rows("labels", rows, len)
-            batch["labels"] = _padded(rows, -100, _padded_length(rows, padding, pad_to_multiple_of, max_target_length))
+            batch["labels"] = padded(rows, -100, padded_length(rows, padding, pad_to_multiple_of, max_target_length))
         unknown = sorted(set(features[0]) - known)
         if unknown:
             raise ValueError(f"Features hold {', '.join(unknown)}, which no model of this kind reads: remove the column(s).")
@@ -376,42 +377,6 @@ def check_text_length(name: str, length: int | None, encoder_tokenizer: PreTrain
             f"`{name}` is {length}, and the encoder's tokenizer adds {special} special tokens to a text: it must be at least "
             f"{special + 1}."
         )
-
-
-def _as_list(row: Any) -> list[int]:
-    """A row of tokens, which a dataset may give as an array or a tensor."""
-    return row if isinstance(row, list) else [int(token) for token in row]
-
-
-def _padded_length(rows: list[list[int]], padding: bool | str, multiple_of: int | None, length: int | None) -> int:
-    """
-    How long `rows` become; 0 leaves each as it is.
-
-    Raises:
-        ValueError: they are to be padded to a `length` that is not given.
-    """
-    if padding in (False, "do_not_pad"):
-        return 0
-    if padding == "max_length" and length is None:
-        raise ValueError(
-            "`padding='max_length'` pads to `max_length`, and with targets to `max_target_length`: give the length(s)."
-        )
-    longest = length if padding == "max_length" and length is not None else max(map(len, rows))
-    return longest if multiple_of is None else -(-longest // multiple_of) * multiple_of
-
-
-# Tokenizers pad a row at a time, and ask for their padding token at each: most of the time that a batch would take.
-def _padded(rows: list[list[int]], filling: int, length: int, on_the_left: bool = False) -> list[list[int]]:
-    """`rows`, with `filling` in front or behind where they are shorter than `length`."""
-    fillings = ([filling] * (length - len(row)) for row in rows)
-    return [each + row if on_the_left else row + each for row, each in zip(rows, fillings)]
-
-
-def check_rows(name: str, rows: list, has_tokens) -> None:
-    """Raises a `ValueError` that names the rows for which `has_tokens` is false."""
-    empty = [index for index, row in enumerate(rows) if not has_tokens(row)]
-    if empty:
-        raise ValueError(f"`{name}` holds no token in row(s) {empty[:10]} of the batch: every row needs at least one.")
 
 
 __all__ = ["VAEProcessor"]
