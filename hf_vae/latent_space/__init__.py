@@ -19,6 +19,7 @@ from .inversion import InvertedTexts, encode_embeddings, invert
 from .neighbours import Neighbours, nearest_neighbours
 from .priors import fit_prior, prior_log_densities
 from .reconstruction import reconstruct, sample_prior
+from .revision import RevisedTexts, revise
 from .smallest_move import smallest_move
 from .transfer import transfer
 
@@ -31,6 +32,7 @@ __all__ = [
     "InvertedTexts",
     "LatentTexts",
     "Neighbours",
+    "RevisedTexts",
     "arithmetic",
     "attribute_vector",
     "decode_latents",
@@ -49,6 +51,7 @@ __all__ = [
     "prior_gain",
     "prior_log_densities",
     "reconstruct",
+    "revise",
     "sample_prior",
     "smallest_move",
     "smoothness",
