@@ -50,15 +50,15 @@ class Arguments:
     max_test_samples: int = 300
     max_length: int = 32
     embedder: str | None = None
-    embedder_steps: int = 400
+    embedder_steps: int = 300
     vectors_dir: str | None = None
     tokenizer_type: str = "word"
     vocab_size: int = 1000
     hidden_size: int = 128
     decoder_layers: int = 1
     dropout: float = 0.0
-    latent_size: int = 64
-    kl_weight: float = 0.1
+    latent_size: int = 128
+    kl_weight: float = 0.02
     bow_loss_weight: float = 1.0
     num_candidates: int = 8
 
@@ -135,6 +135,9 @@ def main(argv: list[str]) -> dict[str, float]:
         bow_loss_weight=args.bow_loss_weight,
     )
     model, processor = VAEModel(config), VAEProcessor(tokenizer, embedding_size=size)
+    with torch.no_grad():
+        # q begins narrow, so that the decoder hears what the vector says from the first step on.
+        model.posterior_head.linear.bias[args.latent_size :] = -4.0
     rows = vectors.map(
         lambda batch: dict(
             processor(

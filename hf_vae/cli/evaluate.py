@@ -154,6 +154,11 @@ def main(argv: Sequence[str]) -> dict:
         raise ValueError(
             f"{model_args.model_name_or_path} holds a model of type {config.model_type!r}, which is not a model of hf_vae."
         )
+    if config.embedding_size is not None:
+        raise ValueError(
+            f"{model_args.model_name_or_path} reads vectors of {config.embedding_size} numbers, and files hold texts: embed these "
+            "with `hf_vae.data.embed_texts`, and measure with `LikelihoodEvaluator` and `inversion_metrics`."
+        )
     is_conditional = isinstance(config, ConditionalVAEConfig)
     check_arguments(model_args, data_args, evaluation_args, is_conditional)
     check_frontier(frontier_args, model_args.model_name_or_path, config)
