@@ -182,10 +182,8 @@ def test_a_card_says_what_it_reads_and_the_command_refuses_files_of_texts(proces
     model = build(processor, normalize_embeddings=True)
     record = RunRecord("someone/inverter", "examples/embedding_to_text.py", "captions", {"exact_match": 0.5}, "Measured on 5.", {})
     card = make_model_card(model, record).content
-    assert (
-        "between given vectors of\n6 numbers, of length 1, and a gpt2 decoder." in card
+    assert "between given vectors of\n6 numbers, of length 1, and a gpt2 decoder." in card
     assert "processor(embeddings=vectors)" in card
-    )
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="reads vectors of 6 numbers, and files hold texts"):
         evaluate.main([str(tmp_path), "--file", "test.txt"])
