@@ -33,7 +33,7 @@ from hf_vae.training import ConstantSchedule
 
 # The defaults of `TrainingArguments` here.
 DEFAULTS = {
-    "output_dir": "outputs/embedding_to_text", "max_steps": 1500, "per_device_train_batch_size": 64, "learning_rate": 2e-3,
+    "output_dir": "outputs/embedding_to_text", "max_steps": 1000, "per_device_train_batch_size": 64, "learning_rate": 2e-3,
     "adam_beta2": 0.98, "lr_scheduler_type": "cosine", "warmup_steps": 100, "logging_steps": 100, "save_strategy": "no",
     "report_to": "none", "seed": 0,
 }  # fmt: skip
@@ -50,7 +50,7 @@ class Arguments:
     max_test_samples: int = 300
     max_length: int = 32
     embedder: str | None = None
-    embedder_steps: int = 300
+    embedder_steps: int = 600
     vectors_dir: str | None = None
     tokenizer_type: str = "word"
     vocab_size: int = 1000

@@ -128,11 +128,11 @@ class LikelihoodEvaluator:
         Raises a `ValueError` that names the examples which make more tokens than the model holds. What measures for long asks
         this first.
         """
-        decoder = self.model.decoder
-        longest = {"decoder": decoder.longest_text}
+        longest = {}
         if self.model.config.embedding_size is None:
             encoder = self.model.encoder
             longest["encoder"] = longest_text(encoder.config, reserved_positions(encoder))
+        longest["decoder"] = self.model.decoder.longest_text
         for part, most in longest.items():
             counts = getattr(self._tokens, part)
             over = [index for index, tokens in enumerate(counts) if most is not None and tokens > most]
