@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Titles with the names of arguments, in the order of the help. Those that a command lacks are left out.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Model and texts": ("model_name_or_path", "model", "dtype", "file", "split"),
+    "Model and texts": ("model_name_or_path", "model", "dtype", "file", "split", "output"),
     "Data": (
         "train_file", "validation_file", "test_file", "text_column", "source_column", "target_column", "meta_columns", "given",
         "pairing", "max_train_samples", "max_samples", "max_length", "max_source_length", "max_target_length", "max_turns",
@@ -38,6 +38,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Quality against diversity": (
         "frontier", "frontier_baseline", "frontier_outputs", "frontier_embedder", "frontier_plot",
+    ),
+    "How texts are generated": (
+        "num", "latent_source", "num_beams", "do_sample", "temperature", "top_k", "top_p", "block_size",
     ),
     "Run": ("num_replies", "seed", "overwrite_output_dir"),
 }  # fmt: skip
@@ -74,6 +77,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "free_bits_per": ("sentence", "dimension", "batch"),
     "kl_schedule": ("constant", "linear", "sigmoid", "tanh", "cyclical"),
     "bow_schedule": ("constant", "linear", "sigmoid", "tanh", "cyclical"),
+    "latent_source": ("prior", "posterior", "fitted_prior"),
     "latent_spread": ("independent", "quasi_random", "repelled", "antithetic"),
     "source_conditioning": ("prompt", "cross_attention", "initial_state"),
     "prior_type": ("standard", "conditional", "flow"),

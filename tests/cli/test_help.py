@@ -133,7 +133,7 @@ sys.meta_path.insert(0, Refuses())
 """
 
 
-@pytest.mark.parametrize("command", ["train_vae", "train_paraphrase", "evaluate", "chat"])
+@pytest.mark.parametrize("command", ["train_vae", "train_paraphrase", "evaluate", "generate", "chat"])
 def test_an_example_s_help_imports_neither_torch_nor_transformers(command, tmp_path):
     program = f"{WITHOUT_TORCH}import runpy\nsys.path.insert(0, {str(EXAMPLES)!r})\nsys.argv.append('--help')\n"
     program += f"runpy.run_path({str(EXAMPLES / f'{command}.py')!r}, run_name='__main__')"
