@@ -105,8 +105,8 @@ def generate_to_file(
             written or that has other sources. Nothing has been changed then.
     """
     counts = {"num": num, "batch_size": batch_size, "block_size": block_size}
-    for name, count in {**counts, **({} if max_rows is None else {"max_rows": max_rows})}.items():
-        check_count(name, count)
+    for argument, count in {**counts, **({} if max_rows is None else {"max_rows": max_rows})}.items():
+        check_count(argument, count)
     check_count("seed", seed, least=0)
     check_text_length("max_length", max_length, processor.encoder_tokenizer)
     check_path(path, rows)

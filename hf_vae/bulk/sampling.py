@@ -12,6 +12,11 @@ from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogits
 _STEPS = 64
 
 
+def uniform_numbers(generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """The next numbers in [0, 1) of each generator, `(generators, _STEPS)`."""
+    return torch.stack([torch.rand(_STEPS, generator=each, dtype=torch.float64) for each in generators])
+
+
 class SampleByRow(LogitsProcessor):
     r"""
     Ancestral sampling inside greedy search. The next token of a row is the first whose cumulative probability exceeds a uniform
@@ -42,7 +47,7 @@ class SampleByRow(LogitsProcessor):
         """`(rows, length)` and `(rows, vocab)` to `(rows, vocab)`."""
         place = self._step % _STEPS
         if place == 0:
-            self._uniform = torch.stack([torch.rand(_STEPS, generator=each, dtype=torch.float64) for each in self.generators])
+            self._uniform = uniform_numbers(self.generators)
         self._step += 1
         warped = self.warpers(input_ids, scores)
         # Sums over a large vocabulary need the precision. Apple's GPUs have no float64.
