@@ -211,7 +211,10 @@ def vae_config(name: str) -> VAEConfig:
         OSError: there is no model of this name.
         ValueError: it is no model of this package.
     """
-    config = AutoConfig.from_pretrained(name)
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except ValueError as error:
+        raise ValueError(f"{name} holds no model that transformers knows: name a folder or a Hub id of a model of hf_vae.") from error
     if not isinstance(config, VAEConfig):
         raise ValueError(f"{name} holds a model of type {config.model_type!r}, which is not a model of hf_vae.")
     return config

@@ -30,7 +30,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, SourceArgument
 def check_arguments(model_args: ModelArguments, source_args: SourceArguments, generate_args: GenerateArguments) -> None:
     """Everything that can be refused before the model is looked at."""
     check_choice("--dtype", model_args.dtype, DTYPES)
-    least = {"max_samples": 1, "num": 1, "seed": 0, "max_new_tokens": 1, "num_beams": 1, "batch_size": 1, "block_size": 1}
+    least = {"max_samples": 1, "num_outputs": 1, "seed": 0, "max_new_tokens": 1, "num_beams": 1, "batch_size": 1, "block_size": 1}
     check_least({**vars(source_args), **vars(generate_args)}, least)
     check_writable("output", generate_args.output)
     check_path(generate_args.output, source_args.file)
@@ -61,6 +61,7 @@ def main(argv: Sequence[str]) -> GeneratedFile:
         processor,
         rows,
         options.pop("output"),
+        options.pop("num_outputs"),
         name=source_args.file,
         source_column=source_args.source_column,
         max_rows=source_args.max_samples,

@@ -37,7 +37,9 @@ class GenerateArguments:
     output: str = field(
         metadata={"help": "JSON lines for the outputs. If the same command has begun this file, it goes on where it stopped."}
     )
-    num: int = field(default=10, metadata={"help": "Outputs of each source, each with a z of its own."})
+    num_outputs: int = field(
+        default=10, metadata={"aliases": ["--num"], "help": "Outputs of each source, each with a z of its own; --num for short."}
+    )
     seed: int = field(default=0, metadata={"help": "Random seed."})
     latent_source: str | None = field(
         default=None,
@@ -51,10 +53,9 @@ class GenerateArguments:
         metadata={"help": "How the z of one source lie to each other: independent, quasi_random, ... Default: the model's."},
     )
     max_new_tokens: int | None = field(default=None, metadata={"help": "Longest output in tokens. Default: the model's."})
-    num_beams: int | None = field(default=None, metadata={"help": "Beams for each z. Default: the model's, 1 as a rule: greedy."})
-    do_sample: bool | None = field(
-        default=None,
-        metadata={"help": "Draw tokens too, with random numbers of the row's own. Default: the model's, false as a rule."},
+    num_beams: int | None = field(default=None, metadata={"help": "Beams for each z. Default: the model's, as a rule 1."})
+    do_sample: bool = field(
+        default=False, metadata={"help": "Draw tokens too, with random numbers of the row's own, and do not take the likeliest."}
     )
     temperature: float | None = field(default=None, metadata={"help": "With do_sample: the scores are divided by it."})
     top_k: int | None = field(default=None, metadata={"help": "With do_sample: draw one of so many likeliest tokens; 0: of all."})
@@ -62,5 +63,5 @@ class GenerateArguments:
     batch_size: int = field(default=32, metadata={"help": "Sources at once."})
     block_size: int = field(
         default=512,
-        metadata={"help": "Sources that are shared by the processes and written together; a kill loses less than one block."},
+        metadata={"help": "Sources that the processes share and that are written together; a kill loses no more than these."},
     )

@@ -40,7 +40,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "frontier", "frontier_baseline", "frontier_outputs", "frontier_embedder", "frontier_plot",
     ),
     "How texts are generated": (
-        "num", "latent_source", "num_beams", "do_sample", "temperature", "top_k", "top_p", "block_size",
+        "latent_source", "num_beams", "do_sample", "temperature", "top_k", "top_p", "block_size",
     ),
     "Run": ("num_replies", "seed", "overwrite_output_dir"),
 }  # fmt: skip
