@@ -9,7 +9,8 @@ with z from its posterior. A dialogue model reads rows of `turns`, and replies t
 
 The same command given again goes on where it was stopped, on any number of processes:
 
-    accelerate launch --num_processes 4 examples/generate.py outputs/paraphrase --file sources.jsonl --num_outputs 10 --output outputs.jsonl
+    accelerate launch --num_processes 4 examples/generate.py outputs/paraphrase --file sources.jsonl --num_outputs 10 \
+        --output outputs.jsonl
 """
 
 from commands import run

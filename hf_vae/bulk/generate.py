@@ -136,7 +136,8 @@ def generate_to_file(
     done, total = decided_by_main(state, prepare)
     # The block that was stopped in is generated anew, so that its batches are the same; what is there is not written twice.
     begin = total if done == total else done - done % block_size
-    bar = tqdm(total=total, initial=done, unit="source", desc="generating", delay=1, disable=not state.is_main_process)
+    silent = not state.is_main_process or begin == total
+    bar = tqdm(total=total, initial=done, unit="source", desc="generating", delay=1, disable=silent)
     try:
         for first, block in blocks(sources, begin, total, block_size):
             with batches_shown_by(lambda batches, _: shown(bar, batches, state.num_processes)):
@@ -150,8 +151,7 @@ def generate_to_file(
                 )
             if state.is_main_process:
                 output.append(written[max(done - first, 0) :])
-            bar.n = first + len(block)
-            bar.refresh()
+            bar.update(first + len(block) - bar.n)
     finally:
         bar.close()
         output.close()
@@ -181,7 +181,7 @@ def compare(sources: Sources, output: OutputFile, check: SourceCheck) -> tuple[i
     """
     written = output.rows()
     done = total = 0
-    for number, source in enumerate(sources):
+    for number, source in enumerate(tqdm(sources, unit="source", desc="checking", leave=False, delay=2)):
         row = next(written, None)
         total += 1
         if row is None:

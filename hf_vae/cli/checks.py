@@ -214,7 +214,9 @@ def vae_config(name: str) -> VAEConfig:
     try:
         config = AutoConfig.from_pretrained(name)
     except ValueError as error:
-        raise ValueError(f"{name} holds no model that transformers knows: name a folder or a Hub id of a model of hf_vae.") from error
+        raise ValueError(
+            f"{name} holds no model that transformers knows: name a folder or a Hub id of a model of hf_vae."
+        ) from error
     if not isinstance(config, VAEConfig):
         raise ValueError(f"{name} holds a model of type {config.model_type!r}, which is not a model of hf_vae.")
     return config

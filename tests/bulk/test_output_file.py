@@ -88,12 +88,12 @@ def test_a_file_that_something_else_has_written_is_refused(tmp_path):
     file.settings_path.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="is no JSON"):
         file.check_settings()
-    with pytest.raises(ValueError, match="Line 1 of .* is no row of outputs"):
+    with pytest.raises(ValueError, match=r"Line 1 of .* is no row of outputs"):
         whole(file)
     write(tmp_path / "own.jsonl")
     text = (tmp_path / "own.jsonl").read_bytes()
     (tmp_path / "own.jsonl").write_bytes(text.replace(b'{"source"', b'"source"', 1))
-    with pytest.raises(ValueError, match="Line 1 of .* is no row of outputs"):
+    with pytest.raises(ValueError, match=r"Line 1 of .* is no row of outputs"):
         whole(OutputFile(tmp_path / "own.jsonl", SETTINGS))
 
 
@@ -102,11 +102,11 @@ def test_two_at_once_do_not_write_over_each_other(tmp_path):
     first, second = OutputFile(path, SETTINGS), OutputFile(path, SETTINGS)
     assert whole(first) == whole(second) == []
     first.start()
-    with pytest.raises(ValueError, match="Another process is writing to .*out.jsonl"):
+    with pytest.raises(ValueError, match=r"Another process is writing to .*out.jsonl"):
         second.start()
     first.append(ROWS)
     first.close()
     # It has looked at the file before the other one wrote.
-    with pytest.raises(ValueError, match="Another process has written to .* since it was read"):
+    with pytest.raises(ValueError, match=r"Another process has written to .* since it was read"):
         second.start()
     assert [json.loads(line) for line in path.read_bytes().splitlines()] == ROWS
