@@ -31,16 +31,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "num_attention_heads", "initializer_range", "dropout", "recurrent_dropout", "tie_word_embeddings", "tokenizer_type",
         "vocab_size",
     ),
-    "Measuring": (
-        "max_test_samples", "importance_samples", "refine_steps", "num_outputs", "num_paraphrases", "latent_temperature",
-        "latent_spread", "max_new_tokens", "with_baseline", "collapse_report_samples", "metrics_tokenizer", "word_vectors",
-        "language_model", "language_model_nll", "batch_size", "chunk", "output_file", "compare_with", "plot_file",
+    "Generating and measuring": (
+        "max_test_samples", "importance_samples", "refine_steps", "num_outputs", "num_paraphrases", "latent_source",
+        "latent_temperature", "latent_spread", "max_new_tokens", "num_beams", "do_sample", "temperature", "top_k", "top_p",
+        "with_baseline", "collapse_report_samples", "metrics_tokenizer", "word_vectors", "language_model", "language_model_nll",
+        "batch_size", "block_size", "chunk", "output_file", "compare_with", "plot_file",
     ),
     "Quality against diversity": (
         "frontier", "frontier_baseline", "frontier_outputs", "frontier_embedder", "frontier_plot",
-    ),
-    "How texts are generated": (
-        "latent_source", "num_beams", "do_sample", "temperature", "top_k", "top_p", "block_size",
     ),
     "Run": ("num_replies", "seed", "overwrite_output_dir"),
 }  # fmt: skip
