@@ -80,7 +80,7 @@ def test_bad_arguments_are_refused_before_the_weights_are_loaded(script, argumen
 
 def test_a_folder_without_a_model_and_another_model_are_named(script, arguments, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty holds no model that transformers knows: name the folder"):
+    with pytest.raises(ValueError, match="empty holds no model that transformers knows: name a folder"):
         script.main([str(tmp_path / "empty"), *arguments[1:]])
     make_model("vae").decoder.lm.save_pretrained(tmp_path / "lm")
     with pytest.raises(ValueError, match="a model of type 'gpt2', which is not a model of hf_vae"):
