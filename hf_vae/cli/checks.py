@@ -209,7 +209,7 @@ def vae_config(name: str) -> VAEConfig:
 
     Raises:
         OSError: there is no model of this name.
-        ValueError: it is no model of this package.
+        ValueError: it is no model of this package, or one that reads vectors.
     """
     try:
         config = AutoConfig.from_pretrained(name)
@@ -219,6 +219,11 @@ def vae_config(name: str) -> VAEConfig:
         ) from error
     if not isinstance(config, VAEConfig):
         raise ValueError(f"{name} holds a model of type {config.model_type!r}, which is not a model of hf_vae.")
+    if config.embedding_size is not None:
+        raise ValueError(
+            f"{name} reads vectors of {config.embedding_size} numbers, and files hold texts: embed these with "
+            "`hf_vae.data.embed_texts`, and use `hf_vae.latent_space.invert` and `hf_vae.evaluation.inversion_metrics`."
+        )
     return config
 
 
