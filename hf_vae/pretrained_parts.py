@@ -11,7 +11,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, GENERATION_CONF
 
 from .checks import check_choice
 from .compat import AdapterLoading
-from .configuration_vae import FORMAT_VERSION, PARTS, VAEConfig
+from .configuration_vae import FORMAT_VERSION, PARTS, VAEConfig, default_pooling
 from .encoders import check_encoder
 from .frozen_parts import (
     LEFT_OUT,
@@ -71,8 +71,8 @@ class PretrainedParts(AdapterLoading):
                 of its weights, and the model loads them from there. Weights that they were not pretrained with, such as
                 cross-attention, are trained and saved.
             latent_options: fields of the model's configuration, such as `latent_size` or `free_bits`. An encoder of
-                sentence-transformers is read with the `pooling` that it was trained with, unless another one is given; a
-                normalisation of the vector is left out.
+                sentence-transformers is read with the `pooling` that it was trained with, unless another one is given or there
+                are several latent vectors; a normalisation of the vector is left out.
 
         Raises:
             ValueError: the configuration has no such field, a part is no encoder or no causal language model, its weights are GGUF
@@ -85,7 +85,8 @@ class PretrainedParts(AdapterLoading):
             check_choice("freeze", part, PARTS)
         names = dict(zip(PARTS, (encoder_name_or_path, decoder_name_or_path)))
         configs = {part: part_config(part, name, is_trained=part not in freeze) for part, name in names.items()}
-        pooling = settle_pooling(encoder_name_or_path, latent_options.pop("pooling", None))
+        asked_for = latent_options.pop("pooling", None) or default_pooling(latent_options.get("num_latents", 1))
+        pooling = settle_pooling(encoder_name_or_path, asked_for)
         if pooling is not None:
             latent_options["pooling"] = pooling
         config = cls.config_class(**configs, **latent_options)
@@ -95,7 +96,7 @@ class PretrainedParts(AdapterLoading):
             config.eos_token_id = ends[0] if len(ends) == 1 else ends or None
         cls.prepare_decoder_config(config)
         loaded = {part: load_part(part, name, config, dtype=dtype) for part, name in names.items()}
-        check_encoder(loaded["encoder"][0], config.pooling)
+        check_encoder(loaded["encoder"][0], config.vector_pooling)
         config.frozen_parts = {part: describe_part(names[part]) for part in freeze} or None
         model = assemble(cls, config, loaded)
         model.missing_in_parts = {
