@@ -113,11 +113,13 @@ class EmbeddingAttention(VectorInjection):
 
     def init_weights(self, module: nn.Module) -> None:
         super().init_weights(module)
-        # Scores of a scale at which heads begin with different mixtures and none with a single vector.
-        if module is self.query or module is self.key:
-            initialization.normal_(module.weight, std=module.in_features**-0.5)
+        # Scores of variance 1, half of it by what a vector says and half by its place: each head begins with another mixture.
+        if module is self.query:
+            initialization.normal_(self.query.weight, std=self.query.in_features**-0.5)
+        elif module is self.key:
+            initialization.normal_(self.key.weight, std=(2 * self.vector_size) ** -0.5)
         elif module is self.places:
-            initialization.normal_(module.weight)
+            initialization.normal_(self.places.weight, std=0.5**0.5)
 
     def embed(self, inputs_embeds: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
         vectors = self.vectors(latents)

@@ -74,7 +74,7 @@ class GaussianHead(nn.Module):
             self.mean_norm = FixedScaleBatchNorm(num_vectors * latent_size, batch_norm_gamma, dtype)
 
     def forward(self, pooled: torch.Tensor) -> DiagonalGaussian:
-        """`(batch, hidden_size)` or `(batch, num_vectors, hidden_size)`, to a Gaussian over `num_vectors` · `latent_size` numbers."""
+        """Over `num_vectors` · `latent_size` numbers, of `(batch, hidden_size)` or `(batch, num_vectors, hidden_size)`."""
         mean, logvar = (each.flatten(1) for each in self.linear(pooled).chunk(2, dim=-1))
         return DiagonalGaussian(self.mean_norm(mean), logvar)
 

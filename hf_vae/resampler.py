@@ -45,8 +45,8 @@ def count_heads(size: int, config: PreTrainedConfig) -> int:
 class Resampler(nn.Module):
     r"""
     As many vectors of a text as there are queries, however long the text is: pooling by multi-head attention (Lee et al. 2019,
-    section 3.2). Perceiver (Jaegle et al. 2021), Flamingo's resampler (Alayrac et al. 2022) and the Q-Former (Li et al. 2023) read so
-    too. With the queries \(S\) and the states \(X\) it is \(\mathrm{LN}(H + \mathrm{MLP}(H))\) of
+    section 3.2). Perceiver (Jaegle et al. 2021), Flamingo's resampler (Alayrac et al. 2022) and the Q-Former (Li et al. 2023) read
+    so too. With the queries \(S\) and the states \(X\) it is \(\mathrm{LN}(H + \mathrm{MLP}(H))\) of
     \(H = \mathrm{LN}(S + \mathrm{Attention}(S, X, X))\).
 
     Args:

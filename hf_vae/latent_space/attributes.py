@@ -83,8 +83,7 @@ def fit_attribute(
     if len(means) < model.config.total_latent_size:
         logger.warning(
             f"{len(means)} labels for {model.config.total_latent_size} dimensions of z: they can be told apart by chance alone. "
-            "Look at "
-            "`attribute.score`, or label more texts."
+            "Look at `attribute.score`, or label more texts."
         )
     fitted = _fit(means, values, names, hidden_size, regularization, seed)
     guesses = _cross_validated(means, values, names, hidden_size, regularization, seed)
