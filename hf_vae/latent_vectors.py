@@ -106,25 +106,25 @@ class EmbeddingAttention(VectorInjection):
         size = shape.embedding_size
         self.num_heads = count_heads(size, shape.text_config)
         self.norm = nn.LayerNorm(size, dtype=shape.dtype)
-        self.query = nn.Linear(size, size, bias=False, dtype=shape.dtype)
-        self.key = nn.Linear(self.vector_size, size, bias=False, dtype=shape.dtype)
+        self.to_queries = nn.Linear(size, size, bias=False, dtype=shape.dtype)
+        self.to_keys = nn.Linear(self.vector_size, size, bias=False, dtype=shape.dtype)
         self.places = nn.Embedding(self.num_latents, size, dtype=shape.dtype)
         self.projection = nn.Linear(self.vector_size, size, dtype=shape.dtype)
 
     def init_weights(self, module: nn.Module) -> None:
         super().init_weights(module)
         # Scores of variance 1, half of it by what a vector says and half by its place: each head begins with another mixture.
-        if module is self.query:
-            initialization.normal_(self.query.weight, std=self.query.in_features**-0.5)
-        elif module is self.key:
-            initialization.normal_(self.key.weight, std=(2 * self.vector_size) ** -0.5)
+        if module is self.to_queries:
+            initialization.normal_(self.to_queries.weight, std=self.to_queries.in_features**-0.5)
+        elif module is self.to_keys:
+            initialization.normal_(self.to_keys.weight, std=(2 * self.vector_size) ** -0.5)
         elif module is self.places:
             initialization.normal_(self.places.weight, std=0.5**0.5)
 
     def embed(self, inputs_embeds: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
         vectors = self.vectors(latents)
-        keys = self.key(vectors) + self.places.weight
-        seen = attend(self.query(self.norm(inputs_embeds)), keys, self.projection(vectors), self.num_heads)
+        keys = self.to_keys(vectors) + self.places.weight
+        seen = attend(self.to_queries(self.norm(inputs_embeds)), keys, self.projection(vectors), self.num_heads)
         return inputs_embeds + seen
 
 

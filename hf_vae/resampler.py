@@ -60,7 +60,9 @@ class Resampler(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.queries = nn.Parameter(torch.empty(num_queries, hidden_size, dtype=dtype))
-        self.query, self.key, self.value, self.output = (nn.Linear(hidden_size, hidden_size, dtype=dtype) for _ in range(4))
+        self.to_queries, self.to_keys, self.to_values, self.to_output = (
+            nn.Linear(hidden_size, hidden_size, dtype=dtype) for _ in range(4)
+        )
         self.attention_norm, self.norm = (nn.LayerNorm(hidden_size, dtype=dtype) for _ in range(2))
         self.mlp = nn.Sequential(
             nn.Linear(hidden_size, 4 * hidden_size, dtype=dtype), nn.GELU(), nn.Linear(4 * hidden_size, hidden_size, dtype=dtype)
@@ -86,8 +88,8 @@ class Resampler(nn.Module):
             `(batch, num_queries, hidden_size)`.
         """
         queries = self.queries.expand(len(states), -1, -1)
-        seen = attend(self.query(queries), self.key(states), self.value(states), self.num_heads, mask)
-        hidden = self.attention_norm(queries + self.output(seen))
+        seen = attend(self.to_queries(queries), self.to_keys(states), self.to_values(states), self.num_heads, mask)
+        hidden = self.attention_norm(queries + self.to_output(seen))
         return self.norm(hidden + self.mlp(hidden))
 
 

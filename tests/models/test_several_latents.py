@@ -48,13 +48,13 @@ def test_queries_attend_as_torch_s_own_attention_does():
     layer, states = resampler(), torch.randn(2, 5, 8)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
     attention = nn.MultiheadAttention(8, 2, batch_first=True)
-    projections = (layer.query, layer.key, layer.value)
+    projections = (layer.to_queries, layer.to_keys, layer.to_values)
     with torch.no_grad():
-        for module in (*projections, layer.output):
+        for module in (*projections, layer.to_output):
             module.bias.normal_()
         attention.in_proj_weight.copy_(torch.cat([each.weight for each in projections]))
         attention.in_proj_bias.copy_(torch.cat([each.bias for each in projections]))
-        attention.out_proj.load_state_dict(layer.output.state_dict())
+        attention.out_proj.load_state_dict(layer.to_output.state_dict())
         queries = layer.queries.expand(2, -1, -1)
         seen, _ = attention(queries, states, states, key_padding_mask=mask == 0)
         hidden = layer.attention_norm(queries + seen)
@@ -156,9 +156,9 @@ def test_a_token_attends_to_the_vectors_as_torch_s_own_attention_does():
     vectors = z.view(2, 3, 2)
     attention = nn.MultiheadAttention(16, way.num_heads, bias=False, batch_first=True)
     with torch.no_grad():
-        attention.in_proj_weight.copy_(torch.cat([way.query.weight, torch.eye(16), torch.eye(16)]))
+        attention.in_proj_weight.copy_(torch.cat([way.to_queries.weight, torch.eye(16), torch.eye(16)]))
         attention.out_proj.weight.copy_(torch.eye(16))
-        keys = vectors @ way.key.weight.T + way.places.weight
+        keys = vectors @ way.to_keys.weight.T + way.places.weight
         seen, weights = attention(way.norm(tokens), keys, way.projection(vectors), average_attn_weights=False)
         torch.testing.assert_close(way.embed(tokens, z), tokens + seen)
     # Heads begin with different mixtures.
