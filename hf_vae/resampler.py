@@ -87,7 +87,7 @@ class Resampler(nn.Module):
         Returns:
             `(batch, num_queries, hidden_size)`.
         """
-        queries = self.queries.expand(len(states), -1, -1)
+        queries = self.queries.expand(states.shape[0], -1, -1)
         seen = attend(self.to_queries(queries), self.to_keys(states), self.to_values(states), self.num_heads, mask)
         hidden = self.attention_norm(queries + self.to_output(seen))
         return self.norm(hidden + self.mlp(hidden))

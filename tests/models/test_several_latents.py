@@ -6,10 +6,11 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoModel
 
-from extension.contract import check_evaluates, check_generates, check_saves_and_loads, check_trains, processor, vae
+from extension.contract import SENTENCES, check_evaluates, check_generates, check_saves_and_loads, check_trains, processor, vae
 from helpers import VARIANTS, VOCAB, built, generation_inputs, make_batch, make_model, tiny_gpt2_config, tiny_llama_config
 from hf_vae import DiagonalGaussian, LatentDecoder, LatentInjection, VAEConfig, register_latent_injection, register_posterior
 from hf_vae.latent_injection import EmbeddingInjection, MemoryInjection, PrefixInjection
+from hf_vae.latent_space import decode_latents, encode_texts, fit_prior
 from hf_vae.latent_vectors import EmbeddingAttention, MemorySlots, SoftTokens
 from hf_vae.posterior import GaussianHead
 from hf_vae.resampler import Resampler
@@ -213,6 +214,16 @@ def test_a_prompt_that_was_read_without_z_serves_every_z(way):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_training_step_is_one_graph():
+    model = several().train()
+    batch = make_batch(model)
+    losses = []
+    for each in (model, torch.compile(model, fullgraph=True, backend="eager")):
+        torch.manual_seed(0)
+        losses.append(each(**batch).loss)
+    torch.testing.assert_close(*losses)
+
+
 def test_a_fresh_prior_network_has_queries_of_its_own():
     model = several("paraphrase-prompt").train()
     model.add_prior_network()
@@ -237,6 +248,18 @@ def test_it_trains_saves_generates_and_is_evaluated(ways, tmp_path):
     check_evaluates(model)
     loaded = AutoModel.from_pretrained(tmp_path / "saved")
     assert loaded.config.to_dict()["num_latents"] == 3 and loaded.config.pooling == "attention"
+
+
+def test_the_latent_space_is_flat():
+    model = vae(latent_size=2, num_latents=3).eval()
+    means = encode_texts(model, processor(), SENTENCES).mode()
+    assert means.shape == (12, 6)
+    assert len(decode_latents(model, processor(), means[:2], max_new_tokens=4)) == 2
+    model.set_fitted_prior(fit_prior(model, processor(), SENTENCES, num_components=1))
+    written = model.generate(latent_source="fitted_prior", batch_size=2, max_new_tokens=3, return_dict_in_generate=True)
+    assert written["latents"].shape == (2, 6)
+    with pytest.raises(ValueError, match=r"expected \(.*6\)"):
+        model.generate(latents=means[:2, :2])
 
 
 def test_a_way_in_from_elsewhere_reads_all_vectors_side_by_side():
