@@ -256,7 +256,7 @@ def test_the_latent_space_is_flat():
     assert means.shape == (12, 6)
     assert len(decode_latents(model, processor(), means[:2], max_new_tokens=4)) == 2
     model.set_fitted_prior(fit_prior(model, processor(), SENTENCES, num_components=1))
-    written = model.generate(latent_source="fitted_prior", batch_size=2, max_new_tokens=3, return_dict_in_generate=True)
+    written = model.generate(latent_source="fitted_prior", num_return_sequences=2, max_new_tokens=3, return_dict_in_generate=True)
     assert written["latents"].shape == (2, 6)
     with pytest.raises(ValueError, match=r"expected \(.*6\)"):
         model.generate(latents=means[:2, :2])
