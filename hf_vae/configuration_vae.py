@@ -338,7 +338,7 @@ class VAEConfig(CompositeConfig):
         filled = {"prefix": cast(int, self.prefix_length), "memory": self.num_latents}
         ways = [way for way in self.latent_injection if way in filled]
         positions = getattr(self.decoder.get_text_config(), "max_position_embeddings", None)
-        if positions is not None and (total := sum(filled[way] for way in ways)) >= positions:
+        if positions is not None and 0 < positions <= (total := sum(filled[way] for way in ways)):
             raise ValueError(
                 f"z fills {total} positions (`latent_injection` names {' and '.join(map(repr, ways))}, `num_latents` is "
                 f"{self.num_latents}, `prefix_length` {self.prefix_length}), and the decoder holds {positions} "

@@ -78,6 +78,8 @@ class MemorySlots(PlacedInjection):
     has_state = True
 
     def __init__(self, latent_size: int, shape: DecoderShape):
+        # What is refused may have no such states.
+        self.check(shape)
         super().__init__(latent_size, shape, shape.state_size)
         self.state_length = self.num_latents
 

@@ -39,7 +39,9 @@ def beside(vectors: torch.Tensor, *further: torch.Tensor) -> torch.Tensor:
 
 def count_heads(size: int, config: PreTrainedConfig) -> int:
     """How many heads serve a width of `size`: as many as the model of `config` has, if they divide it."""
-    return math.gcd(size, getattr(config.get_text_config(), "num_attention_heads", None) or 4)
+    heads = getattr(config.get_text_config(), "num_attention_heads", None)
+    # Some have another number in each layer, and an LSTM has none.
+    return math.gcd(size, heads if isinstance(heads, int) else 4)
 
 
 class Resampler(nn.Module):

@@ -359,18 +359,19 @@ def test_refusals():
         LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("osmosis",))
 
 
+@pytest.mark.parametrize("num_latents", [1, 3])
 @pytest.mark.parametrize("way", ["memory", "prefix"])
-def test_ways_in_that_a_decoder_forgets_are_refused(way):
+def test_ways_in_that_a_decoder_forgets_are_refused(way, num_latents):
     for name in ("mistral sliding window", "gemma3 alternating"):
         with pytest.raises(ValueError, match=f"names '{way}', which needs a decoder whose every layer attends to everything"):
-            LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=(way,))
+            LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=(way,), num_latents=num_latents)
     compressed = DeepseekV3Config(
         **COMMON, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=4, n_routed_experts=2,
         num_experts_per_tok=1, n_group=1, topk_group=1, first_k_dense_replace=2,
     )  # fmt: skip
     if way == "memory":
         with pytest.raises(ValueError, match="in a compressed form"):
-            LatentDecoder(compressed, latent_size=3, latent_injection=(way,))
+            LatentDecoder(compressed, latent_size=3, latent_injection=(way,), num_latents=num_latents)
 
 
 def test_memory_refuses_what_would_drop_it():

@@ -1,5 +1,7 @@
 """z as several vectors: learned queries make them, each way in tells them apart, and to everybody else z is one flat vector."""
 
+import re
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -7,8 +9,17 @@ from torch import nn
 from transformers import AutoModel
 
 from extension.contract import SENTENCES, check_evaluates, check_generates, check_saves_and_loads, check_trains, processor, vae
+from families import DECODERS, ENCODERS, tiny_encoder_config
 from helpers import VARIANTS, VOCAB, built, generation_inputs, make_batch, make_model, tiny_gpt2_config, tiny_llama_config
-from hf_vae import DiagonalGaussian, LatentDecoder, LatentInjection, VAEConfig, register_latent_injection, register_posterior
+from hf_vae import (
+    DiagonalGaussian,
+    LatentDecoder,
+    LatentInjection,
+    VAEConfig,
+    VAEModel,
+    register_latent_injection,
+    register_posterior,
+)
 from hf_vae.latent_injection import EmbeddingInjection, MemoryInjection, PrefixInjection
 from hf_vae.latent_space import decode_latents, encode_texts, fit_prior
 from hf_vae.latent_vectors import EmbeddingAttention, MemorySlots, SoftTokens
@@ -104,6 +115,34 @@ def test_padding_and_other_rows_change_nothing(variant):
             if name in batch:
                 padded[name] = nn.functional.pad(batch[name], (0, 3))
         torch.testing.assert_close(model(**padded).kl, together[0], atol=1e-5, rtol=1e-5)
+
+
+def pair_of(encoder, decoder, num_latents: int, way: str) -> VAEModel:
+    torch.manual_seed(0)
+    sizes = {"latent_size": 2, "num_latents": num_latents, "latent_injection": way}
+    return VAEModel(VAEConfig(encoder=encoder, decoder=decoder, **sizes))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_queries_read_any_encoder(name):
+    model = pair_of(ENCODERS[name].config(), tiny_llama_config(), 3, "embedding").train()
+    model(**make_batch(model)).loss.backward()
+    gradient = model.resampler.queries.grad
+    assert gradient.isfinite().all() and gradient.any(-1).all()
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_any_decoder_reads_several_vectors_in_the_ways_that_it_has_for_one(name):
+    for way in WAYS[:3]:
+        try:
+            pair_of(tiny_encoder_config(), DECODERS[name].config(), 1, way)
+        except ValueError as error:
+            with pytest.raises(ValueError, match=re.escape(str(error))):
+                pair_of(tiny_encoder_config(), DECODERS[name].config(), 3, way)
+            continue
+        model = pair_of(tiny_encoder_config(), DECODERS[name].config(), 3, way).eval()
+        given = {"latents": torch.randn(3, 6), "max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+        assert torch.equal(model.generate(**given), model.generate(**given, use_cache=False))
 
 
 def test_one_query_pools_one_vector():
