@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModel
 
 from extension.contract import SENTENCES, check_evaluates, check_generates, check_saves_and_loads, check_trains, processor, vae
-from families import DECODERS, ENCODERS, tiny_encoder_config
+from families import DECODERS, ENCODERS, WORKS, tiny_encoder_config
 from helpers import VARIANTS, VOCAB, built, generation_inputs, make_batch, make_model, tiny_gpt2_config, tiny_llama_config
 from hf_vae import (
     DiagonalGaussian,
@@ -123,7 +123,7 @@ def pair_of(encoder, decoder, num_latents: int, way: str) -> VAEModel:
     return VAEModel(VAEConfig(encoder=encoder, decoder=decoder, **sizes))
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", [name for name, family in ENCODERS.items() if family.expected == WORKS])
 def test_queries_read_any_encoder(name):
     model = pair_of(ENCODERS[name].config(), tiny_llama_config(), 3, "embedding").train()
     model(**make_batch(model)).loss.backward()
