@@ -10,7 +10,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "hf_vae" / "__init__.py")
 
 CLI = ["matplotlib>=3.9.0", "PyYAML>=6.0.1", "tensorboard>=2.18.0"]
 DEVELOPMENT = [
-    *CLI,
+    *EXPLORER,
     "ipykernel>=7.4",
     "mypy>=2.4",
     "nbclient>=0.11",
@@ -21,6 +21,9 @@ DEVELOPMENT = [
     "ruff>=0.17",
     "types-PyYAML>=6.0.12",
 ]
+EXPLORER = [*CLI, "gradio>=6.31.0,<7"]
+# Drives the Chromium of the system in the tests of the explorer.
+BROWSER = ["playwright>=1.65"]
 # Of each demo model; both have the same files.
 DEMO_FILES = ["*.json", "*.md", "*.safetensors", "encoder_tokenizer/*.json"]
 DOCS = [
@@ -45,6 +48,7 @@ setup(
     package_data={
         "hf_vae": ["py.typed"],
         "hf_vae.cli": ["recipes/*.yaml"],
+        "hf_vae.explorer": ["static/*"],
         "hf_vae.demos": [f"{name}/{each}" for name in ("sentences", "paraphrase") for each in DEMO_FILES],
         "hf_vae.hub": ["model_card_template.md"],
     },
@@ -65,7 +69,14 @@ setup(
         "torch>=2.11.0",
         "transformers>=5.16.0,<5.25",
     ],
-    extras_require={"cli": CLI, "examples": CLI, "quantization": ["torchao>=0.18.0"], "docs": DOCS, "dev": DEVELOPMENT},
+    extras_require={
+        "cli": CLI,
+        "examples": CLI,
+        "explorer": EXPLORER,
+        "quantization": ["torchao>=0.18.0"],
+        "docs": DOCS,
+        "dev": DEVELOPMENT,
+    },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

@@ -8,6 +8,7 @@ from .chat import ChatArguments
 from .evaluate import DataArguments as EvaluatedData
 from .evaluate import EvaluationArguments, FrontierArguments
 from .evaluate import ModelArguments as EvaluatedModel
+from .explore import ExploreArguments
 from .model import ConditionalArguments, ModelArguments
 from .tasks import cvae, dialog, paraphrase, vae
 
@@ -66,4 +67,5 @@ COMMANDS = {
         "MODEL",
     ),
     "chat": Command("chat", (ChatArguments,), "Talks to a dialogue model in the terminal.", "MODEL"),
+    "explore": Command("explore", (ExploreArguments,), "Shows a model's latent space in the browser.", "MODEL"),
 }
