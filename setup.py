@@ -9,6 +9,9 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "hf_vae" / "__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
 CLI = ["matplotlib>=3.9.0", "PyYAML>=6.0.1", "tensorboard>=2.18.0"]
+EXPLORER = [*CLI, "gradio>=6.31.0,<7"]
+# Drives the system's own Chromium in the tests of the explorer.
+BROWSER = ["playwright>=1.65"]
 DEVELOPMENT = [
     *EXPLORER,
     "ipykernel>=7.4",
@@ -21,9 +24,6 @@ DEVELOPMENT = [
     "ruff>=0.17",
     "types-PyYAML>=6.0.12",
 ]
-EXPLORER = [*CLI, "gradio>=6.31.0,<7"]
-# Drives the Chromium of the system in the tests of the explorer.
-BROWSER = ["playwright>=1.65"]
 # Of each demo model; both have the same files.
 DEMO_FILES = ["*.json", "*.md", "*.safetensors", "encoder_tokenizer/*.json"]
 DOCS = [
@@ -73,6 +73,7 @@ setup(
         "cli": CLI,
         "examples": CLI,
         "explorer": EXPLORER,
+        "browser": BROWSER,
         "quantization": ["torchao>=0.18.0"],
         "docs": DOCS,
         "dev": DEVELOPMENT,

@@ -17,6 +17,8 @@ from .directions import principal_directions
 PROJECTIONS = ("pca", "umap")
 # Texts whose codes stand for a place of a map by UMAP, which has no inverse.
 NEIGHBOURS = 5
+# Among some hundred words, two would find several by chance.
+STANDARD_ERRORS = 3
 
 
 @dataclass
@@ -114,7 +116,8 @@ class Region:
     """
     Args:
         count (`int`): texts in it.
-        words (`list[Trait]`): in how many of the texts a word stands; what differs most first.
+        words (`list[Trait]`): words that stand in more of the texts than elsewhere, by three standard errors; what differs most
+            comes first.
         columns (`dict[str, list[Trait]]`): the same of the values of each column.
         means (`dict[str, tuple[float, float]]`): of each column of numbers the mean inside and outside.
         texts (`list[str]`): some of them.
@@ -161,11 +164,18 @@ def in_common(corpus: Corpus, rows: Sequence[int], most: int = 8) -> Region:
 
 
 def _traits(sets: Sequence[set[Any]], inside: Sequence[int], outside: Sequence[int]) -> list[Trait]:
-    """Members of the sets that more of those inside have."""
+    """Members that more of the sets inside have: by three standard errors of the difference of two shares."""
+    if not outside:
+        return []
     within, without = (Counter(each for row in rows for each in sets[row]) for rows in (inside, outside))
-    traits = [Trait(str(each), count / len(inside), without[each] / max(len(outside), 1)) for each, count in within.items()]
-    commoner = [trait for trait in traits if trait.inside > trait.outside]
-    return sorted(commoner, key=lambda trait: (trait.outside - trait.inside, trait.what))
+    traits = []
+    for each, count in within.items():
+        trait = Trait(str(each), count / len(inside), without[each] / len(outside))
+        pooled = (count + without[each]) / (len(inside) + len(outside))
+        error = (pooled * (1 - pooled) * (1 / len(inside) + 1 / len(outside))) ** 0.5
+        if count > 1 and trait.inside - trait.outside > STANDARD_ERRORS * error:
+            traits.append(trait)
+    return sorted(traits, key=lambda trait: (trait.outside - trait.inside, trait.what))
 
 
 def _mean(values: Sequence[float | None], rows: Sequence[int]) -> float:

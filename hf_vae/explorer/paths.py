@@ -12,19 +12,24 @@ from .explored import Explored
 
 @dataclass
 class Word:
-    """A word of a text, and whether it is new."""
+    """A word of a text, and what changed: nothing (`""`), it is `"new"`, or it is `"gone"` and nothing stands in its place."""
 
     text: str
-    is_new: bool
+    change: str = ""
 
 
 def marked(before: str, after: str) -> list[Word]:
-    """The words of `after`, which whitespace separates; new are those that are not of the longest common blocks with `before`."""
+    """
+    The words of `after`, which whitespace separates, beside those of `before`. New are the words outside of the longest common
+    blocks. Words that have gone, with none in their place, stand where they were.
+    """
     old, new = before.split(), after.split()
-    kept: set[int] = set()
-    for block in SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks():
-        kept.update(range(block.b, block.b + block.size))
-    return [Word(word, place not in kept) for place, word in enumerate(new)]
+    words: list[Word] = []
+    for kind, start, end, begin, stop in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind == "delete":
+            words += [Word(word, "gone") for word in old[start:end]]
+        words += [Word(word, "" if kind == "equal" else "new") for word in new[begin:stop]]
+    return words
 
 
 def walk(

@@ -29,9 +29,9 @@ def build_chat(explored: Explored) -> None:
     talk = gr.Chatbot([], label="Conversation", height=320, render_markdown=False, sanitize_html=True, elem_id="chat-talk")
     turn = gr.Textbox("", label="Your turn", placeholder="Write a turn and press Enter", elem_id="chat-turn")
     with gr.Row():
-        say = gr.Button("Say it", variant="primary", min_width=90)
-        anew = gr.Button("Other replies", min_width=90)
-        reset = gr.Button("New conversation", min_width=90)
+        say = gr.Button("Say it", variant="primary", min_width=100, scale=0)
+        anew = gr.Button("Other replies", min_width=140, scale=0)
+        reset = gr.Button("New conversation", min_width=160, scale=0)
     note = message_field()
     replies = gr.Radio([], label="Replies", elem_id="chat-replies")
     options = drawing_fields(4)
@@ -41,11 +41,11 @@ def build_chat(explored: Explored) -> None:
     fields = attribute_fields(explored)
     with gr.Row(visible=bool(fields)):
         attributes = list(fields.values())
-    with gr.Group():
-        keeper = gr.Button("Keep the z of the chosen reply")
-        kept = gr.CheckboxGroup([], label="Kept z, each named by what it wrote", elem_id="chat-kept")
-        apply = gr.Button("Reply to this conversation with the ticked z (with all, if none is ticked)")
-        applied = gr.HTML("", elem_id="chat-applied")
+    with gr.Row():
+        keeper = gr.Button("Keep the z of the chosen reply", min_width=260, scale=0)
+        apply = gr.Button("Reply with the kept z", min_width=220, scale=0)
+    kept = gr.CheckboxGroup([], label="Kept z, each named by what it wrote; with none ticked all count", elem_id="chat-kept")
+    applied = gr.HTML("", elem_id="chat-applied")
     talk_state, replies_state, kept_state = gr.State([]), gr.State([]), gr.State([])
 
     def answered(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from ..latent_map import Region
+from ..latent_map import Region, Trait
 from ..paths import Word, marked
 from ..word_nats import Reconstruction
 
@@ -32,19 +32,25 @@ def _inline(words: str | Sequence[Word]) -> str:
         return escape(words) if words.strip() else "<i>(empty)</i>"
     if not words:
         return "<i>(empty)</i>"
-    return " ".join(f"<mark>{escape(word.text)}</mark>" if word.is_new else escape(word.text) for word in words)
+    tags = {"new": "mark", "gone": "del"}
+    shown = [(tags.get(word.change), escape(word.text)) for word in words]
+    return " ".join(f"<{tag}>{each}</{tag}>" if tag else each for tag, each in shown)
 
 
 def steps(texts: Sequence[str], labels: Sequence[str], here: int | None = None, against: str | None = None) -> str:
     """
-    Texts below each other, each with its label. Marked are the words that the text before did not have, or those that the text
-    `against` does not have.
+    Texts below each other, each with its label; the same text in succession stands once. Marked are the words that the text before
+    did not have, or those that the text `against` does not have.
     """
-    rows = []
+    rows, first = [], 0
     for number, (label, each) in enumerate(zip(labels, texts, strict=True)):
-        before = against if against is not None else (texts[number - 1] if number else each)
-        kind = ' class="is-here"' if number == here else ""
-        rows.append(f'<li{kind}><span class="at">{escape(label)}</span> {_inline(marked(before, each))}</li>')
+        if number + 1 < len(texts) and texts[number + 1] == each:
+            continue
+        before = against if against is not None else (texts[first - 1] if first else each)
+        kind = ' class="is-here"' if here is not None and first <= here <= number else ""
+        shown = label if first == number else f"{labels[first]} to {label}"
+        rows.append(f'<li{kind}><span class="at">{escape(shown)}</span><span>{_inline(marked(before, each))}</span></li>')
+        first = number + 1
     return f'<ol class="explorer-list">{"".join(rows)}</ol>'
 
 
@@ -65,17 +71,20 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str | float]]) -> str:
 def region(found: Region) -> str:
     """What a region of the map has in common."""
     parts = [f'<div class="explorer-label">{found.count} point{"" if found.count == 1 else "s"} chosen. Commoner here:</div>']
-    rows = [(trait.what, f"{100 * trait.inside:.0f} %", f"{100 * trait.outside:.0f} %") for trait in found.words]
-    parts.append(table(("word", "here", "elsewhere"), rows) if rows else "<div>no word</div>")
+    words = table(("word", "here", "elsewhere"), map(_shares, found.words))
+    parts.append(words if found.words else "<div>No word is.</div>")
     for name, traits in found.columns.items():
         if traits:
-            rows = [(trait.what, f"{100 * trait.inside:.0f} %", f"{100 * trait.outside:.0f} %") for trait in traits]
-            parts.append(table((name, "here", "elsewhere"), rows))
+            parts.append(table((name, "here", "elsewhere"), map(_shares, traits)))
     if found.means:
         parts.append(table(("mean of", "here", "elsewhere"), [(name, *means) for name, means in found.means.items()]))
     parts.append('<div class="explorer-label">Some of them:</div>')
     parts.append(f'<ul class="explorer-list">{"".join(f"<li>{escape(each)}</li>" for each in found.texts)}</ul>')
     return "".join(parts)
+
+
+def _shares(trait: Trait) -> tuple[str, str, str]:
+    return trait.what, f"{100 * trait.inside:.0f} %", f"{100 * trait.outside:.0f} %"
 
 
 def heat(found: Reconstruction) -> str:

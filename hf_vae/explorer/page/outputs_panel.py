@@ -47,17 +47,19 @@ def build_outputs(explored: Explored) -> None:
     with gr.Row(visible=bool(fields)):
         attributes = list(fields.values())
     with gr.Row():
-        draw = gr.Button("Write", variant="primary", min_width=100)
-        redraw = gr.Button("Write others", min_width=100)
+        draw = gr.Button("Write", variant="primary", min_width=120, scale=0)
+        redraw = gr.Button("Write others", min_width=120, scale=0)
     note = message_field()
-    ticked = gr.CheckboxGroup([], label="Outputs: tick those whose z you want to keep", elem_id="outputs-list")
+    ticked = gr.CheckboxGroup([], label="Outputs", elem_id="outputs-list")
     outputs_state, kept_state = gr.State([]), gr.State([])
-    with gr.Group():
-        keeper = gr.Button("Keep the z of the ticked outputs", interactive=True)
-        kept = gr.CheckboxGroup([], label="Kept z, each named by what it wrote", elem_id="outputs-kept")
-        another = gr.Textbox(explored.written_source(1) if explored.is_conditional else "", label="Another source",
-                             visible=explored.is_conditional)  # fmt: skip
-        apply = gr.Button("Write it with the ticked z (with all, if none is ticked)")
+    # A VAE has no other source that a kept z could write for.
+    with gr.Column(visible=explored.is_conditional):
+        with gr.Row():
+            keeper = gr.Button("Keep the z of the ticked outputs", min_width=260, scale=0)
+        kept = gr.CheckboxGroup([], label="Kept z, each named by what it wrote; with none ticked all count", elem_id="outputs-kept")
+        with gr.Row():
+            another = gr.Textbox(explored.written_source(1), label="Another source", elem_id="outputs-another")
+            apply = gr.Button("Write it with the kept z", variant="primary", min_width=220, scale=0)
         applied = gr.HTML("", elem_id="outputs-applied")
 
     @told(2)

@@ -30,7 +30,7 @@ def build_path(explored: Explored) -> None:
     source = source_field(explored)
     with gr.Row():
         method = gr.Radio(["linear", "spherical"], value="linear", label="Path", min_width=160)
-        go = gr.Button("Walk", variant="primary", min_width=100)
+        go = gr.Button("Walk", variant="primary", min_width=120, scale=0)
     note = message_field()
     texts_state = gr.State(None)
     slider = gr.Slider(0, STEPS - 1, value=0, step=1, label="Place on the path", interactive=True)
@@ -42,9 +42,10 @@ def build_path(explored: Explored) -> None:
         path = walk(explored, first, last, written, STEPS, how)
         figures = smoothness(path.texts)
         different = len(set(path.texts))
+        mean, most = (100 * figures[name] for name in ("edit_distance", "max_edit_distance"))
         said = (
-            f"{different} different texts on {STEPS} places; from one to the next {100 * figures['edit_distance']:.0f} % of the "
-            f"words change in the mean, {100 * figures['max_edit_distance']:.0f} % at most. {explored.note_on(first, last, written)}"
+            f"{different} different texts on {STEPS} places. From one place to the next {mean:.0f} % of the words change in the "
+            f"mean, and {most:.0f} % at most. {explored.note_on(first, last, written)}"
         )
         return (said, path.texts, 0, *view(path.texts, 0))
 
@@ -56,4 +57,4 @@ def build_path(explored: Explored) -> None:
     def look(texts: list[str] | None, place: float):
         return view(texts, int(place)) if texts else (gr.skip(), gr.skip())
 
-    slider.input(look, [texts_state, slider], [here, listed], show_progress="hidden")
+    slider.input(look, [texts_state, slider], [here, listed], show_progress="hidden", trigger_mode="always_last")

@@ -21,7 +21,8 @@ def build_report(explored: Explored) -> None:
     gr.HTML('<p class="explorer-lead">Does the decoder read z at all, and what is this model?</p>')
     with gr.Row():
         with gr.Column(min_width=300):
-            measure = gr.Button("Measure whether z is used", variant="primary")
+            with gr.Row():
+                measure = gr.Button("Measure whether z is used", variant="primary", min_width=260, scale=0)
             note = message_field()
             verdict = gr.HTML("", elem_id="report-verdict")
             units = [(f"unit {unit}", kl) for unit, kl in units_by_kl(explored)[:MOST_UNITS] if kl == kl]

@@ -33,16 +33,18 @@ def build_sliders(explored: Explored) -> None:
     units = units_by_kl(explored)
     gr.HTML('<p class="explorer-lead">What does one direction of z, one attribute or one unit say?</p>')
     with gr.Row():
-        start = gr.Textbox(explored.example(0), label="Start from this text; from z = 0 if it is empty", scale=4)
-        again = gr.Button("Start again", min_width=100, scale=1)
+        start = gr.Textbox(
+            explored.example(0) if explored.has_posterior else "", label="Start from this text; from z = 0 if it is empty", scale=4
+        )
+        again = gr.Button("Start again", min_width=120, scale=0)
     source = source_field(explored)
     note = message_field()
-    result = gr.HTML("", elem_id="sliders-result")
+    result = gr.HTML('<div class="explorer-label">Move a slider.</div>', elem_id="sliders-result")
     names = [] if found is None else [f"direction {number + 1}" for number in range(len(found.std))]
     sliders = []
     with gr.Row():
         for name, share in zip(names, [] if found is None else found.shares.tolist(), strict=True):
-            label = f"{name}: {100 * share:.0f} % of the variance"
+            label = f"{name} ({100 * share:.0f} %)"
             sliders.append(gr.Slider(-3, 3, value=0, step=0.1, label=label, min_width=200))
     if found is None:
         gr.HTML(markup.note("Principal directions need codes of texts: name a file with `--file`."))
@@ -56,7 +58,7 @@ def build_sliders(explored: Explored) -> None:
         strength = gr.Slider(0, 3, value=1, step=0.1, label="How clearly it is to have the attributes", min_width=200)
     with gr.Row():
         along = gr.Dropdown([*names, "the single unit"], value=(names or ["the single unit"])[0], label="Look along", min_width=180)
-        look = gr.Button("Write seven texts along it", min_width=180)
+        look = gr.Button("Write seven texts along it", variant="primary", min_width=220, scale=0)
     stations = gr.HTML("", elem_id="sliders-stations")
 
     def z_of(text: str, written: str) -> tuple[torch.Tensor, Any]:
@@ -106,7 +108,8 @@ def build_sliders(explored: Explored) -> None:
 
     given = [start, source, unit, shift, strength, *sliders, *attributes]
     for slider in (*sliders, shift, strength):
-        slider.release(move, given, [note, result], show_progress="hidden")
+        # While it moves, the latest place counts.
+        slider.input(move, given, [note, result], show_progress="hidden", trigger_mode="always_last")
     for field in attributes:
         field.input(move, given, [note, result], show_progress="hidden")
     start.submit(move, given, [note, result], show_progress="hidden")

@@ -17,7 +17,8 @@ def build_words(explored: Explored) -> None:
     gr.HTML('<p class="explorer-lead">Which words of a text does z say, and which does the decoder know without it?</p>')
     text = gr.Textbox(explored.example(0), label="Text")
     source = source_field(explored)
-    measure = gr.Button("Measure", variant="primary", min_width=100)
+    with gr.Row():
+        measure = gr.Button("Measure", variant="primary", min_width=120, scale=0)
     note = message_field()
     heat = gr.HTML("", elem_id="words-heat")
     back = gr.HTML("", elem_id="words-back")
