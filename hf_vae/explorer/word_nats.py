@@ -11,6 +11,8 @@ import torch
 from ..calls import call_with
 from ..checks import float_latents
 from ..latent_space.codes import evaluation_mode
+from ..modeling_dialog_cvae import DialogCVAEModel
+from ..modeling_vae import VAEModel
 from ..processing_vae import is_text
 from ..rows import repeat_rows
 from .explored import Explored
@@ -68,16 +70,39 @@ def word_nats(explored: Explored, text: str, latents: torch.Tensor, source: Any 
     with explored.lock, evaluation_mode(model):
         inputs = processor(text if source is None else source, text).to(model.device)
         labels = cast(torch.LongTensor, inputs["labels"].expand(len(z), -1))
-        conditioning = call_with(model.condition, inputs, source=call_with(model.read_source, inputs, with_prior=False))
-        logits = model.decode(z, labels, **repeat_rows(conditioning, len(z)))
-    log_probs = logits.float().log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        read = call_with(model.read_source, inputs, with_prior=False)
+        # The act of a reply is not asked for, and then all acts count.
+        conditioning = repeat_rows(model.condition(read), len(z))
+        token_nats = _token_nats(model, z, labels, conditioning).cpu()
     words = _words_of(explored, text, labels[0].tolist())
     nats = torch.zeros(len(z), max(place for place, _ in words) + 1)
     names = [""] * nats.shape[1]
     for token, (place, word) in enumerate(words):
-        nats[:, place] -= log_probs[:, token].cpu()
+        nats[:, place] += token_nats[:, token]
         names[place] = word
     return WordNats(names, nats)
+
+
+def _token_nats(model: VAEModel, z: torch.Tensor, labels: torch.LongTensor, conditioning: dict[str, Any]) -> torch.Tensor:
+    r"""
+    \(-\log p(y_t|y_{<t},z,x)\) of each token, `(rows, tokens)`. A reply whose act is not known is a mixture over acts, so that its
+    beginnings are too: \(p(y_{\le t}) = \sum_a p(a|x,z) \prod_{s \le t} p(y_s|y_{<s},z,x,a)\), and a token is the step between two.
+    """
+
+    def log_probs(**act: torch.Tensor) -> torch.Tensor:
+        logits = model.decode(z, labels, **conditioning, **act)
+        return logits.float().log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+
+    if not (isinstance(model, DialogCVAEModel) and model.config.num_acts):
+        return -log_probs()
+    of_acts = model.predict_acts(z, conditioning["context"]).unbind(-1)
+    beginnings = torch.stack(
+        [
+            log_prob.unsqueeze(-1) + log_probs(act_labels=labels.new_full((len(z),), act)).cumsum(-1)
+            for act, log_prob in enumerate(of_acts)
+        ]
+    ).logsumexp(0)
+    return -torch.diff(beginnings, dim=-1, prepend=torch.zeros_like(beginnings[:, :1]))
 
 
 def _words_of(explored: Explored, text: str, tokens: Sequence[int]) -> list[tuple[int, str]]:

@@ -82,8 +82,8 @@ def test_what_a_region_has_in_common_is_counted():
     assert [(each.what, each.outside) for each in found.columns["group"]] == [("a", 10 / 80)]
     assert found.means["size"] == (1.0, (10 + 69 * 3) / 79) and found.means["words"] == (2.0, 2.0)
     assert found.texts == texts[:8]
-    # A share by chance is no trait, and all texts have nothing that others lack.
-    assert in_common(corpus, [0, 30, 31, 1]).words == [] == in_common(corpus, range(100)).words
+    # A share by chance is no trait, nor is what stands in one text, and all texts have nothing that others lack.
+    assert in_common(corpus, [2, 35, 45, 55]).words == [] == in_common(corpus, range(100)).words
     for rows in ([], [100]):
         with pytest.raises(ValueError, match="holds no text"):
             in_common(corpus, rows)
@@ -120,9 +120,8 @@ def test_z_moves_along_vectors_to_units_and_to_attributes(vae):
 
 def test_the_kl_of_units_adds_up_to_that_of_the_texts(explored):
     units = units_by_kl(explored)
-    assert sorted(unit for unit, _ in units) == [0, 1, 2, 3] and [kl for _, kl in units] == sorted(
-        (kl for _, kl in units), reverse=True
-    )
+    nats = [kl for _, kl in units]
+    assert sorted(unit for unit, _ in units) == [0, 1, 2, 3] and nats == sorted(nats, reverse=True)
     prior = explored.evaluator(range(5)).prior() if explored.is_conditional else explored.one_prior()
     total = explored.posterior.kl(prior).sum(-1).mean().item()
     assert sum(nats) == pytest.approx(total, rel=1e-4)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from explorer_models import make_explored
 from helpers import TEXTS, make_published
 from hf_vae import LatentAttribute
 from hf_vae.explorer import (
@@ -105,12 +106,13 @@ def test_a_text_is_measured_with_its_own_z_and_with_none(explored, written):
         reconstruction(explored, "", written)
 
 
-def test_texts_that_are_too_long_are_refused_on_a_page_and_cut_in_a_file(vae):
+def test_texts_that_are_too_long_are_refused_on_a_page_and_cut_in_a_file():
+    explored = make_explored("cvae")
     long = " ".join(["the cat sat on the mat"] * 40)
     with pytest.raises(ValueError, match="tokens long"):
-        walk(vae, long, TEXTS[0])
-    vae.corpus = Corpus([*TEXTS, long], "")
-    assert vae.codes.shape == (6, 4) and vae.cut == 1
+        walk(explored, long, TEXTS[0], "a dog")
+    explored.corpus = Corpus([*TEXTS, long], "", ["a dog"] * 6)
+    assert explored.codes.shape == (6, 4) and explored.cut == 1 and explored.unit_kl is not None
 
 
 def test_whether_z_is_used_is_measured_on_the_texts(explored):
