@@ -6,6 +6,7 @@ import torch
 from explorer_models import make_explored
 from helpers import TEXTS, make_published
 from hf_vae import LatentAttribute
+from hf_vae.evaluation import LikelihoodEvaluator
 from hf_vae.explorer import (
     Corpus,
     Explored,
@@ -83,8 +84,8 @@ def test_the_nats_of_words_add_up_to_the_likelihood(explored, written):
     text, source = explored.corpus.texts[0], explored.as_source(written)
     latents = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
     found = word_nats(explored, text, latents, source)
-    explored.corpus = Corpus([text], "", None if source is None else [source])
-    exact = explored.evaluator(range(1)).nll(latents.unsqueeze(0))[0]
+    evaluator = LikelihoodEvaluator(explored.model, explored.processor, [text if source is None else source], [text])
+    exact = evaluator.nll(latents.unsqueeze(0))[0]
     assert found.words == [*text.split(), "(end)"] and found.nats.shape == (2, len(found.words))
     torch.testing.assert_close(found.nats.sum(1), exact, rtol=1e-5, atol=1e-4)
     assert (found.nats > 0).all()

@@ -140,7 +140,11 @@ def build_map(explored: Explored) -> None:
         written = explored.written_source(row) if own else written
         raw = explored.corpus.sources[row] if own and explored.corpus and explored.corpus.sources else explored.as_source(written)
         text = explored.decode(current.map.latents_at(x, y).unsqueeze(0), raw)[0]
-        parts = [markup.text(marked(nearest, text), "z of this place writes"), markup.text(nearest, "the nearest text")]
+        # Of another source every word would be another.
+        words = text if explored.is_conditional and not own else marked(nearest, text)
+        parts = [markup.text(words, "z of this place writes"), markup.text(nearest, "the nearest text")]
+        if explored.is_conditional and current.is_file and not own:
+            parts.append(markup.text(explored.written_source(row), "and its source"))
         return about(explored, current), "".join(parts), gr.update(value=written) if own else gr.skip()
 
     board.place(write, [shown_state, source], [note, place, source], show_progress="hidden")

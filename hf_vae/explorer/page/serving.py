@@ -43,7 +43,8 @@ def serve(page: gr.Blocks, port: int | None = None, open_browser: bool = False, 
         run_history=False,
         footer_links=[],
         theme=gr.themes.Base(font=_FONTS, font_mono=_MONO, primary_hue="blue", radius_size="md"),
-        css=STYLE.read_text(encoding="utf-8"),
+        # Not as `css`, whose selectors Gradio rewrites.
+        head=f"<style>{STYLE.read_text(encoding='utf-8')}</style>",
     )
     if wait:
         print(f"The page is at {address} until Ctrl-C.", flush=True)
