@@ -9,13 +9,14 @@ from urllib.parse import urlparse
 import pytest
 import torch
 
-gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install 'hf_vae[explorer]'")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'hf_vae[browser]'")
-
 from explorer_models import make_explored
 from hf_vae import LatentAttribute
 from hf_vae.explorer import Corpus, load_explored
-from hf_vae.explorer.page import build_page, serve
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'hf_vae[browser]'")
+served = pytest.importorskip(
+    "hf_vae.explorer.page", reason="gradio is not installed: pip install 'hf_vae[explorer]'", exc_type=ImportError
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")]
@@ -36,16 +37,16 @@ def browser():
 @pytest.fixture(scope="module")
 def address():
     """Serves a page when it is first asked for, by the name of what it shows."""
-    served = {}
+    pages = {}
 
     def of(name: str) -> str:
-        if name not in served:
-            page = build_page(explored_by(name))
-            served[name] = (page, serve(page, wait=False))
-        return served[name][1]
+        if name not in pages:
+            page = served.build_page(explored_by(name))
+            pages[name] = (page, served.serve(page, wait=False))
+        return pages[name][1]
 
     yield of
-    for page, _ in served.values():
+    for page, _ in pages.values():
         page.close(verbose=False)
 
 
@@ -148,7 +149,7 @@ def test_the_map_shows_draws_and_other_colours(visit):
     expect(page.locator("#map-place .explorer-text").first).to_contain_text("the")
     page.get_by_label("texts", exact=True).check()
     expect(page.get_by_text("120 sentences of the embedded grammar")).to_be_visible()
-    page.get_by_label("Colour").click()
+    page.get_by_role("combobox", name="Colour").click()
     page.get_by_role("option", name="length in words").click()
     expect(page.locator(".latent-map-bar")).to_be_visible()
 
@@ -279,10 +280,8 @@ def test_a_model_without_a_posterior_says_so_and_draws(visit):
 
 def test_two_people_do_not_disturb_each_other(visit):
     first, second = visit("sentences"), visit("sentences")
-    for page, text in (
-        (first, "the king sold the ring in the park at noon ."),
-        (second, "at dawn the nurse washed the coat in the barn ."),
-    ):
+    written = {first: "the king sold the ring in the park at noon .", second: "at dawn the nurse washed the coat in the barn ."}
+    for page, text in written.items():
         tab(page, "Words")
         page.get_by_label("Text", exact=True).fill(text)
     for page in (first, second):

@@ -25,8 +25,8 @@ def choices(replies: list[Output]) -> list[tuple[str, int]]:
 def build_chat(explored: Explored) -> None:
     """The panel, inside the tab that is open; of a model of dialogues."""
     gr.HTML('<p class="explorer-lead">How many replies does one turn have? The first counts as said, until you choose another.</p>')
-    # Texts stay texts: neither Markdown nor HTML of a turn is read.
-    talk = gr.Chatbot([], label="Conversation", height=320, render_markdown=False, sanitize_html=True, elem_id="chat-talk")
+    # Not Gradio's own, which reads the HTML of a turn.
+    talk = gr.HTML(markup.talk([]), elem_id="chat-talk")
     turn = gr.Textbox("", label="Your turn", placeholder="Write a turn and press Enter", elem_id="chat-turn")
     with gr.Row():
         say = gr.Button("Say it", variant="primary", min_width=100, scale=0)
@@ -59,7 +59,7 @@ def build_chat(explored: Explored) -> None:
         after = [*messages, {"role": "assistant", "content": found[said].text}] if said is not None else messages
         different = len({reply.text for reply in found})
         message = f"{different} different of {len(found)} replies. {explored.note_on(messages[-1]['content'])}"
-        return message, after, after, found, gr.update(choices=choices(found), value=said)
+        return message, after, markup.talk(after), found, gr.update(choices=choices(found), value=said)
 
     @told(6)
     def answer(text: str, messages: list[dict], count: float, temperature: float, spread: str, seed: float | None, *values: Any):
@@ -81,7 +81,7 @@ def build_chat(explored: Explored) -> None:
     for trigger in (say.click, turn.submit):
         trigger(answer, given, results, show_progress="minimal")
     anew.click(answer_again, given, results, show_progress="minimal")
-    reset.click(lambda: ("", [], [], [], gr.update(choices=[], value=None), ""), None,
+    reset.click(lambda: ("", [], markup.talk([]), [], gr.update(choices=[], value=None), ""), None,
                 [note, talk_state, talk, replies_state, replies, applied])  # fmt: skip
 
     @told(2)
@@ -90,7 +90,7 @@ def build_chat(explored: Explored) -> None:
             raise ValueError("This reply is empty, which is no turn: choose another.")
         turns = messages[:-1] if messages and messages[-1]["role"] == "assistant" else messages
         after = [*turns, {"role": "assistant", "content": found[chosen].text}]
-        return "", after, after
+        return "", after, markup.talk(after)
 
     replies.input(choose, [replies_state, replies, talk_state], [note, talk_state, talk], show_progress="hidden")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from ...processing_dialog import Message
 from ..latent_map import Region, Trait
 from ..paths import Word, marked
 from ..word_nats import Reconstruction
@@ -52,6 +53,17 @@ def steps(texts: Sequence[str], labels: Sequence[str], here: int | None = None, 
         rows.append(f'<li{kind}><span class="at">{escape(shown)}</span><span>{_inline(marked(before, each))}</span></li>')
         first = number + 1
     return f'<ol class="explorer-list">{"".join(rows)}</ol>'
+
+
+def talk(messages: Sequence[Message]) -> str:
+    """The turns of a conversation."""
+    if not messages:
+        return '<div class="explorer-label">Nothing has been said yet.</div>'
+    turns = [
+        f'<li class="is-{"own" if each["role"] == "assistant" else "other"}"><span>{escape(each["content"])}</span></li>'
+        for each in messages
+    ]
+    return f'<ol class="explorer-talk" aria-label="Conversation" role="log">{"".join(turns)}</ol>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str | float]]) -> str:
