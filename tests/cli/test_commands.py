@@ -29,7 +29,9 @@ def test_help_names_every_command(argv, capsys):
         console.main(argv)
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    assert "hf-vae train vae|cvae|dialog|paraphrase" in told and "hf-vae evaluate" in told and "hf-vae chat" in told
+    assert "hf-vae train vae|cvae|dialog|paraphrase" in told and all(
+        f"hf-vae {command}" in told for command in ("evaluate", "chat", "explore")
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def test_a_command_that_does_not_exist_is_refused_with_those_that_do(argv, messa
         console.main(argv)
 
 
-@pytest.mark.parametrize("name", ["train_vae", "train_cvae", "train_dialog", "train_paraphrase", "evaluate", "chat"])
+@pytest.mark.parametrize("name", ["train_vae", "train_cvae", "train_dialog", "train_paraphrase", "evaluate", "chat", "explore"])
 def test_an_example_is_a_door_to_its_command(name, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
@@ -69,7 +71,9 @@ def test_a_recipe_is_a_path_or_the_package_s_own(tmp_path, monkeypatch):
 
 def test_the_commands_extra_is_what_they_import(monkeypatch):
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
-    assert '"cli": CLI, "examples": CLI' in setup and "*CLI" in setup and "hf-vae = hf_vae_command.door:main" in setup
+    assert (
+        '"cli": CLI,' in setup and '"examples": CLI,' in setup and "*CLI" in setup and "hf-vae = hf_vae_command.door:main" in setup
+    )
     imports = re.compile(r"^\s*(?:import|from) (matplotlib|yaml|tensorboard)\b", re.M)
     found = [path for path in (ROOT / "hf_vae").rglob("*.py") if imports.search(path.read_text(encoding="utf-8"))]
     assert {path.relative_to(ROOT / "hf_vae").parts[0] for path in found} == {"cli", "options"}

@@ -30,6 +30,7 @@ HEADINGS = {
     "train": "## hf-vae train",
     "evaluate": "## hf-vae evaluate",
     "chat": "## hf-vae chat",
+    "explore": "## hf-vae explore",
 }
 
 
@@ -62,12 +63,14 @@ def task_options() -> dict[str, dict[str, dataclasses.Field]]:
 
 
 def all_options() -> dict[str, dict[str, dataclasses.Field]]:
-    """By command: those of `train` for any task, of `evaluate` and of `chat`."""
+    """By command: those of `train` for any task, and of the others."""
     train: dict[str, dataclasses.Field] = {}
     for own in task_options().values():
         for name, option in own.items():
             train.setdefault(name, option)
-    others = {name: options(_argument_classes(importlib.import_module(f"hf_vae.cli.{name}"))) for name in ("evaluate", "chat")}
+    others = {
+        name: options(_argument_classes(importlib.import_module(f"hf_vae.cli.{name}"))) for name in ("evaluate", "chat", "explore")
+    }
     return {"train": train, **others}
 
 
