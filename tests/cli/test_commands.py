@@ -29,9 +29,8 @@ def test_help_names_every_command(argv, capsys):
         console.main(argv)
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    assert "hf-vae train vae|cvae|dialog|paraphrase" in told and all(
-        f"hf-vae {command}" in told for command in ("evaluate", "chat", "explore")
-    )
+    assert "hf-vae train vae|cvae|dialog|paraphrase" in told and "hf-vae evaluate" in told and "hf-vae chat" in told
+    assert "hf-vae explore" in told
 
 
 @pytest.mark.parametrize(
@@ -71,9 +70,8 @@ def test_a_recipe_is_a_path_or_the_package_s_own(tmp_path, monkeypatch):
 
 def test_the_commands_extra_is_what_they_import(monkeypatch):
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
-    assert (
-        '"cli": CLI,' in setup and '"examples": CLI,' in setup and "*CLI" in setup and "hf-vae = hf_vae_command.door:main" in setup
-    )
+    told = ('"cli": CLI,', '"examples": CLI,', "*CLI", "hf-vae = hf_vae_command.door:main")
+    assert all(each in setup for each in told)
     imports = re.compile(r"^\s*(?:import|from) (matplotlib|yaml|tensorboard)\b", re.M)
     found = [path for path in (ROOT / "hf_vae").rglob("*.py") if imports.search(path.read_text(encoding="utf-8"))]
     assert {path.relative_to(ROOT / "hf_vae").parts[0] for path in found} == {"cli", "options"}

@@ -54,8 +54,8 @@ def test_what_a_person_or_a_file_writes_is_escaped(vae):
     found = reconstruction(vae, bad)
     shown = [
         markup.note(bad), markup.text(bad, bad), markup.text(marked("a", bad)), markup.steps([bad, "a"], [bad, "1"], 0),
-        markup.table((bad,), [(bad,)]), markup.region(in_common(vae.corpus, [0])), markup.heat(found), markup.bars([(bad, 1.0)], bad),
-        markup.talk([{"role": "user", "content": bad}]),
+        markup.table((bad,), [(bad,)]), markup.region(in_common(vae.corpus, [0])), markup.heat(found),
+        markup.bars([(bad, 1.0)], bad), markup.talk([{"role": "user", "content": bad}]),
     ]  # fmt: skip
     assert all(bad not in each for each in shown) and sum("&lt;b&gt;" in each for each in shown) == len(shown)
 
