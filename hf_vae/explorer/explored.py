@@ -238,7 +238,13 @@ def load_explored(
     packaged = model is None or model in ("sentences", "paraphrase")
     name = model or "sentences"
     folder = hf_vae.demo(name) if packaged else name
-    config = AutoConfig.from_pretrained(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{name} holds no model that can be loaded: name the folder of a trained model of hf_vae. ({reason})"
+        ) from error
     if not isinstance(config, VAEConfig):
         raise ValueError(f"{name} holds a model of type {config.model_type!r}, which is not a model of hf_vae: name one of hf_vae.")
     processor = AutoProcessor.from_pretrained(folder)

@@ -21,6 +21,8 @@ STATIC = Path(__file__).parent.parent / "static"
 OF_FILE, OF_PRIOR = "texts", "draws from the prior"
 # As many are drawn in a second or two.
 DRAWS = 300
+# The browser's numbers are rounded.
+SAME_PLACE = 1e-3
 
 
 @dataclass
@@ -100,7 +102,7 @@ def build_map(explored: Explored) -> None:
         return current
 
     @told(7)
-    def other_points(wanted: str, how: str, written: str, colour_name: str, seed: int, further: bool = False):
+    def other_points(wanted: str, how: str, written: str, colour_name: str, seed: int):
         if wanted == OF_FILE and first is not None and first.is_file:
             shown = first if how == "pca" else Shown(first.corpus, latent_map.fit_map(first.map.codes, how), True)
         else:
@@ -134,18 +136,17 @@ def build_map(explored: Explored) -> None:
         current, (x, y) = of(shown), (float(event._data["x"]), float(event._data["y"]))
         row = current.map.nearest(x, y)
         nearest = current.corpus.texts[row]
-        # A point brings its own source along; a place has the one that is written.
         far = (current.map.points[row] - current.map.points.new_tensor([x, y])).norm().item()
-        own = far < 1e-3 and current.is_file and explored.is_conditional
-        written = explored.written_source(row) if own else written
-        raw = explored.corpus.sources[row] if own and explored.corpus and explored.corpus.sources else explored.as_source(written)
-        text = explored.decode(current.map.latents_at(x, y).unsqueeze(0), raw)[0]
+        # A point brings its own source along; a place has the one that is written.
+        own = far < SAME_PLACE and current.is_file and current.corpus.sources is not None
+        source_of_it = current.corpus.sources[row] if own and current.corpus.sources else explored.as_source(written)
+        text = explored.decode(current.map.latents_at(x, y).unsqueeze(0), source_of_it)[0]
         # Of another source every word would be another.
         words = text if explored.is_conditional and not own else marked(nearest, text)
         parts = [markup.text(words, "z of this place writes"), markup.text(nearest, "the nearest text")]
         if explored.is_conditional and current.is_file and not own:
             parts.append(markup.text(explored.written_source(row), "and its source"))
-        return about(explored, current), "".join(parts), gr.update(value=written) if own else gr.skip()
+        return about(explored, current), "".join(parts), explored.written_source(row) if own else gr.skip()
 
     board.place(write, [shown_state, source], [note, place, source], show_progress="hidden")
 
