@@ -70,8 +70,9 @@ def draw_outputs(
     else:
         options["num_samples"] = count
     with explored.lock, evaluation_mode(explored.model):
+        given: dict[str, Any] = {name: tensor.to(explored.model.device) for name, tensor in inputs.items()}
         found = explored.model.generate(
-            **{name: tensor.to(explored.model.device) for name, tensor in inputs.items()},
+            **given,
             **options,
             max_new_tokens=explored.max_new_tokens,
             do_sample=False,

@@ -89,7 +89,7 @@ def _token_nats(model: VAEModel, z: torch.Tensor, labels: torch.LongTensor, cond
     beginnings are too: \(p(y_{\le t}) = \sum_a p(a|x,z) \prod_{s \le t} p(y_s|y_{<s},z,x,a)\), and a token is the step between two.
     """
 
-    def log_probs(**act: torch.Tensor) -> torch.Tensor:
+    def log_probs(**act: Any) -> torch.Tensor:
         logits = model.decode(z, labels, **conditioning, **act)
         return logits.float().log_softmax(-1).gather(-1, labels.unsqueeze(-1)).squeeze(-1)
 
