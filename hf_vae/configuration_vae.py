@@ -69,6 +69,10 @@ class VAEConfig(CompositeConfig):
     Args:
         encoder (`PreTrainedConfig` or `dict`, defaults to BERT's): of any model under `AutoModel`.
         decoder (`PreTrainedConfig` or `dict`, defaults to GPT-2's): of any model under `AutoModelForCausalLM`.
+        embedding_size (`int`, *optional*): q reads a given vector of this size, of any embedder, in the place of tokens. There is
+            no encoder then, and `config.encoder` is `None`.
+        normalize_embeddings (`bool`, defaults to `False`): whether these vectors have length 1, as most embedders give them. Others
+            are refused.
         latent_size (`int`, defaults to 32): number of dimensions of z.
         latent_injection (`str` or `list[str]`, defaults to `"embedding"`): how z enters the decoder, in one or several ways:
             `"embedding"`, `"memory"`, `"prefix"` or `"logits"` (see [`LatentDecoder`]).
@@ -130,6 +134,8 @@ class VAEConfig(CompositeConfig):
     # A dictionary or nothing becomes a configuration as this one is made.
     encoder: Any = None
     decoder: Any = None
+    embedding_size: int | None = None
+    normalize_embeddings: bool = False
     latent_size: int = 32
     latent_injection: str | list[str] = "embedding"
     latent_placement: str = "before_source"
@@ -165,7 +171,15 @@ class VAEConfig(CompositeConfig):
                     f"`{name}` is {str(part)[:50]!r}; give its configuration, such as `AutoConfig.from_pretrained(name)`, or a "
                     "dictionary."
                 )
+        if self.embedding_size is not None and self.encoder is not None:
+            raise ValueError(
+                f"`encoder` is given, and `embedding_size` is {self.embedding_size}: q reads tokens with an encoder or a given "
+                "vector. Leave one of them out."
+            )
         super().__post_init__(**kwargs)
+        if self.embedding_size is not None:
+            # transformers fills in the default of a part that is not given.
+            self.encoder = None
         if isinstance(self.latent_injection, str):
             self.latent_injection = [self.latent_injection]
 
@@ -259,6 +273,23 @@ class VAEConfig(CompositeConfig):
             check_number("batch_norm_gamma", self.batch_norm_gamma, above=0)
         if self.fitted_prior_components is not None:
             check_count("fitted_prior_components", self.fitted_prior_components)
+
+    def validate_embeddings(self):
+        if self.embedding_size is None:
+            if self.normalize_embeddings:
+                raise ValueError(
+                    "`normalize_embeddings` is True, and there is no `embedding_size`: q reads tokens with an encoder. Give the "
+                    "size of the vectors, or leave it out."
+                )
+            return
+        check_count("embedding_size", self.embedding_size)
+        if self.is_conditional:
+            raise ValueError(
+                f"`embedding_size` is {self.embedding_size}, and a {type(self).__name__} reads its source as tokens: only a "
+                "`VAEConfig` takes given vectors."
+            )
+        if "encoder" in (self.frozen_parts or {}):
+            raise ValueError(f"`frozen_parts` names the encoder, and with `embedding_size={self.embedding_size}` there is none.")
 
     def validate_latent_attributes(self):
         for name, spec in (self.latent_attributes or {}).items():

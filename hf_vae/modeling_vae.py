@@ -15,6 +15,7 @@ from .flow_prior import FlowPrior
 from .fused_linear_cross_entropy import sequence_nll
 from .generation_options import composite_generation_config
 from .generation_vae import LatentGenerationMixin
+from .given_vectors import check_given, read_embeddings
 from .latent_attribute import LatentAttribute
 from .latent_distribution import LatentDistribution
 from .modeling_outputs import LatentOutput, VAEOutput
@@ -38,7 +39,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
     def __init__(self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
         super().__init__(config, encoder, decoder)
         config = self.config
-        self.posterior_head = build_posterior(config, self.recognition_size, dtype=self.encoder.dtype)
+        self.posterior_head = build_posterior(config, self.recognition_size, dtype=self.first_part.dtype)
         if config.bow_loss_weight:
             self.bow_head = BagOfWordsHead(
                 config.latent_size,
@@ -50,7 +51,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             self.decoder.heads_by_word.append(self.bow_head)
         self.prior_network: Prior | None = None
         if not config.prior_reads_source and config.prior_type != "fitted":
-            self.prior_network = build_prior(config, source_size=0, dtype=self.encoder.dtype)
+            self.prior_network = build_prior(config, source_size=0, dtype=self.first_part.dtype)
         self.fitted_prior: GaussianMixturePrior | FlowPrior | None = None
         if config.fitted_prior_components is not None:
             self.fitted_prior = GaussianMixturePrior(config.fitted_prior_components, config.latent_size)
@@ -83,7 +84,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
     @property
     def recognition_size(self) -> int:
         """Width of the vector that the posterior's head reads."""
-        return self.encoder_hidden_size
+        return self.config.embedding_size or self.encoder_hidden_size
 
     @property
     def context_size(self) -> int:
@@ -93,7 +94,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
     @property
     def inference_modules(self) -> list[nn.Module]:
         """What q alone uses, and p does not."""
-        return [self.posterior_head, self.encoder]
+        return [self.posterior_head] if self.config.embedding_size is not None else [self.posterior_head, self.encoder]
 
     @property
     def latent_modules(self) -> list[nn.Module]:
@@ -120,6 +121,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.LongTensor | None = None,
         source: EncodedSource | None = None,
+        embeddings: torch.Tensor | None = None,
     ) -> LatentOutput:
         """
         The posterior q(z|y).
@@ -128,13 +130,19 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             input_ids (`torch.LongTensor` of shape `(batch, source)`): y in the encoder's vocabulary.
             attention_mask (`torch.Tensor` of shape `(batch, source)`, *optional*): 0 on padding.
             source ([`EncodedSource`], *optional*): what `read_source` gives; this q does not depend on it.
+            embeddings (`torch.Tensor` of shape `(batch, embedding_size)`): the vector of y, of a model with an `embedding_size`,
+                in the place of tokens.
 
         Returns:
             [`LatentOutput`] whose `latent_dist` has one row per example.
 
         Raises:
-            ValueError: no input, a row of padding only, or more tokens than the encoder holds.
+            ValueError: no input, a row of padding only, more tokens than the encoder holds, tokens for a model that reads vectors
+                or the reverse, or vectors that are not what the configuration says.
         """
+        check_given(self.config, input_ids, embeddings)
+        if self.config.embedding_size is not None:
+            return LatentOutput(latent_dist=self.posterior_head(read_embeddings(embeddings, self.config, self.dtype)))
         if input_ids is None:
             raise ValueError("`input_ids` is missing: q(z|y) reads y.")
         text = (input_ids, attention_mask, token_type_ids)
@@ -244,6 +252,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         num_items_in_batch: torch.Tensor | int | None = None,
         output_logits: bool | None = None,
         return_dict: bool | None = None,
+        embeddings: torch.Tensor | None = None,
     ) -> VAEOutput | tuple:
         r"""
         The negative ELBO, \(\sum_t -\log p(y_t|y_{<t},z) + \beta\,\mathrm{KL}(q(z|y) \,\|\, p(z))\) in nats per sentence with one
@@ -259,6 +268,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): target tokens of the whole accumulated batch over all
                 processes, as the Trainer counts them; defaults to those of `labels`.
             output_logits (`bool`, *optional*): defaults to `True` in evaluation mode only.
+            embeddings (`(batch, embedding_size)`): the vector of y, of a model with an `embedding_size`, in the place of tokens.
 
         Returns:
             [`VAEOutput`]. In training β is `kl_weight`, free bits or a capacity apply, and the bag-of-words loss is added; in
@@ -268,11 +278,13 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             ValueError: `labels` are missing, or an input is malformed.
         """
         labels = self.check_labels(labels)
-        check_rows(labels.shape[0], input_ids=input_ids, attention_mask=attention_mask, prompt_input_ids=prompt_input_ids)
+        check_given(self.config, input_ids, embeddings)
+        given = {"input_ids": input_ids, "embeddings": embeddings, "prompt_input_ids": prompt_input_ids}
+        check_rows(labels.shape[0], attention_mask=attention_mask, **given)
         source = self.read_source(prompt_input_ids, prompt_attention_mask)
         posterior = prior = None
         if latents is None:
-            posterior = self.encode(input_ids, attention_mask, token_type_ids, source).latent_dist
+            posterior = self.encode(input_ids, attention_mask, token_type_ids, source, embeddings).latent_dist
             prior = self.prior(source, labels.shape[0]).latent_dist
         conditioning = self.condition(source)
         return self.objective(labels, latents, posterior, prior, conditioning, num_items_in_batch, output_logits, return_dict)

@@ -121,6 +121,16 @@ def settle_pooling(name_or_path: str, asked_for: str | None = None) -> str | Non
     return asked_for or pooling
 
 
+def normalizes(name_or_path: str) -> bool:
+    """Whether an encoder of sentence-transformers was trained with vectors of length 1; of any other `False`."""
+    file = cached_file(
+        name_or_path, "modules.json", _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+    )
+    if file is None:
+        return False
+    return any(str(each.get("type")).endswith(".Normalize") for each in json.loads(Path(file).read_text("utf-8")))
+
+
 def _poolings(config: dict[str, Any]) -> list[str]:
     """What a pooling of sentence-transformers concatenates: later versions name it, earlier ones have a switch for each."""
     named = config.get("pooling_mode")
@@ -130,4 +140,4 @@ def _poolings(config: dict[str, Any]) -> list[str]:
     return [name.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens") for name in switches]
 
 
-__all__ = ["part_config", "settle_pooling"]
+__all__ = ["normalizes", "part_config", "settle_pooling"]

@@ -247,6 +247,8 @@ def load_explored(
         ) from error
     if not isinstance(config, VAEConfig):
         raise ValueError(f"{name} holds a model of type {config.model_type!r}, which is not a model of hf_vae: name one of hf_vae.")
+    if config.embedding_size is not None:
+        raise ValueError(f"{name} reads vectors of {config.embedding_size} numbers and no texts: use `hf_vae.latent_space.invert`.")
     processor = AutoProcessor.from_pretrained(folder)
     # Before the weights are loaded, which may take long.
     corpus = read_corpus(file, processor, most=most, seed=seed, **reading) if file else None

@@ -115,6 +115,11 @@ def refuse_sources(model: VAEModel) -> None:
 
 def check_sources(model: VAEModel, processor: VAEProcessor, texts: list[str], sources: Any) -> list | None:
     """`sources` as a list, one for each text, or `None` for a model without; a `ValueError` if they do not suit the model."""
+    if model.config.embedding_size is not None:
+        raise ValueError(
+            f"`model` reads vectors of {model.config.embedding_size} numbers and no texts: embed the texts and use "
+            "`encode_embeddings`, and give latents where a function takes texts or latents."
+        )
     if sources is None:
         if reads_pairs(model):
             raise ValueError(

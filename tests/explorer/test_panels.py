@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from explorer_models import make_explored
-from helpers import TEXTS, make_published
-from hf_vae import LatentAttribute
+from helpers import TEXTS, make_published, tiny_gpt2_config
+from hf_vae import LatentAttribute, VAEConfig
 from hf_vae.evaluation import LikelihoodEvaluator
 from hf_vae.explorer import (
     Corpus,
@@ -163,6 +163,9 @@ def test_what_is_no_model_of_the_family_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="'bert', which is not a model of hf_vae"):
         load_explored(str(tmp_path))
+    VAEConfig(embedding_size=8, decoder=tiny_gpt2_config()).save_pretrained(tmp_path / "vectors")
+    with pytest.raises(ValueError, match=r"reads vectors of 8 numbers and no texts: use `hf_vae.latent_space.invert`"):
+        load_explored(str(tmp_path / "vectors"))
     (tmp_path / "config.json").write_text('{"hidden_size": 8}')
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path, tmp_path / "empty"):
