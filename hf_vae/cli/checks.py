@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from transformers import AutoConfig, TrainingArguments
 
-from ..configuration_vae import PARTS, VAEConfig
+from ..configuration_vae import PARTS, VAEConfig, default_pooling
 from ..options.model import ModelArguments
 from ..options.report import ReportArguments
 from ..part_files import part_config, settle_pooling
@@ -111,7 +111,7 @@ def check_part_files(model_args: ModelArguments) -> None:
     for part in PARTS:
         is_frozen = model_args.save_trained_only and getattr(model_args, f"freeze_{part}")
         part_config(part, getattr(model_args, f"{part}_name_or_path"), is_trained=not is_frozen)
-    settle_pooling(model_args.encoder_name_or_path, model_args.pooling)
+    settle_pooling(model_args.encoder_name_or_path, model_args.pooling or default_pooling(model_args.num_latents))
 
 
 def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:

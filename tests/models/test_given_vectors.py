@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor, Trainer, TrainingArguments, pipeline
 
 from helpers import GREEDY, TEXTS, listening, make_batch, make_model, take_special_tokens, tiny_encoder_config, tiny_gpt2_config
@@ -287,3 +288,9 @@ def test_the_processor_refuses_what_its_model_does_not_read(processor, vae_proce
         VAEProcessor(tokenizers[0])
     with pytest.raises(ValueError, match="`encoder_tokenizer` is given, and `embedding_size` is 6"):
         VAEProcessor(*tokenizers, embedding_size=SIZE)
+
+
+def test_several_latents_need_an_encoder_s_states():
+    for asked in ({"num_latents": 2}, {"pooling": "attention"}):
+        with pytest.raises(StrictDataclassError, match="`embedding_size` is 8, so q reads one vector"):
+            VAEConfig(decoder=tiny_gpt2_config(), embedding_size=8, **asked)
