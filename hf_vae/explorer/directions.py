@@ -110,5 +110,5 @@ def units_by_kl(explored: Explored) -> list[tuple[int, float]]:
     """The units of z with their KL in nats, the largest first; without a closed form in their order, with NaN."""
     kl = explored.unit_kl
     if kl is None:
-        return [(unit, float("nan")) for unit in range(explored.model.config.latent_size)]
+        return [(unit, float("nan")) for unit in range(explored.model.config.total_latent_size)]
     return sorted(enumerate(kl.tolist()), key=lambda each: -each[1])

@@ -185,7 +185,7 @@ class Explored:
         with self.lock:
             prior = self.evaluator(range(len(self.corpus))).prior() if self.is_conditional else self.one_prior()
             kl = posterior.kl(prior)
-        return None if kl is None or kl.shape[-1] != self.model.config.latent_size else kl.mean(0)
+        return None if kl is None or kl.shape[-1] != self.model.config.total_latent_size else kl.mean(0)
 
     def one_prior(self) -> LatentDistribution:
         """p(z) of a model without sources, one row."""

@@ -64,8 +64,8 @@ def facts(explored: Explored) -> dict[str, str]:
     return {
         "class": type(explored.model).__name__,
         "encoder, decoder": f"{parts['encoder']}, {parts['decoder']}",
-        "parameters": f"{number / 1e6:.1f} million",
-        "units of z": str(config.latent_size),
+        "parameters": f"{number / 1e6:.1f} million" if number > 1e5 else f"{number:,}",
+        "units of z": str(config.total_latent_size),
         "z enters by": ", ".join(config.latent_injection),
         "prior": config.prior_type,
         "attributes": ", ".join(explored.model.latent_attributes) or "none",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from explorer_models import make_explored
-from helpers import TEXTS, make_published, tiny_gpt2_config
+from helpers import TEXTS, make_model, make_published, resized, tiny_gpt2_config
 from hf_vae import LatentAttribute, VAEConfig
 from hf_vae.evaluation import LikelihoodEvaluator
 from hf_vae.explorer import (
@@ -19,6 +19,7 @@ from hf_vae.explorer import (
     model_card,
     moved,
     reconstruction,
+    units_by_kl,
     walk,
     word_nats,
 )
@@ -181,3 +182,11 @@ def test_a_number_is_an_attribute_too(vae):
     vae.model.set_attribute("size", attribute)
     z = moved(vae, torch.zeros(4), attributes={"size": 3.0}, strength=1.0)
     torch.testing.assert_close(z, torch.tensor([0.0, 3.0, 0.0, 0.0]), atol=1e-2, rtol=0)
+
+
+def test_several_latent_vectors_stand_side_by_side(vae_processor):
+    model = resized(make_model("vae", num_latents=2, pooling="attention"), vae_processor)
+    explored = Explored(model, vae_processor, max_new_tokens=3, corpus=Corpus(TEXTS, ""))
+    assert explored.codes.shape == (5, 8) and len(units_by_kl(explored)) == 8 and facts(explored)["units of z"] == "8"
+    assert len(walk(explored, *TEXTS[:2], steps=3).texts) == 3
+    assert reconstruction(explored, TEXTS[0]).words[-1] == "(end)"

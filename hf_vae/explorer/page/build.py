@@ -30,7 +30,7 @@ def build_page(explored: Explored) -> gr.Blocks:
     """
     name = Path(explored.name).name or explored.name
     about = facts(explored)
-    shown = f"{about['class']}, {about['units of z']} units of z, {about['parameters']} of parameters"
+    shown = f"{about['class']}, {about['units of z']} units of z, {about['parameters']} parameters"
     with gr.Blocks(title=f"{name}: latent space", analytics_enabled=False) as page:
         gr.HTML(f'<div class="explorer-head"><h1>The latent space of {escape(name)}</h1><p>{escape(shown)}</p></div>')
         with gr.Tabs():

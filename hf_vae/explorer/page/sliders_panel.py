@@ -24,7 +24,7 @@ def directions_of(explored: Explored) -> PrincipalDirections | None:
     """Those of the page's codes; `None` if there are none."""
     if explored.corpus is None or not (explored.has_posterior or explored.corpus.latents is not None):
         return None
-    return principal_directions(explored.codes, min(DIRECTIONS, explored.model.config.latent_size))
+    return principal_directions(explored.codes, min(DIRECTIONS, explored.model.config.total_latent_size))
 
 
 def build_sliders(explored: Explored) -> None:
@@ -64,7 +64,7 @@ def build_sliders(explored: Explored) -> None:
     def z_of(text: str, written: str) -> tuple[torch.Tensor, Any]:
         given = explored.as_source(written)
         if not is_text(text):
-            return torch.zeros(explored.model.config.latent_size), given
+            return torch.zeros(explored.model.config.total_latent_size), given
         return explored.encode([text.strip()], None if given is None else [given]).mode()[0], given
 
     def changed(
