@@ -1,5 +1,5 @@
 """
-The commands: `hf-vae train`, `hf-vae evaluate` and `hf-vae chat`, which are `examples/train_*.py`, `evaluate.py` and `chat.py`
+The commands: `hf-vae train`, `evaluate`, `generate`, `chat` and `explore`, which are `examples/train_*.py`, `evaluate.py` and so on
 too. What they need beyond the package is imported below here and nowhere else.
 """
 

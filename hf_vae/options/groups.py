@@ -40,7 +40,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Quality against diversity": (
         "frontier", "frontier_baseline", "frontier_outputs", "frontier_embedder", "frontier_plot",
     ),
-    "Run": ("num_replies", "seed", "overwrite_output_dir"),
+    "Run": ("num_replies", "max_points", "port", "open_browser", "seed", "overwrite_output_dir"),
 }  # fmt: skip
 # The arguments of `TrainingArguments` that are asked for most, with their defaults and what they are.
 TRAINING: dict[str, tuple[object, str]] = {

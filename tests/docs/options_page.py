@@ -31,6 +31,7 @@ HEADINGS = {
     "evaluate": "## hf-vae evaluate",
     "generate": "## hf-vae generate",
     "chat": "## hf-vae chat",
+    "explore": "## hf-vae explore",
 }
 
 
