@@ -8,6 +8,7 @@ from .chat import ChatArguments
 from .evaluate import DataArguments as EvaluatedData
 from .evaluate import EvaluationArguments, FrontierArguments
 from .evaluate import ModelArguments as EvaluatedModel
+from .export_vllm import ExportArguments
 from .model import ConditionalArguments, ModelArguments
 from .tasks import cvae, dialog, paraphrase, vae
 
@@ -66,4 +67,10 @@ COMMANDS = {
         "MODEL",
     ),
     "chat": Command("chat", (ChatArguments,), "Talks to a dialogue model in the terminal.", "MODEL"),
+    "export-vllm": Command(
+        "export_vllm",
+        (ExportArguments,),
+        "Writes a model whose z enters as a prefix for vLLM: the language model, and the file that makes its prompts.",
+        "MODEL FOLDER",
+    ),
 }

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from helpers import ROOT
 from hf_vae.cli.task import Task
+from hf_vae.options.commands import COMMANDS
 
 PAGE = ROOT / "docs" / "reference" / "options.md"
 TASKS = ("vae", "paraphrase", "cvae", "dialog")
@@ -30,6 +31,7 @@ HEADINGS = {
     "train": "## hf-vae train",
     "evaluate": "## hf-vae evaluate",
     "chat": "## hf-vae chat",
+    "export-vllm": "## hf-vae export-vllm",
 }
 
 
@@ -62,12 +64,13 @@ def task_options() -> dict[str, dict[str, dataclasses.Field]]:
 
 
 def all_options() -> dict[str, dict[str, dataclasses.Field]]:
-    """By command: those of `train` for any task, of `evaluate` and of `chat`."""
+    """By command: those of `train` for any task, of `evaluate`, `chat` and `export-vllm`."""
     train: dict[str, dataclasses.Field] = {}
     for own in task_options().values():
         for name, option in own.items():
             train.setdefault(name, option)
-    others = {name: options(_argument_classes(importlib.import_module(f"hf_vae.cli.{name}"))) for name in ("evaluate", "chat")}
+    modules = {name: COMMANDS[name].module for name in ("evaluate", "chat", "export-vllm")}
+    others = {name: options(_argument_classes(importlib.import_module(f"hf_vae.cli.{each}"))) for name, each in modules.items()}
     return {"train": train, **others}
 
 
