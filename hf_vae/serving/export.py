@@ -113,6 +113,10 @@ def export_vllm(model: VAEModel, processor: VAEProcessor, directory: str | Path,
     }
     kept = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     save_file(kept, directory / PROMPT_FILE, metadata={"latent_prompt": json.dumps(told)})
+    # safetensors keeps its files from others, and a server may be another user's.
+    mode = (folder / "config.json").stat().st_mode
+    for path in directory.rglob("*.safetensors"):
+        path.chmod(mode)
     return ServedModel(directory, name, str(model.decoder.dtype).removeprefix("torch."), prior)
 
 

@@ -1,11 +1,12 @@
 """The client of the example, over HTTP: to a server that speaks as vLLM's does, and to vLLM's where that is installed."""
 
 import os
-import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from helpers import prefixed, tiny_llama_config
 from hf_vae.serving import export_vllm
 
 SOURCES = ("the cat sat on the mat", "a dog ran")
-# An environment of its own holds it: `HF_VAE_VLLM=/path/to/bin/vllm`.
-VLLM = os.environ.get("HF_VAE_VLLM") or shutil.which("vllm")
+# The Python of an environment of vLLM's own: `HF_VAE_VLLM=/path/to/bin/python`.
+VLLM = os.environ.get("HF_VAE_VLLM") or (sys.executable if find_spec("vllm") else None)
 
 
 def words(tokens, model):
@@ -102,10 +103,10 @@ def test_inputs_that_fit_no_prompt_are_refused(exported, client):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(VLLM is None, reason="vLLM is not installed here: name its program in HF_VAE_VLLM")
+@pytest.mark.skipif(VLLM is None, reason="vLLM is not installed here: name the Python of its environment in HF_VAE_VLLM")
 def test_vllm_serves_it(processor, placement, client, tmp_path):
     # vLLM's attention on a CPU has heads of 32 numbers and more.
-    config = tiny_llama_config(hidden_size=64, intermediate_size=64)
+    config = tiny_llama_config(head_dim=32)
     model = prefixed(processor, decoder=config, latent_placement=placement)
     served = export_vllm(model, processor, tmp_path / "served")
     with socket.socket() as free:
@@ -114,7 +115,20 @@ def test_vllm_serves_it(processor, placement, client, tmp_path):
     of_vllm = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
     # Its environment is not this one.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [VLLM, *served.command.split()[1:], "--enforce-eager", "--port", str(port), "--host", "127.0.0.1"]
+    # What `vllm serve` starts; the program itself asks for a package called vllm, which vllm-cpu is not.
+    options = served.command.removeprefix("vllm serve ").split()
+    command = [
+        VLLM,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        *options,
+        "--enforce-eager",
+        "--port",
+        str(port),
+        "--host",
+        "127.0.0.1",
+    ]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, env={**inherited, **of_vllm}, stdout=log, stderr=log)
         try:

@@ -103,6 +103,7 @@ def test_the_name_tells_two_language_models_apart(exported, processor, tmp_path)
     with torch.no_grad():
         model.decoder.lm.get_input_embeddings().weight[0, 0] += 1
     assert export_vllm(model, processor, tmp_path / "third" / "served").name != served.name
+    assert {path.stat().st_mode for path in served.directory.rglob("*.*")} == {(served.directory / "lm/config.json").stat().st_mode}
     assert served.command.endswith(f"lm --served-model-name {served.name} --enable-prompt-embeds --dtype float32")
 
 
