@@ -49,18 +49,19 @@ def load_client() -> Any:
     return module
 
 
-class Clock:
-    """Seconds of the clock, and of the CPU in a process with its children, since it was made."""
+def cpu_seconds(process: psutil.Process | None) -> float:
+    """Of the CPU: in a server with all its processes, or, of `None`, in this one without its children."""
+    if process is None:
+        return time.process_time()
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
 
-    def __init__(self, process: psutil.Process):
-        self.process, self.start, self.spent = process, time.perf_counter(), self.cpu()
 
-    def cpu(self) -> float:
-        times = [each.cpu_times() for each in (self.process, *self.process.children(recursive=True))]
-        return sum(each.user + each.system for each in times)
-
-    def stop(self) -> tuple[float, float]:
-        return time.perf_counter() - self.start, self.cpu() - self.spent
+def timed(process: psutil.Process | None, do: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds by the clock, and of the CPU in `process`."""
+    start, spent = time.perf_counter(), cpu_seconds(process)
+    do()
+    return time.perf_counter() - start, cpu_seconds(process) - spent
 
 
 @contextmanager
@@ -154,11 +155,11 @@ class Comparison:
         for start in range(0, count, 16):
             part = slice(start, start + 16)
             theirs = self.theirs(sources[part], latents[part], self.length, exact=False)
-            for source, latent, tokens_there in zip(sources[part], latents[part], theirs):
-                [mine] = self.ours([source], latent[None], self.length, exact=False)
-                mine, there = until_end(mine, self.ends), until_end(tokens_there, self.ends)
-                same, tokens = same + (mine == there), tokens + len(mine)
-                texts.add(tuple(mine))
+            ours = self.ours(sources[part], latents[part], self.length, exact=False)
+            for here, there in zip(ours, theirs):
+                here, there = until_end(here, self.ends), until_end(there, self.ends)
+                same, tokens = same + (here == there), tokens + len(here)
+                texts.add(tuple(here))
         return {"texts": count, "same": same, "tokens": tokens, "distinct": len(texts)}
 
     def throughput(self, concurrent: int, repeats: int) -> dict[str, Any]:
@@ -166,7 +167,7 @@ class Comparison:
         found: dict[str, list[tuple[float, float]]] = {"vllm": [], "ours": []}
         for repeat in range(repeats + 1):
             sources, latents = grammar.draw_sentences(concurrent, SEED + repeat), self.latents(concurrent, SEED + repeat)
-            for name, write, process in (("vllm", self.theirs, self.process), ("ours", self.ours, psutil.Process())):
+            for name, write, process in (("vllm", self.theirs, self.process), ("ours", self.ours, None)):
                 spent = timed(process, lambda write=write, s=sources, z=latents: write(s, z, self.length, True))
                 if repeat:
                     found[name].append(spent)
@@ -202,7 +203,7 @@ class Comparison:
                 with torch.inference_mode():
                     self.model.generate(**self.processor(source), latents=latents, num_return_sequences=number, **shortest)
 
-            mine = timed(psutil.Process(), here)
+            mine = timed(None, here)
             if repeat:
                 hits, queries = hits + after[0] - before[0], queries + after[1] - before[1]
                 found["vllm"].append(there)
@@ -212,13 +213,6 @@ class Comparison:
             for kind, seconds in zip(("seconds", "cpu_seconds"), zip(*pairs)):
                 row[f"{name}_{kind}"] = statistics.median(seconds)
         return row
-
-
-def timed(process: psutil.Process, do: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds by the clock, and of the CPU in `process`."""
-    clock = Clock(process)
-    do()
-    return clock.stop()
 
 
 def cache_counts(address: str) -> tuple[float, float]:

@@ -73,7 +73,10 @@ class LatentPrompt:
             if source is not None:
                 raise ValueError("`source` is given, and this model reads none.")
             return torch.cat([prefix, start], dim=1)
-        tokens = self.tensors["token_embeddings"][self.token_ids(source)].expand(len(latents), -1, -1)
+        ids, longest = self.token_ids(source), self.told["longest"]
+        if longest is not None and len(ids) + 1 > longest:
+            raise ValueError(f"`source` is {len(ids)} tokens long with what stands around it; the model holds {longest - 1}.")
+        tokens = self.tensors["token_embeddings"][ids].expand(len(latents), -1, -1)
         first = [tokens, prefix] if self.told["latent_placement"] == "after_source" else [prefix, tokens]
         return torch.cat([*first, start], dim=1)
 

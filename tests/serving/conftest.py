@@ -36,16 +36,27 @@ def exported(processor, placement, tmp_path):
     return model, processor, export_vllm(model, processor, tmp_path / "served")
 
 
-def start(handler) -> tuple[ThreadingHTTPServer, str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server, f"http://127.0.0.1:{server.server_address[1]}"
+@pytest.fixture
+def start_server():
+    """Starts a server of a handler, until the test ends; gives its address."""
+    servers = []
+
+    def start(handler) -> str:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        servers.append(server)
+        # The default looks twice a second whether it is to end.
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture
-def serve():
+def serve(start_server):
     """Serves the `lm` of an export under a name, by transformers' `generate`; gives the address."""
-    servers = []
 
     def begin(folder, name):
         lm = AutoModelForCausalLM.from_pretrained(folder / "lm").eval()
@@ -76,11 +87,6 @@ def serve():
             def log_message(self, *_):
                 """Says nothing."""
 
-        server, address = start(Handler)
-        servers.append(server)
-        return address
+        return start_server(Handler)
 
-    yield begin
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return begin

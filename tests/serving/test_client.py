@@ -100,6 +100,11 @@ def test_inputs_that_fit_no_prompt_are_refused(exported, client):
     for source in (None, " "):
         with pytest.raises(ValueError, match="this model reads a text"):
             prompt.embeds(torch.ones(2, 4), source)
+    # Of 48 positions z has two, and the start token one.
+    fits = "a " * 45
+    assert len(prompt.token_ids(fits.strip())) == 45 and prompt.embeds(torch.ones(1, 4), fits.strip()).shape[1] == 48
+    with pytest.raises(ValueError, match="`source` is 46 tokens long with what stands around it; the model holds 45"):
+        prompt.embeds(torch.ones(1, 4), "a " * 45 + "a")
 
 
 @pytest.mark.slow
