@@ -1,7 +1,7 @@
 """The grammar corpus and its dialogues, and the readers of the examples' file formats."""
 
 from .completions import split_text, split_texts
-from .dialog_files import dialogs_of, load_dialogs
+from .dialog_files import dialog_of, dialogs_of, load_dialogs
 from .readers import (
     PAIRINGS,
     expand_all_pairs,
@@ -17,6 +17,7 @@ from .streaming import first_pairs, stream_pairs
 
 __all__ = [
     "PAIRINGS",
+    "dialog_of",
     "dialogs_of",
     "expand_all_pairs",
     "expand_both_ways",

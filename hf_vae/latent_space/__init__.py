@@ -18,6 +18,7 @@ from .interpolation import Interpolation, interpolate, interpolate_latents, smoo
 from .neighbours import Neighbours, nearest_neighbours
 from .priors import fit_prior, prior_log_densities
 from .reconstruction import reconstruct, sample_prior
+from .revision import RevisedTexts, revise
 from .smallest_move import smallest_move
 from .transfer import transfer
 
@@ -29,6 +30,7 @@ __all__ = [
     "Interpolation",
     "LatentTexts",
     "Neighbours",
+    "RevisedTexts",
     "arithmetic",
     "attribute_vector",
     "decode_latents",
@@ -45,6 +47,7 @@ __all__ = [
     "prior_gain",
     "prior_log_densities",
     "reconstruct",
+    "revise",
     "sample_prior",
     "smallest_move",
     "smoothness",

@@ -74,6 +74,10 @@ class ModelArguments(
             "Default: what an encoder of sentence-transformers was trained with, and mean of any other."
         },
     )
+    prior_type: str = field(
+        default="standard",
+        metadata={"help": "standard: N(0, I). flow: a p(z) that is learned. conditional, if there is an x: p(z|x), a network."},
+    )
     free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
     free_bits_per: str = field(
         default="sentence",
@@ -130,9 +134,6 @@ class ConditionalArguments(ModelArguments):
     )
     tie_encoders: bool = field(
         default=True, metadata={"help": "One encoder for q and for what else reads the source, the prior or the decoder."}
-    )
-    prior_type: str = field(
-        default="standard", metadata={"help": "standard: N(0, I). conditional: p(z|x), a network. flow: a p(z) that is learned."}
     )
     prior_regularization: float = field(default=0.0, metadata={"help": "Weight of KL(p(z|x) ‖ N(0, I)) in the training loss."})
     source_noise: float = field(

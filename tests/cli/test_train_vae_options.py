@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     Trainer,
     TrainingArguments,
@@ -13,6 +14,7 @@ from transformers import (
 from helpers import SENTENCES, built
 from hf_vae import KLAnnealingCallback, VAEDataCollator
 from hf_vae.cli.checks import run_steps
+from hf_vae.flow_prior import FlowPrior
 from hf_vae.options.model import ModelArguments
 from hf_vae.posterior import FixedScaleBatchNorm
 from hf_vae.training import (
@@ -133,7 +135,7 @@ def test_no_technique_is_left_out_of_that_test():
         "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "dropout", "recurrent_dropout",
         "tie_word_embeddings", "prefix_length", "posterior_bias", "latent_placement",
         "tokenizer_type", "vocab_size", "latent_size", "latent_injection", "pooling", "freeze_encoder", "freeze_decoder", "lora",
-        "save_trained_only", "new_weights_learning_rate", "decoder_start_token", "freeze_decoder_with_latent",
+        "save_trained_only", "prior_type", "new_weights_learning_rate", "decoder_start_token", "freeze_decoder_with_latent",
     }  # fmt: skip
     of_other_stages = {"latent_free_steps", "encoder_pretraining_steps", "posterior_fit_steps", "prior_fit_steps"}
     shown = {name for name, _, _ in TECHNIQUES} | {"kl_schedule_options", "bow_schedule_options"}
@@ -143,6 +145,12 @@ def test_no_technique_is_left_out_of_that_test():
 def test_where_z_begins_is_an_option_that_the_model_keeps():
     assert built("--latent_placement", "after_source")[1].config.latent_placement == "after_source"
     assert built()[1].config.latent_placement == "before_source"
+
+
+def test_a_flow_may_be_the_prior():
+    assert isinstance(built("--prior_type", "flow")[1].prior_network, FlowPrior)
+    with pytest.raises(StrictDataclassError, match="`prior_type` is 'conditional', a prior of x, and a VAEConfig has no x"):
+        built("--prior_type", "conditional")
 
 
 def test_word_dropout_of_one_hides_every_word_from_the_decoder():

@@ -30,6 +30,7 @@ recipes](commands.md#a-file-of-arguments) set many of them. `--help` behind a co
 HEADINGS = {
     "train": "## hf-vae train",
     "evaluate": "## hf-vae evaluate",
+    "generate": "## hf-vae generate",
     "chat": "## hf-vae chat",
     "export-vllm": "## hf-vae export-vllm",
 }
@@ -64,14 +65,14 @@ def task_options() -> dict[str, dict[str, dataclasses.Field]]:
 
 
 def all_options() -> dict[str, dict[str, dataclasses.Field]]:
-    """By command: those of `train` for any task, of `evaluate`, `chat` and `export-vllm`."""
+    """By command: those of `train` for any task, and those of each of the others."""
     train: dict[str, dataclasses.Field] = {}
     for own in task_options().values():
         for name, option in own.items():
             train.setdefault(name, option)
-    modules = {name: COMMANDS[name].module for name in ("evaluate", "chat", "export-vllm")}
-    others = {name: options(_argument_classes(importlib.import_module(f"hf_vae.cli.{each}"))) for name, each in modules.items()}
-    return {"train": train, **others}
+    modules = {name: COMMANDS[name].module for name in HEADINGS if name != "train"}
+    found = {name: options(_argument_classes(importlib.import_module(f"hf_vae.cli.{each}"))) for name, each in modules.items()}
+    return {"train": train, **found}
 
 
 def _default(option: dataclasses.Field) -> str:

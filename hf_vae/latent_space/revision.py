@@ -1,0 +1,194 @@
+"""Texts that are given attributes word by word, where one decoded from z would lose what z does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from transformers.utils import logging
+
+from ..checks import check_count, check_number
+from ..evaluation.evaluator import LikelihoodEvaluator
+from ..latent_attribute import LatentAttribute
+from ..latent_control import ATTRIBUTE_WEIGHT, AttributeEnergy
+from ..modeling_vae import VAEModel
+from ..processing_vae import Texts, VAEProcessor, as_list
+from .codes import LatentTexts, check_sources, encode_texts, evaluation_mode, posterior_of
+from .smallest_move import smallest_move
+
+logger = logging.get_logger(__name__)
+
+# Of the candidates for a text, so many with the clearest attributes are read by the decoder.
+SHORTLIST = 16
+
+
+@dataclass(repr=False)
+class RevisedTexts(LatentTexts):
+    """
+    Args:
+        texts (`list[str]`): with the attributes that were asked for.
+        latents (`torch.Tensor` of shape `(texts, latent_size)`): the posterior mean of each.
+        has_attributes (`list[bool]`): whether each has all of them, as clearly as asked for.
+        num_changes (`list[int]`): how many tokens of each were replaced, left out or put in.
+    """
+
+    has_attributes: list[bool]
+    num_changes: list[int]
+
+
+def revise(
+    model: VAEModel,
+    processor: VAEProcessor,
+    texts: Texts,
+    attributes: Mapping[str, Any],
+    strength: float = 1.0,
+    max_changes: int = 5,
+    num_candidates: int = 5,
+    attribute_weight: float = ATTRIBUTE_WEIGHT,
+    held: Mapping[str, LatentAttribute] | None = None,
+    sources: Any = None,
+    batch_size: int = 64,
+) -> RevisedTexts:
+    r"""
+    Changes what a text is like, a token at a time, and leaves all other words as they are. [`edit`] writes a text anew from a moved
+    z, and so keeps only what z holds. Here z only says which words to change.
+
+    \(z^*\) is the z nearest to the text's that has the attributes ([`smallest_move`]). At each place the decoder proposes tokens
+    that \(z^*\) makes likely, those first that it makes likelier than the text's own z does. They replace the token there or are
+    put in front of it, and each token may be left out. Of all these texts \(y'\) that which maximises
+    \(\log p(y'|x,z^*) + \lambda \sum_i \min(0, m_i(z(y')))\) is taken, with the margins \(m_i\) of the attributes at its own
+    posterior mean \(z(y')\). So it goes on until no margin is below 0, or no change makes the attributes clearer.
+
+    Args:
+        model ([`VAEModel`]): any model of the family, with attributes of `set_attribute`.
+        processor ([`VAEProcessor`]): its processor.
+        texts (`str` or `list[str]`): y.
+        attributes (`dict`): what they are to be like, by the attribute's name: a value for all, or a list with one for each text.
+        strength (`float`, defaults to 1.0): how clearly, as of [`~LatentAttribute.margin`]: at 0 the text ends on the border
+            between the labels, at 1 as far behind it as the texts that `fit_attribute` saw lie in the mean.
+        max_changes (`int`, defaults to 5): tokens of a text that are changed, at most.
+        num_candidates (`int`, defaults to 5): tokens that are tried at each place.
+        attribute_weight (`float`, defaults to 10.0): λ, nats of log p(y'|x,z*) that a unit of a margin is worth.
+        held (mapping of `str` to [`LatentAttribute`], *optional*): attributes in the place of the model's own.
+        sources (*optional*): x of each text, as the processor takes it, for a conditional model.
+        batch_size (`int`, defaults to 64): rows at once.
+
+    Returns:
+        [`RevisedTexts`]. There is a warning if texts do not have the attributes in the end.
+
+    Raises:
+        ValueError: an attribute that the model, or a value that the attribute does not have, an option out of range, a tokenizer
+            that gives no offsets, or texts that [`encode_texts`] refuses.
+    """
+    check_number("strength", strength, least=0)
+    check_number("attribute_weight", attribute_weight, above=0)
+    for name, value in (("max_changes", max_changes), ("num_candidates", num_candidates), ("batch_size", batch_size)):
+        check_count(name, value)
+    texts = as_list("texts", texts)
+    if not processor.tokenizer.is_fast:
+        raise ValueError("The decoder's tokenizer gives no offsets, so a token's place in the text is not known; use a fast one.")
+    wanted = AttributeEnergy(model.latent_attributes if held is None else held, attributes, batch_size=len(texts)).wanted
+    given = check_sources(model, processor, texts, sources)
+
+    def margins(rows: Sequence[int]) -> list[partial[torch.Tensor]]:
+        """Of each attribute, for z of these rows."""
+        targets = [(attribute, target if len(target) == 1 else target[list(rows)]) for _, attribute, target in wanted]
+        return [partial(attribute.margin, target=target, strength=strength) for attribute, target in targets]
+
+    def missing(latents: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """By how much z of each row lacks the attributes, 0 or below."""
+        with torch.no_grad():
+            return torch.stack([margin(latents).clamp(max=0).cpu() for margin in margins(rows)]).sum(0)
+
+    def sources_of(rows: Sequence[int], written: list[str]) -> list:
+        return written if given is None else [given[row] for row in rows]
+
+    latents = encode_texts(model, processor, texts, sources, batch_size).mode()
+    moved, _ = smallest_move(latents, margins(range(len(texts))))
+    revised, num_changes, lacking = list(texts), [0] * len(texts), missing(latents, range(len(texts)))
+    unfinished = lacking.lt(0).nonzero().flatten().tolist()
+    for _ in range(max_changes):
+        if not unfinished:
+            break
+        own, candidates = [], []
+        for rows in _in_batches(unfinished, batch_size):
+            written = [revised[row] for row in rows]
+            evaluator = LikelihoodEvaluator(model, processor, sources_of(rows, written), written, batch_size)
+            for row, proposed in zip(rows, _proposals(evaluator, moved[rows], latents[rows], num_candidates)):
+                own += [row] * len(proposed)
+                candidates += proposed
+        codes = posterior_of(model, processor, sources_of(own, candidates), candidates, batch_size).mode()
+        lacks = missing(codes, own)
+        # What the decoder reads costs most: of each text only the candidates whose attributes are clearest, and clearer than now.
+        better = [number for number in lacks.argsort(descending=True).tolist() if lacks[number] > lacking[own[number]]]
+        taken: dict[int, list[int]] = {}
+        for number in better:
+            if len(taken.setdefault(own[number], [])) < SHORTLIST:
+                taken[own[number]].append(number)
+        shortlist = [number for numbers in taken.values() for number in numbers]
+        if not shortlist:
+            break
+        rows, written = [own[number] for number in shortlist], [candidates[number] for number in shortlist]
+        evaluator = LikelihoodEvaluator(model, processor, sources_of(rows, written), written, batch_size)
+        scores = attribute_weight * lacks[shortlist] - evaluator.nll(moved[rows].unsqueeze(1)).squeeze(1).cpu()
+        for number, _ in sorted(zip(shortlist, scores.tolist()), key=lambda each: each[1]):
+            # The best comes last, and stays.
+            row = own[number]
+            revised[row], latents[row], lacking[row] = candidates[number], codes[number], lacks[number]
+        for row in taken:
+            num_changes[row] += 1
+        unfinished = [row for row in taken if lacking[row] < 0]
+    has_attributes = (lacking >= 0).tolist()
+    if not all(has_attributes):
+        logger.warning(
+            f"{has_attributes.count(False)} of {len(texts)} texts do not have what `attributes` asks for with `strength` "
+            f"{strength:g} after `max_changes`={max_changes}: the attributes contradict each other, z does not say them, or it "
+            "takes more changes."
+        )
+    return RevisedTexts(texts=revised, latents=latents, has_attributes=has_attributes, num_changes=num_changes)
+
+
+def _in_batches(rows: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
+    return (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+
+
+def _proposals(evaluator: LikelihoodEvaluator, moved: torch.Tensor, latents: torch.Tensor, num_candidates: int) -> list[list[str]]:
+    """For each example of `evaluator` the texts that differ from it by one token, as [`revise`] describes them."""
+    model, processor = evaluator.model, evaluator.processor
+    tokenizer = processor.tokenizer
+    size = model.config.decoder.get_text_config().vocab_size
+    # Decoders often have more rows than their vocabulary has tokens.
+    forbidden = [*tokenizer.all_special_ids, *range(len(tokenizer), size)]
+
+    def likely(batch) -> list[list[list[int]]]:
+        """Of each example the likeliest tokens at each of its places."""
+        labels = cast(torch.LongTensor, batch.inputs["labels"])
+        with evaluation_mode(model):
+            there, here = (
+                model.decode(z[batch.indices].to(model.device), labels, **batch.conditioning).float().log_softmax(-1)
+                for z in (moved, latents)
+            )
+        scores = 2 * there - here
+        scores[..., forbidden] = -torch.inf
+        return scores.topk(num_candidates, dim=-1).indices.tolist()
+
+    found = []
+    for written, tokens in zip(evaluator.targets, evaluator.map(likely, "proposals")):
+        spans = tokenizer(written, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        variants: list[str] = []
+        # At the last place stands EOS, in front of which a token may be put.
+        for (start, end), proposed in zip([*spans, (len(written), len(written))], tokens):
+            before, after = written[:start].rstrip(), written[end:]
+            space = written[len(before) : start]
+            variants.append(before + after)
+            for piece in map(str.strip, tokenizer.batch_decode([[token] for token in proposed])):
+                variants += [before + space + piece + after, f"{before} {piece}{space}{written[start:]}"]
+        texts = dict.fromkeys(map(str.strip, variants))
+        found.append([text for text in texts if text and text != written])
+    return found
+
+
+__all__ = ["RevisedTexts", "revise"]
