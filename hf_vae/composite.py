@@ -29,7 +29,8 @@ class EncoderDecoderComposite(PretrainedParts, PreTrainedModel):
 
     Args:
         config ([`VAEConfig`]): configuration; `config.encoder` and `config.decoder` become those of the parts.
-        encoder (`PreTrainedModel`, *optional*): any `AutoModel` encoder, built from `config.encoder` if it is not given.
+        encoder (`PreTrainedModel`, *optional*): any `AutoModel` encoder, built from `config.encoder` if it is not given. With
+            `config.embedding_size` there is none.
         decoder (`PreTrainedModel`, *optional*): any causal LM, built from `config.decoder` if it is not given.
     """
 
@@ -46,22 +47,37 @@ class EncoderDecoderComposite(PretrainedParts, PreTrainedModel):
         if getattr(config, "model_type", None) != expected:
             raise ValueError(f"`config` is a {type(config).__name__}; {type(self).__name__} takes one of type {expected!r}.")
         refuse_other_kinds(encoder, decoder)
+        if encoder is not None and config.embedding_size is not None:
+            raise ValueError(
+                f"`encoder` is given, and the configuration's `embedding_size` is {config.embedding_size}: such a model reads "
+                "vectors and has no encoder. Leave one of them out."
+            )
         config = own_configuration(config, encoder, decoder)
-        for part in (config.encoder, config.decoder):
+        for part in filter(None, (config.encoder, config.decoder)):
             # Without the package a configuration brings its own copy of `LSTMConfig` along, which no Auto class knows yet.
             if part.model_type == LSTMConfig.model_type:
                 register_lstm(type(part))
         reads_both_ways = decoder is not None and not getattr(decoder.config, "is_decoder", True)
         self.prepare_decoder_config(config)
         super().__init__(config)
-        self.encoder = build_encoder(config.encoder, config.pooling) if encoder is None else encoder
+        if config.embedding_size is None:
+            self.encoder = build_encoder(config.encoder, config.vector_pooling) if encoder is None else encoder
+            config.encoder = self.encoder.config
+        else:
+            self.main_input_name = "embeddings"
         self.decoder = LatentDecoder(
-            config.decoder, config.decoder_latent_size, decoder, config.latent_injection, config.prefix_length
+            config.decoder,
+            config.decoder_latent_size,
+            decoder,
+            config.latent_injection,
+            cast(int, config.prefix_length),
+            config.num_latents,
+            config.decoder_latent_size - config.total_latent_size,
         )
         if reads_both_ways:
             refuse_looking_ahead(self.decoder.lm)
-        # The very objects, so that whatever changes a part's configuration changes the composite's.
-        config.encoder, config.decoder = self.encoder.config, self.decoder.config
+        # The very object, as that of the encoder, so that whatever changes a part's configuration changes the composite's.
+        config.decoder = self.decoder.config
         # Until a training has begun and was found to fit together.
         self.parts_were_checked = False
 
@@ -101,11 +117,16 @@ class EncoderDecoderComposite(PretrainedParts, PreTrainedModel):
     def encoder_hidden_size(self) -> int:
         return self.config.encoder.get_text_config().hidden_size
 
+    @property
+    def first_part(self) -> PreTrainedModel:
+        """What reads the input: the encoder; the decoder's language model if vectors are given."""
+        return self.encoder if self.config.embedding_size is None else self.decoder.lm
+
     def get_input_embeddings(self) -> nn.Module:
-        return self.encoder.get_input_embeddings()
+        return self.first_part.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module):
-        self.encoder.set_input_embeddings(value)
+        self.first_part.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
         return self.decoder.get_output_embeddings()

@@ -20,6 +20,7 @@ from .decoding_vae import LatentDecodingMixin
 from .encoders import check_length
 from .flow_prior import FlowPrior
 from .generation_options import LatentGenerationOptions
+from .given_vectors import check_given
 from .latent_control import AttributeEnergy
 from .latent_distribution import LatentDistribution
 from .logits_processors import AverageOverLatents, RefuseNaN
@@ -69,7 +70,7 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
 
         Args:
             input_ids, attention_mask (`(batch, source)`, *optional*): what the encoder reads. Of a VAE it is y, to be
-                reconstructed, else x.
+                reconstructed, else x. A VAE with an `embedding_size` takes `embeddings` instead, `(batch, embedding_size)`.
             latents (`torch.Tensor` of shape `(rows, latent_size)`, *optional*): the z to decode, one per returned sequence; or one
                 per input, whose sequences then share it and differ by sampling or beams.
             latent_source (`str`, *optional*): `"prior"`; `"posterior"`, the default of a VAE that was given input, for which a
@@ -111,6 +112,11 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
             for name in inspect.signature(method).parameters:
                 if name in kwargs and name not in ("source", "with_prior"):
                     inputs[name] = kwargs.pop(name)
+        # A conditional model has no argument of that name.
+        embeddings = inputs.get("embeddings", kwargs.get("embeddings"))
+        check_given(self.config, input_ids, embeddings)
+        if embeddings is not None:
+            inputs["embeddings"] = embeddings.to(self.device)
         options, model_kwargs = LatentGenerationOptions.resolve(
             self.generation_config,
             generation_config,
@@ -129,7 +135,7 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
             check_source(source)
         batch = self._batch_size(inputs, source, latents, num_samples)
         asked_for = AttributeEnergy.of(self.latent_attributes, attributes, attribute_weight, batch)
-        reads_y = not self.config.is_conditional and input_ids is not None
+        reads_y = not self.config.is_conditional and any(inputs.get(name) is not None for name in ("input_ids", "embeddings"))
         origin = options.latent_source or ("posterior" if reads_y else "prior")
         if source is None:
             source = call_with(self.read_source, inputs, with_prior=latents is None and origin == "prior")
@@ -142,7 +148,7 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
                 asked_for.warn_if_missed(latents)
             check_finite(f"z from `latent_source='{origin}'`", latents, "the model's weights hold NaN, or what it reads does")
         else:
-            latents = options.validate(latents, batch, self.config.latent_size)
+            latents = options.validate(latents, batch, self.config.total_latent_size)
             check_finite("`latents`", latents, "give finite numbers")
         return self._write(latents, batch, conditioning, options, model_kwargs)
 
@@ -158,7 +164,7 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
         self, inputs: dict[str, Any], source: EncodedSource | None, latents: torch.Tensor | None, num_samples: int | None
     ) -> int:
         """How many inputs there are; for a model without x, how many rows are asked for."""
-        rows = rows_of(**{name: tensor for name, tensor in inputs.items() if name.endswith("input_ids")})
+        rows = rows_of(**{name: tensor for name, tensor in inputs.items() if name.endswith("input_ids") or name == "embeddings"})
         if rows is None and source:
             rows = len(source)
         if num_samples is not None:
@@ -270,7 +276,7 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
             raise ValueError(
                 "`word_dropout` is 1: the decoder reads no words, and a server would have it read them. Use `generate`."
             )
-        latents = shaped_latents(latents, None, self.config.latent_size)
+        latents = shaped_latents(latents, None, self.config.total_latent_size)
         conditioning = self.condition(**inputs)
         batch = next(iter(conditioning.values())).shape[0] if conditioning else 1
         if latents.shape[0] % batch:

@@ -113,12 +113,23 @@ def settle_pooling(name_or_path: str, asked_for: str | None = None) -> str | Non
             f"The encoder {name_or_path} was trained with {' and '.join(trained) or 'no pooling'} (sentence-transformers), which "
             "cannot be had here: choose a `pooling` for it, 'mean' or 'first', or another encoder."
         )
-    if asked_for not in (None, pooling) and (asked_for, pooling) != ("target", "mean"):
+    # Learned queries read the states themselves.
+    if asked_for not in (None, pooling, "attention") and (asked_for, pooling) != ("target", "mean"):
         logger.warning(
             f"The encoder {name_or_path} was trained with {' and '.join(trained) or 'no pooling'} (sentence-transformers), and is "
             f"read with `pooling={asked_for!r}`, as asked."
         )
     return asked_for or pooling
+
+
+def normalizes(name_or_path: str) -> bool:
+    """Whether an encoder of sentence-transformers was trained with vectors of length 1; of any other `False`."""
+    file = cached_file(
+        name_or_path, "modules.json", _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+    )
+    if file is None:
+        return False
+    return any(str(each.get("type")).endswith(".Normalize") for each in json.loads(Path(file).read_text("utf-8")))
 
 
 def _poolings(config: dict[str, Any]) -> list[str]:
@@ -130,4 +141,4 @@ def _poolings(config: dict[str, Any]) -> list[str]:
     return [name.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens") for name in switches]
 
 
-__all__ = ["part_config", "settle_pooling"]
+__all__ = ["normalizes", "part_config", "settle_pooling"]

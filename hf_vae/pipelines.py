@@ -25,7 +25,8 @@ class LatentTextGenerationPipeline(Pipeline):
     generator(None, num_return_sequences=3)  # z from the prior
     ```
 
-    A call takes an input, or several in a list, a tuple, a column of a dataset, a generator or a PyTorch dataset, and:
+    A call takes an input, or several in a list, a tuple, a column of a dataset, a generator or a PyTorch dataset; of a model that
+    reads given vectors, a vector or several in a tensor, an array or a list. And:
 
     - `return_latents` (`bool`, defaults to `False`): whether to return the z of each text beside it.
     - `max_source_length` (`int`, *optional*): the number of tokens that an input is truncated to.
@@ -81,6 +82,9 @@ class LatentTextGenerationPipeline(Pipeline):
 
     def __call__(self, inputs: Any, *args, **kwargs):
         # Inputs that are read one at a time are checked one at a time.
+        if inputs is not None and self.processor.embedding_size is not None:
+            vectors, single = self.processor.batch(inputs)
+            return super().__call__(vectors[0] if single else vectors, *args, **kwargs)
         self._warns_of_each = isinstance(inputs, (Chat, GeneratorType, Dataset))
         if inputs is not None and not self._warns_of_each:
             if not isinstance(inputs, (str, dict)):
@@ -103,7 +107,8 @@ class LatentTextGenerationPipeline(Pipeline):
         if inputs is None:
             return {"features": {}}
         dialog = inputs.messages if isinstance(inputs, Chat) else inputs
-        features = dict(self.processor(dialog, return_tensors=None, **lengths))
+        name = "text" if self.processor.embedding_size is None else "embeddings"
+        features = dict(self.processor(**{name: dialog}, return_tensors=None, **lengths))
         if self._warns_of_each and self._warn_of_unknown_words(self.processor.batch(dialog)[0]) > WARN_ABOVE:
             # Once a call.
             self._warns_of_each = False

@@ -11,7 +11,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, GENERATION_CONF
 
 from .checks import check_choice
 from .compat import AdapterLoading
-from .configuration_vae import FORMAT_VERSION, PARTS, VAEConfig
+from .configuration_vae import FORMAT_VERSION, PARTS, VAEConfig, default_pooling
 from .encoders import check_encoder
 from .frozen_parts import (
     LEFT_OUT,
@@ -26,6 +26,7 @@ from .frozen_parts import (
     refuse_changed_parts,
 )
 from .generation_options import end_tokens
+from .given_vectors import check_reader
 from .part_files import part_config, settle_pooling
 from .parts import load_part
 from .processing_vae import load_tokenizer
@@ -51,7 +52,7 @@ class PretrainedParts(AdapterLoading):
     @classmethod
     def from_encoder_decoder_pretrained(
         cls: Any,
-        encoder_name_or_path: str,
+        encoder_name_or_path: str | None,
         decoder_name_or_path: str,
         dtype: torch.dtype | str = torch.float32,
         freeze: Sequence[str] = (),
@@ -61,7 +62,8 @@ class PretrainedParts(AdapterLoading):
         A model around a pretrained encoder and a pretrained decoder.
 
         Args:
-            encoder_name_or_path (`str`): Hub id or local path of any `AutoModel` encoder.
+            encoder_name_or_path (`str`, *optional*): Hub id or local path of any `AutoModel` encoder; `None` for a model with an
+                `embedding_size`, which reads given vectors.
             decoder_name_or_path (`str`): Hub id or local path of any `AutoModelForCausalLM` decoder.
             dtype (`torch.dtype` or `str`, defaults to `torch.float32`): the dtype of both parts' weights. Training wants float32
                 (with the Trainer's `bf16` for speed), also of a part that was saved in bfloat16, in which an optimizer's small
@@ -71,21 +73,27 @@ class PretrainedParts(AdapterLoading):
                 of its weights, and the model loads them from there. Weights that they were not pretrained with, such as
                 cross-attention, are trained and saved.
             latent_options: fields of the model's configuration, such as `latent_size` or `free_bits`. An encoder of
-                sentence-transformers is read with the `pooling` that it was trained with, unless another one is given; a
-                normalisation of the vector is left out.
+                sentence-transformers is read with the `pooling` that it was trained with, unless another one is given or there
+                are several latent vectors; a normalisation of the vector is left out.
 
         Raises:
-            ValueError: the configuration has no such field, a part is no encoder or no causal language model, its weights are GGUF
-                or quantised and not in `freeze`, or a pooling of sentence-transformers that there is not here.
+            ValueError: the configuration has no such field, an encoder is named beside an `embedding_size` or neither is, a
+                part is no encoder or no causal language model, its weights are GGUF or quantised and not in `freeze`, or a pooling
+                of sentence-transformers that there is not here.
         """
         unknown = sorted(set(latent_options) - set(cls.config_class.__dataclass_fields__))
         if unknown:
             raise ValueError(f"{cls.config_class.__name__} has no field named {', '.join(unknown)}: remove it or correct its name.")
         for part in freeze:
             check_choice("freeze", part, PARTS)
-        names = dict(zip(PARTS, (encoder_name_or_path, decoder_name_or_path)))
+        check_reader("encoder_name_or_path", encoder_name_or_path, latent_options.get("embedding_size"))
+        if encoder_name_or_path is None and "encoder" in freeze:
+            raise ValueError("`freeze` names the encoder, and a model with an `embedding_size` has none: leave it out.")
+        given = zip(PARTS, (encoder_name_or_path, decoder_name_or_path))
+        names = {part: name for part, name in given if name is not None}
         configs = {part: part_config(part, name, is_trained=part not in freeze) for part, name in names.items()}
-        pooling = settle_pooling(encoder_name_or_path, latent_options.pop("pooling", None))
+        asked_for = latent_options.pop("pooling", None) or default_pooling(latent_options.get("num_latents", 1))
+        pooling = asked_for if encoder_name_or_path is None else settle_pooling(encoder_name_or_path, asked_for)
         if pooling is not None:
             latent_options["pooling"] = pooling
         config = cls.config_class(**configs, **latent_options)
@@ -95,7 +103,8 @@ class PretrainedParts(AdapterLoading):
             config.eos_token_id = ends[0] if len(ends) == 1 else ends or None
         cls.prepare_decoder_config(config)
         loaded = {part: load_part(part, name, config, dtype=dtype) for part, name in names.items()}
-        check_encoder(loaded["encoder"][0], config.pooling)
+        if "encoder" in loaded:
+            check_encoder(loaded["encoder"][0], config.vector_pooling)
         config.frozen_parts = {part: describe_part(names[part]) for part in freeze} or None
         model = assemble(cls, config, loaded)
         model.missing_in_parts = {

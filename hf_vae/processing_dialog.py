@@ -12,8 +12,9 @@ from transformers.utils import logging
 
 from .checks import check_choice, check_count
 from .configuration_dialog_cvae import CONTEXT_ENCODINGS
+from .padding import check_rows
 from .processing_conditional_vae import ConditionalVAEProcessor
-from .processing_vae import as_items, check_rows, check_text_length, is_text
+from .processing_vae import as_items, check_text_length, is_text
 from .prompt_templates import REFUSALS, SOURCE, PromptTemplate, chat_ids
 
 logger = logging.get_logger(__name__)

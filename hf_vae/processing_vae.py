@@ -6,6 +6,7 @@ import copy
 import re
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,6 +15,8 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import logging
 
 from .checks import check_choice, check_count
+from .given_vectors import as_vectors, check_reader
+from .padding import as_tokens, check_rows, padded, padded_length
 from .part_tokenizers import load_saved_tokenizer, load_tokenizer
 from .saved_files import HUB_OPTIONS, read_json
 
@@ -77,7 +80,7 @@ def _shown(value: Any) -> str:
 
 class VAEProcessor(ProcessorMixin):
     r"""
-    The two tokenizers of a [`VAEModel`].
+    The two tokenizers of a [`VAEModel`]; of one that reads given vectors, the decoder's alone.
 
     A special token that is written out in a text, such as "[EOS]", is read as that token, as by all tokenizers of transformers.
     Load them with `split_special_tokens=True` if texts come from strangers.
@@ -86,17 +89,30 @@ class VAEProcessor(ProcessorMixin):
         tokenizer (`PreTrainedTokenizerBase`): the decoder's; it decodes what `generate` returns. If it has no padding token, a copy
             is used that pads with the EOS.
         encoder_tokenizer (`PreTrainedTokenizerBase`): the encoder's. If it is the same object as `tokenizer`, a copy is used.
+        embedding_size (`int`, *optional*): that of the model, if it reads given vectors. There is no `encoder_tokenizer` then.
 
     Raises:
-        ValueError: an argument is not a tokenizer, the decoder's tokenizer has no EOS, with which generation would stop, or the
-            encoder's has neither a padding token nor an EOS.
+        ValueError: an argument is not a tokenizer, there is an `encoder_tokenizer` beside an `embedding_size` or neither, the
+            decoder's tokenizer has no EOS, with which generation would stop, or the encoder's has neither a padding token nor an
+            EOS.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    encoder_tokenizer: PreTrainedTokenizerBase
+    # `None` if vectors are given.
+    encoder_tokenizer: Any
+    embedding_size: int | None = None
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, encoder_tokenizer: PreTrainedTokenizerBase, **kwargs):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        encoder_tokenizer: PreTrainedTokenizerBase | None = None,
+        embedding_size: int | None = None,
+        **kwargs,
+    ):
+        check_reader("encoder_tokenizer", encoder_tokenizer, embedding_size)
         for name, given in (("tokenizer", tokenizer), ("encoder_tokenizer", encoder_tokenizer)):
+            if given is encoder_tokenizer is None:
+                continue
             if not isinstance(given, PreTrainedTokenizerBase):
                 raise ValueError(f"`{name}` is {given!r}; load a tokenizer with `AutoTokenizer.from_pretrained`.")
         if tokenizer.eos_token_id is None:
@@ -104,6 +120,13 @@ class VAEProcessor(ProcessorMixin):
                 "`tokenizer`, the decoder's, has no EOS token, with which generation ends: set its `eos_token`, or exchange the "
                 "two if you have given the encoder's first."
             )
+        if encoder_tokenizer is None:
+            check_count("embedding_size", embedding_size)
+            self.encoder_tokenizer, self.embedding_size = None, embedding_size
+            # transformers asks the class, whose `__init__` names both. A partial, unlike a lambda, can be pickled.
+            self.get_attributes = partial(list, ("tokenizer",))  # type: ignore[method-assign]
+            super().__init__(_with_padding(tokenizer), **kwargs)
+            return
         if encoder_tokenizer.pad_token is None and encoder_tokenizer.eos_token is None:
             raise ValueError("`encoder_tokenizer` has no padding token, and no EOS token to pad with: set its `pad_token`.")
         if encoder_tokenizer is tokenizer:
@@ -112,20 +135,22 @@ class VAEProcessor(ProcessorMixin):
         super().__init__(_with_padding(tokenizer), _with_padding(encoder_tokenizer), **kwargs)
 
     @classmethod
-    def from_encoder_decoder_pretrained(cls, encoder_name_or_path: str, decoder_name_or_path: str, **options):
+    def from_encoder_decoder_pretrained(cls, encoder_name_or_path: str | None, decoder_name_or_path: str, **options):
         """
         The processor for a model that `from_encoder_decoder_pretrained` makes of the same two names, in the same order.
 
         Args:
-            encoder_name_or_path, decoder_name_or_path (`str`): Hub ids or folders of an encoder and of a causal LM.
+            encoder_name_or_path, decoder_name_or_path (`str`): Hub ids or folders of an encoder and of a causal LM. No encoder with
+                an `embedding_size`.
             options: passed to the processor.
 
         Raises:
             OSError, ValueError: one of them has no tokenizer, or one that cannot serve.
         """
-        return cls(
-            tokenizer=load_tokenizer(decoder_name_or_path), encoder_tokenizer=load_tokenizer(encoder_name_or_path), **options
-        )
+        check_reader("encoder_name_or_path", encoder_name_or_path, options.get("embedding_size"))
+        if encoder_name_or_path is not None:
+            options["encoder_tokenizer"] = load_tokenizer(encoder_name_or_path)
+        return cls(tokenizer=load_tokenizer(decoder_name_or_path), **options)
 
     @property
     def start_token_id(self) -> int | None:
@@ -151,21 +176,22 @@ class VAEProcessor(ProcessorMixin):
         read_json(pretrained_model_name_or_path, "processor_config.json", **where)
         processor_dict, options = cls.get_processor_dict(pretrained_model_name_or_path, **kwargs)
         root = kwargs.pop("subfolder", "")
-        tokenizers = [
-            load_saved_tokenizer(pretrained_model_name_or_path, subfolder, **kwargs)
-            for subfolder in (root, str(PurePosixPath(root, "encoder_tokenizer")))
-        ]
+        subfolders = [root]
+        if processor_dict.get("embedding_size") is None:
+            subfolders.append(str(PurePosixPath(root, "encoder_tokenizer")))
+        tokenizers = [load_saved_tokenizer(pretrained_model_name_or_path, subfolder, **kwargs) for subfolder in subfolders]
         return cls.from_args_and_dict(tokenizers, processor_dict, **options)
 
     def __call__(
         self,
-        text: Any,
+        text: Any = None,
         text_target: Texts | None = None,
         max_length: int | None = None,
         max_target_length: int | None = None,
         truncation: bool | None = None,
         padding: bool | str = True,
         return_tensors: str | None = "pt",
+        embeddings: Any = None,
     ) -> BatchEncoding:
         """
         Makes the model's inputs of `text`, and of `text_target` if it is given.
@@ -182,25 +208,29 @@ class VAEProcessor(ProcessorMixin):
             padding (`bool` or `str`, defaults to `True`): `True` or `"longest"` pads to the longest row, `"max_length"` to
                 `max_length` and `max_target_length` (a pair to their sum), `False` does not pad.
             return_tensors (`str`, *optional*, defaults to `"pt"`): `"pt"` or `"np"`; `None` gives unpadded lists.
+            embeddings (tensor, array or list of shape `(rows, embedding_size)`): in the place of `text`, if the model reads given
+                vectors. A single vector makes a single row.
 
         Returns:
-            `BatchEncoding` with `input_ids` and `attention_mask`, and `labels` (-100 on padding) if there is a target.
+            `BatchEncoding` with `input_ids` and `attention_mask`, or with `embeddings`; and `labels` (-100 on padding) if there is
+            a target.
 
         Raises:
-            ValueError: a text is empty, texts and targets differ in number, a length leaves no token of the text, or the padding
-                needs a length that is not given.
+            ValueError: a text is empty, a vector is not what the model reads, texts and targets differ in number, a length leaves
+                no token of the text, or the padding needs a length that is not given.
         """
         if return_tensors is None and padding == "max_length":
             raise ValueError(
                 "`padding='max_length'` pads tensors, and `return_tensors=None` gives unpadded lists: leave one of them out."
             )
-        check_text_length("max_length", max_length, self.encoder_tokenizer)
+        name = "text" if self.embedding_size is None else "embeddings"
+        self._check_given(text, embeddings, max_length)
         if max_target_length is not None:
             check_count("max_target_length", max_target_length)
-        texts, single = self.batch(text)
+        texts, single = self.batch(text if self.embedding_size is None else embeddings)
         targets = None if text_target is None else as_list("text_target", text_target)
         if targets is not None and len(targets) != len(texts):
-            raise ValueError(f"`text` has {len(texts)} and `text_target` {len(targets)} texts: give one target for each text.")
+            raise ValueError(f"`{name}` has {len(texts)} and `text_target` {len(targets)} rows: give one target for each.")
         lengths = {"text": max_length, "target": max_target_length, "pair": None}
         if max_length is not None and max_target_length is not None:
             lengths["pair"] = max_length + max_target_length
@@ -218,18 +248,36 @@ class VAEProcessor(ProcessorMixin):
         lengths = {"max_length": max_length, "max_target_length": max_target_length}
         return self.pad(rows, padding=padding, return_tensors=return_tensors, **lengths)
 
+    def _check_given(self, text: Any, embeddings: Any, max_length: int | None) -> None:
+        """Raises a `ValueError` unless the model reads what is given."""
+        if self.embedding_size is None:
+            if embeddings is not None:
+                raise ValueError("`embeddings` are given, and this processor's model reads texts with an encoder: give `text`.")
+            check_text_length("max_length", max_length, self.encoder_tokenizer)
+            return
+        if text is not None:
+            raise ValueError(
+                f"`text` is given, and this processor's model reads vectors of {self.embedding_size} numbers and no texts: give "
+                "`embeddings`, and y as `text_target`."
+            )
+        if max_length is not None:
+            raise ValueError("`max_length` cuts texts that an encoder reads, and vectors are given: use `max_target_length`.")
+
     def batch(self, text: Any) -> tuple[list, bool]:
         """
-        `text` as a list, and whether it was a single text.
+        `text` as a list, and whether it was a single text; vectors, if the model reads those.
 
         Raises:
-            ValueError: it is empty, or an item of it is not a text.
+            ValueError: it is empty, or an item of it is not a text or a vector of the model's size.
         """
+        if self.embedding_size is not None:
+            vectors, single = as_vectors("embeddings", text, self.embedding_size)
+            return list(vectors), single
         return as_list("text", text), isinstance(text, str)
 
     def features(self, texts: list, targets: list[str] | None, cuts: dict[str, dict[str, Any]]) -> dict[str, list]:
         """Unpadded token ids by the names of the model's arguments; `cuts` has tokenizers' options for text, target and pair."""
-        features = dict(self.encoder_tokenizer(texts, **cuts["text"]))
+        features = {"embeddings": texts} if self.embedding_size is not None else dict(self.encoder_tokenizer(texts, **cuts["text"]))
         if targets is not None:
             features["labels"] = self.label_ids(targets, cuts["target"])
         return features
@@ -270,32 +318,43 @@ class VAEProcessor(ProcessorMixin):
         batch: dict[str, list] = {}
         pair_length = None if max_length is None or max_target_length is None else max_length + max_target_length
         known = {"labels"}
+        if self.embedding_size is not None:
+            # A cached vector's column is called by what one row of it is.
+            column = next((name for name in ("embeddings", "embedding") if name in features[0]), None)
+            if column is not None:
+                known.add(column)
+                batch["embeddings"] = list(as_vectors(column, [row[column] for row in features], self.embedding_size)[0])
         for prefix, tokenizer, length in (
             ("", self.encoder_tokenizer, max_length),
             ("posterior_", self.encoder_tokenizer, pair_length),
             ("prompt_", self.tokenizer, None if max_length is None else max_length + self.template_length),
         ):
             tokens, mask, types = names = [f"{prefix}{name}" for name in ("input_ids", "attention_mask", "token_type_ids")]
-            columns = {name: [_as_list(row[name]) for row in features] for name in names if name in features[0]}
+            if tokenizer is None:
+                continue
+            columns = {name: [as_tokens(row[name]) for row in features] for name in names if name in features[0]}
             known.update(columns)
             if tokens not in columns:
                 continue
             columns.setdefault(mask, [[1] * len(row) for row in columns[tokens]])
             check_rows(mask, columns[mask], any)
             fillings = {tokens: tokenizer.pad_token_id, mask: 0, types: tokenizer.pad_token_type_id}
-            longest = _padded_length(columns[tokens], padding, pad_to_multiple_of, length)
+            longest = padded_length(columns[tokens], padding, pad_to_multiple_of, length)
             for name, rows in columns.items():
-                batch[name] = _padded(rows, fillings[name], longest, on_the_left=prefix == "prompt_")
+                batch[name] = padded(rows, fillings[name], longest, on_the_left=prefix == "prompt_")
         if "labels" in features[0]:
-            rows = [_as_list(row["labels"]) for row in features]
+            rows = [as_tokens(row["labels"]) for row in features]
             check_rows("labels", rows, len)
-            batch["labels"] = _padded(rows, -100, _padded_length(rows, padding, pad_to_multiple_of, max_target_length))
+            batch["labels"] = padded(rows, -100, padded_length(rows, padding, pad_to_multiple_of, max_target_length))
         unknown = sorted(set(features[0]) - known)
         if unknown:
             raise ValueError(f"Features hold {', '.join(unknown)}, which no model of this kind reads: remove the column(s).")
         if return_tensors is not None:
             # NumPy reads lists several times faster than PyTorch.
-            batch = {name: [np.array(row, dtype=np.int64) for row in rows] for name, rows in batch.items()}
+            batch = {
+                name: rows if name == "embeddings" else [np.array(row, dtype=np.int64) for row in rows]
+                for name, rows in batch.items()
+            }
         return BatchEncoding(batch, tensor_type=return_tensors)
 
 
@@ -318,42 +377,6 @@ def check_text_length(name: str, length: int | None, encoder_tokenizer: PreTrain
             f"`{name}` is {length}, and the encoder's tokenizer adds {special} special tokens to a text: it must be at least "
             f"{special + 1}."
         )
-
-
-def _as_list(row: Any) -> list[int]:
-    """A row of tokens, which a dataset may give as an array or a tensor."""
-    return row if isinstance(row, list) else [int(token) for token in row]
-
-
-def _padded_length(rows: list[list[int]], padding: bool | str, multiple_of: int | None, length: int | None) -> int:
-    """
-    How long `rows` become; 0 leaves each as it is.
-
-    Raises:
-        ValueError: they are to be padded to a `length` that is not given.
-    """
-    if padding in (False, "do_not_pad"):
-        return 0
-    if padding == "max_length" and length is None:
-        raise ValueError(
-            "`padding='max_length'` pads to `max_length`, and with targets to `max_target_length`: give the length(s)."
-        )
-    longest = length if padding == "max_length" and length is not None else max(map(len, rows))
-    return longest if multiple_of is None else -(-longest // multiple_of) * multiple_of
-
-
-# Tokenizers pad a row at a time, and ask for their padding token at each: most of the time that a batch would take.
-def _padded(rows: list[list[int]], filling: int, length: int, on_the_left: bool = False) -> list[list[int]]:
-    """`rows`, with `filling` in front or behind where they are shorter than `length`."""
-    fillings = ([filling] * (length - len(row)) for row in rows)
-    return [each + row if on_the_left else row + each for row, each in zip(rows, fillings)]
-
-
-def check_rows(name: str, rows: list, has_tokens) -> None:
-    """Raises a `ValueError` that names the rows for which `has_tokens` is false."""
-    empty = [index for index, row in enumerate(rows) if not has_tokens(row)]
-    if empty:
-        raise ValueError(f"`{name}` holds no token in row(s) {empty[:10]} of the batch: every row needs at least one.")
 
 
 __all__ = ["VAEProcessor"]

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME, cached_file
 
 # The options of `from_pretrained` that say where to find a file.
@@ -51,13 +52,22 @@ def weights_digest(folder: str | Path) -> str:
     Raises:
         OSError: there are no weights, or they cannot be read.
     """
-    digest = hashlib.sha256()
     try:
-        for name, tensor in _tensors(Path(folder)):
-            digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return _digest(_tensors(Path(folder)))
     except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise OSError(f"The weights in {folder} cannot be read ({error}): fetch or copy them again.") from error
+
+
+def module_digest(module: nn.Module) -> str:
+    """The digest, as [`weights_digest`]'s, of the weights that `module` has now."""
+    return _digest(sorted(module.state_dict().items()))
+
+
+def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -81,4 +91,4 @@ def _tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
             yield name, owners[name](name)
 
 
-__all__ = ["HUB_OPTIONS", "has_file", "read_json", "weights_digest"]
+__all__ = ["HUB_OPTIONS", "has_file", "module_digest", "read_json", "weights_digest"]

@@ -108,6 +108,10 @@ def generate_to_file(
     for argument, count in {**counts, **({} if max_rows is None else {"max_rows": max_rows})}.items():
         check_count(argument, count)
     check_count("seed", seed, least=0)
+    if processor.embedding_size is not None:
+        raise ValueError(
+            f"`model` reads vectors of {processor.embedding_size} numbers, and `rows` hold texts: use `hf_vae.latent_space.invert`."
+        )
     check_text_length("max_length", max_length, processor.encoder_tokenizer)
     check_path(path, rows)
     writer, settings = settle(

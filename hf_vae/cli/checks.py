@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from transformers import AutoConfig, TrainingArguments
 
-from ..configuration_vae import PARTS, VAEConfig
+from ..configuration_vae import PARTS, VAEConfig, default_pooling
 from ..options.model import ModelArguments
 from ..options.report import ReportArguments
 from ..part_files import part_config, settle_pooling
@@ -111,7 +111,7 @@ def check_part_files(model_args: ModelArguments) -> None:
     for part in PARTS:
         is_frozen = model_args.save_trained_only and getattr(model_args, f"freeze_{part}")
         part_config(part, getattr(model_args, f"{part}_name_or_path"), is_trained=not is_frozen)
-    settle_pooling(model_args.encoder_name_or_path, model_args.pooling)
+    settle_pooling(model_args.encoder_name_or_path, model_args.pooling or default_pooling(model_args.num_latents))
 
 
 def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
@@ -209,7 +209,7 @@ def vae_config(name: str) -> VAEConfig:
 
     Raises:
         OSError: there is no model of this name.
-        ValueError: it is no model of this package.
+        ValueError: it is no model of this package, or one that reads vectors.
     """
     try:
         config = AutoConfig.from_pretrained(name)
@@ -219,6 +219,11 @@ def vae_config(name: str) -> VAEConfig:
         ) from error
     if not isinstance(config, VAEConfig):
         raise ValueError(f"{name} holds a model of type {config.model_type!r}, which is not a model of hf_vae.")
+    if config.embedding_size is not None:
+        raise ValueError(
+            f"{name} reads vectors of {config.embedding_size} numbers, and files hold texts: embed these with "
+            "`hf_vae.data.embed_texts`, and use `hf_vae.latent_space.invert` and `hf_vae.evaluation.inversion_metrics`."
+        )
     return config
 
 

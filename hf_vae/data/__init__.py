@@ -14,11 +14,14 @@ from .readers import (
     texts_of,
 )
 from .streaming import first_pairs, stream_pairs
+from .vectors import Fingerprint, embed_texts, load_vectors, read_fingerprint, save_vectors
 
 __all__ = [
     "PAIRINGS",
+    "Fingerprint",
     "dialog_of",
     "dialogs_of",
+    "embed_texts",
     "expand_all_pairs",
     "expand_both_ways",
     "expand_targets",
@@ -27,7 +30,10 @@ __all__ = [
     "load_dialogs",
     "load_pairs",
     "load_texts",
+    "load_vectors",
     "pairs_of",
+    "read_fingerprint",
+    "save_vectors",
     "split_text",
     "split_texts",
     "stream_pairs",

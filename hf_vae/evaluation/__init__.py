@@ -23,6 +23,7 @@ from .frontier import LATENT_CURVES, FrontierPoint, above, baseline_curves, copy
 from .generation import generate_texts
 from .importance_sampling import importance_weighted_nll
 from .information import active_units, aggregate_log_prob, information_metrics
+from .inversion import cosines, inversion_metrics, token_f1
 from .language_model import language_model_nll
 from .likelihood import conditional_log_likelihoods, likelihood_metrics
 from .metrics import METRICS, Metric, known_metrics, metrics_table
@@ -59,6 +60,7 @@ __all__ = [
     "collapse_report",
     "conditional_log_likelihoods",
     "copying",
+    "cosines",
     "count_tokens_and_words",
     "dialog_metrics",
     "dialogwae_bleu",
@@ -70,6 +72,7 @@ __all__ = [
     "generate_texts",
     "importance_weighted_nll",
     "information_metrics",
+    "inversion_metrics",
     "known_metrics",
     "language_model_nll",
     "likelihood_metrics",
@@ -85,4 +88,5 @@ __all__ = [
     "refine",
     "reply_distinct",
     "self_bleu",
+    "token_f1",
 ]

@@ -11,9 +11,10 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from transformers import BatchEncoding
 
 from ..calls import call_with
 from ..checks import check_count
@@ -63,7 +64,7 @@ class LikelihoodEvaluator:
     Args:
         model ([`VAEModel`]): any model of the family; put into evaluation mode.
         processor ([`VAEProcessor`]): its processor.
-        texts (`list`): what the processor takes as `text`.
+        texts (`list`): what the processor takes as `text`; of a model that reads given vectors, those, such as a tensor of them.
         targets (`list[str]`): y, one for each.
         batch_size (`int`, defaults to 64): examples at once.
         samples_per_pass (`int`, *optional*): samples of z of each example decoded at once, more if a batch has fewer examples.
@@ -89,7 +90,7 @@ class LikelihoodEvaluator:
         source_memory: int = 2**30,
         **processor_options,
     ):
-        if len(texts) != len(targets) or not texts:
+        if len(texts) != len(targets) or not len(texts):
             raise ValueError(f"{len(texts)} `texts` and {len(targets)} `targets`: they must be as many, and at least one.")
         if samples_per_pass is None:
             samples_per_pass = 1 if model.device.type == "cpu" else 8
@@ -107,9 +108,14 @@ class LikelihoodEvaluator:
         self._batches_bytes = 0
         self._distributions: dict[str, LatentDistribution] = {}
 
+    def _features(self, texts: list, targets: list[str], **options) -> BatchEncoding:
+        name = "text" if self.processor.embedding_size is None else "embeddings"
+        inputs: dict[str, Any] = {name: texts, "text_target": targets}
+        return self.processor(**inputs, **options, **self.processor_options)
+
     @cached_property
     def _tokens(self) -> Tokens:
-        features = self.processor(self.texts, self.targets, return_tensors=None, **self.processor_options)
+        features = self._features(self.texts, self.targets, return_tensors=None)
         # A pair holds the source, unless that is read turn by turn.
         read = ["input_ids", "posterior_input_ids"] if self.model.config.has_posterior else ["input_ids"]
         encoded = zip(*(map(_longest, features[name]) for name in read if name in features))
@@ -122,8 +128,11 @@ class LikelihoodEvaluator:
         Raises a `ValueError` that names the examples which make more tokens than the model holds. What measures for long asks
         this first.
         """
-        encoder, decoder = self.model.encoder, self.model.decoder
-        longest = {"encoder": longest_text(encoder.config, reserved_positions(encoder)), "decoder": decoder.longest_text}
+        longest = {}
+        if self.model.config.embedding_size is None:
+            encoder = self.model.encoder
+            longest["encoder"] = longest_text(encoder.config, reserved_positions(encoder))
+        longest["decoder"] = self.model.decoder.longest_text
         for part, most in longest.items():
             counts = getattr(self._tokens, part)
             over = [index for index, tokens in enumerate(counts) if most is not None and tokens > most]
@@ -177,7 +186,9 @@ class LikelihoodEvaluator:
 
     @cached_property
     def _lengths(self) -> list[int]:
-        return [len(str(text)) + len(target) for text, target in zip(self.texts, self.targets)]
+        # All vectors are equally long.
+        texts = self.texts if self.processor.embedding_size is None else [""] * len(self)
+        return [len(str(text)) + len(target) for text, target in zip(texts, self.targets)]
 
     def _take(self, indices: list[int]) -> ExampleBatch:
         """The batch that was kept, or one that is tokenised now."""
@@ -186,7 +197,7 @@ class LikelihoodEvaluator:
             self._batches_bytes -= batch.num_bytes
             return batch
         texts, targets = [self.texts[i] for i in indices], [self.targets[i] for i in indices]
-        inputs = self.processor(texts, targets, **self.processor_options).to(self.model.device)
+        inputs = self._features(texts, targets).to(self.model.device)
         # A last or only batch of few examples takes more samples of each, so that as many rows are decoded at once.
         return ExampleBatch(self.model, indices, inputs, self.samples_per_pass * self.batch_size // len(indices))
 
@@ -196,8 +207,13 @@ class LikelihoodEvaluator:
             self._batches_bytes += batch.num_bytes
 
     def examples(self) -> list[tuple[str, str]]:
-        """What tells the examples apart: text and target, a dialogue as it is written out."""
-        return [(str(text), target) for text, target in zip(self.texts, self.targets)]
+        """What tells the examples apart: text and target, a dialogue and a vector as they are written out."""
+        texts = self.texts
+        if self.processor.embedding_size is not None:
+            # Whole: what is printed of a long tensor or array leaves most of it out.
+            texts = self.processor.batch(texts)[0]
+            texts = [vector.tolist() for vector in texts]
+        return [(str(text), target) for text, target in zip(texts, self.targets)]
 
     def shuffled_partners(self) -> list[int]:
         """For each example the number of the next one, round in a circle, whose target is another; the next one if none is."""
@@ -226,11 +242,13 @@ class LikelihoodEvaluator:
     def unknown_tokens(self) -> float:
         """
         The largest share of unknown tokens among the targets in the decoder's vocabulary, the same in the encoder's, and the texts
-        (dialogues left out) in the encoder's; with a warning above 1 %.
+        (dialogues left out) in the encoder's, if there is one; with a warning above 1 %.
         """
         texts = [text for text in self.texts if isinstance(text, str)]
         decoder, encoder = self.processor.tokenizer, self.processor.encoder_tokenizer
-        read = [(decoder, self.targets), (encoder, self.targets), (encoder, texts)]
+        read = [(decoder, self.targets)]
+        if encoder is not None:
+            read += [(encoder, self.targets), (encoder, texts)]
         return warn_of_unknown_words(*max(read, key=lambda each: unknown_share(*each)))
 
     def posterior(self) -> LatentDistribution:
@@ -259,7 +277,7 @@ class LikelihoodEvaluator:
             return self._distribution(name, lambda batch: prior(batch.source, len(batch.indices), device))
         with torch.no_grad():
             one = prior(None, 1, device).to("cpu")
-        size, expected = one.mode().shape[-1], self.model.config.latent_size
+        size, expected = one.mode().shape[-1], self.model.config.total_latent_size
         if size != expected:
             raise ValueError(f"`latent_source` is over {size} dimensions; the model's z has {expected}.")
         # One row stands for all of them, and takes no more memory.

@@ -47,6 +47,17 @@ def _precision_and_recall(name: str, label: str) -> list[Metric]:
     ]
 
 
+def _of_inversion(prefix: str, of_which: str) -> list[Metric]:
+    """Of texts that were written from vectors; of the first for each vector, or of the nearest of several."""
+    return [
+        Metric(
+            f"{prefix}exact_match", f"Share of texts that come back from their vectors letter by letter{of_which}", better="higher"
+        ),
+        Metric(f"{prefix}token_f1", f"F1 of their words{of_which}", better="higher"),
+        Metric(f"{prefix}cosine", f"Cosine of the given vector and that of the text{of_which}", better="higher"),
+    ]
+
+
 def _of_each(name: str, label: str, choices: Sequence[str]) -> list[Metric]:
     """The details of the metric `name`, one for each choice of the grammar."""
     words = {choice: choice.replace("time_position", "place of the time") for choice in choices}
@@ -99,6 +110,9 @@ METRICS = (
         "reconstruction_at_mean_exact_match", "Share of sentences reconstructed exactly from the posterior's mean", better="higher"
     ),
     Metric("reconstruction_at_mean_bleu", "BLEU of reconstructions from the posterior's mean", better="higher"),
+    *_of_inversion("", ""),
+    *_of_inversion("best_of_{count}_", ", nearest of {count}"),
+    Metric("best_of_{count}_bleu", "BLEU, nearest of {count}", better="higher"),
     Metric("bleu", "BLEU, average output", better="higher"),
     Metric("best_bleu", "BLEU, best of the outputs", better="higher"),
     Metric("chrf", "chrF, average output", better="higher"),

@@ -1,6 +1,6 @@
 """
-What can be done with codes: reconstruct, sample, interpolate, calculate, fill in, compare, transfer a form, give a text what
-it is to be like, and fit a prior to them.
+What can be done with codes: reconstruct, sample, interpolate, calculate, fill in, compare, transfer a form, write the text of a
+given vector, give a text what it is to be like, and fit a prior to them.
 
 Every function takes a model and its processor, runs in evaluation mode without gradients, and leaves the model's training flags as
 they were. They run in one process: if several run them, each does all of the decoding.
@@ -15,6 +15,7 @@ from .control import EditedTexts, edit
 from .flow_fit import fit_flow_prior, prior_gain
 from .imputation import Imputation, impute
 from .interpolation import Interpolation, interpolate, interpolate_latents, smoothness, word_edit_distance
+from .inversion import InvertedTexts, encode_embeddings, invert
 from .neighbours import Neighbours, nearest_neighbours
 from .priors import fit_prior, prior_log_densities
 from .reconstruction import reconstruct, sample_prior
@@ -28,6 +29,7 @@ __all__ = [
     "GaussianMixturePrior",
     "Imputation",
     "Interpolation",
+    "InvertedTexts",
     "LatentTexts",
     "Neighbours",
     "RevisedTexts",
@@ -35,6 +37,7 @@ __all__ = [
     "attribute_vector",
     "decode_latents",
     "edit",
+    "encode_embeddings",
     "encode_texts",
     "fit_attribute",
     "fit_flow_prior",
@@ -42,6 +45,7 @@ __all__ = [
     "impute",
     "interpolate",
     "interpolate_latents",
+    "invert",
     "move",
     "nearest_neighbours",
     "prior_gain",

@@ -115,6 +115,11 @@ def refuse_sources(model: VAEModel) -> None:
 
 def check_sources(model: VAEModel, processor: VAEProcessor, texts: list[str], sources: Any) -> list | None:
     """`sources` as a list, one for each text, or `None` for a model without; a `ValueError` if they do not suit the model."""
+    if model.config.embedding_size is not None:
+        raise ValueError(
+            f"`model` reads vectors of {model.config.embedding_size} numbers and no texts: embed the texts and use "
+            "`encode_embeddings`, and give latents where a function takes texts or latents."
+        )
     if sources is None:
         if reads_pairs(model):
             raise ValueError(
@@ -143,7 +148,7 @@ def as_latents(model: VAEModel, processor: VAEProcessor, name: str, given: Texts
         ValueError: a tensor of another shape, texts that [`encode_texts`] refuses, or values that are not finite.
     """
     if isinstance(given, torch.Tensor):
-        size = model.config.latent_size
+        size = model.config.total_latent_size
         latents = float_latents(given, name).detach().float().cpu()
         latents = latents.unsqueeze(0) if latents.ndim == 1 else latents
         if latents.ndim != 2 or latents.shape[0] < 1 or latents.shape[1] != size:

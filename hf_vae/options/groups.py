@@ -12,8 +12,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "grammar_pairs", "num_dialogues",
     ),
     "Encoder, decoder and z": (
-        "encoder_name_or_path", "decoder_name_or_path", "latent_size", "latent_injection", "latent_placement", "prefix_length",
-        "pooling", "posterior_bias", "decoder_start_token",
+        "encoder_name_or_path", "decoder_name_or_path", "latent_size", "num_latents", "latent_injection", "latent_placement",
+        "prefix_length", "pooling", "posterior_bias", "decoder_start_token",
     ),
     "How the source is read, and the prior": (
         "source_conditioning", "prompt_template", "use_chat_template", "tie_encoders", "prior_type", "prior_regularization",
@@ -71,8 +71,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "tokenizer_type": ("bpe", "word"),
     "latent_injection": ("embedding", "memory", "prefix", "logits"),
     "latent_placement": ("before_source", "after_source"),
-    "pooling": ("mean", "target", "first", "pooler"),
-    "free_bits_per": ("sentence", "dimension", "batch"),
+    "pooling": ("mean", "target", "first", "pooler", "attention"),
+    "free_bits_per": ("sentence", "vector", "dimension", "batch"),
     "kl_schedule": ("constant", "linear", "sigmoid", "tanh", "cyclical"),
     "bow_schedule": ("constant", "linear", "sigmoid", "tanh", "cyclical"),
     "latent_source": ("prior", "posterior", "fitted_prior"),
