@@ -41,7 +41,9 @@ MARKS = ("<!-- control on yelp -->", "<!-- end of control on yelp -->")
 # The published system that is to be reached; and what the source itself is called beside the systems.
 RIVAL, COPY = "LatentOps", "copying"
 STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
-REVISION_STRENGTHS = (0.0, 0.5, 1.0, 1.5)
+REVISION_STRENGTHS = (0.4, 0.6, 0.8, 1.0)
+# Of 0.1, 1 and 10 the one with the best cross-validated accuracy on the labels that steer.
+REGULARIZATION = 10.0
 # A text of at most as many words is short.
 SHORT = 7
 OUTPUTS = 150
@@ -168,7 +170,7 @@ def fit_attributes(model: Any, processor: Any, data: Sentiments, num: int, seed:
     """Gives the model the attributes `sentiment` and `length`, fitted to the same `num` texts of each label; the seconds."""
     start = time.perf_counter()
     texts, labels = draw_labelled(*data.train, num, seed)
-    model.set_attribute("sentiment", fit_attribute(model, processor, texts, labels))
+    model.set_attribute("sentiment", fit_attribute(model, processor, texts, labels, regularization=REGULARIZATION))
     model.set_attribute("length", fit_attribute(model, processor, texts, list(map(length_of, texts))))
     return time.perf_counter() - start
 

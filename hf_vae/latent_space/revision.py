@@ -13,7 +13,7 @@ from transformers.utils import logging
 from ..checks import check_count, check_number
 from ..evaluation.evaluator import LikelihoodEvaluator
 from ..latent_attribute import LatentAttribute
-from ..latent_control import ATTRIBUTE_WEIGHT, AttributeEnergy
+from ..latent_control import AttributeEnergy
 from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
 from .codes import LatentTexts, check_sources, encode_texts, evaluation_mode, posterior_of
@@ -21,6 +21,8 @@ from .smallest_move import smallest_move
 
 logger = logging.get_logger(__name__)
 
+# Nats of the decoder that a unit of a margin is worth. With less the likelihood under z* decides more, and more words are changed.
+REVISION_WEIGHT = 100.0
 # Of the candidates for a text, so many with the clearest attributes are read by the decoder.
 SHORTLIST = 16
 
@@ -44,10 +46,10 @@ def revise(
     processor: VAEProcessor,
     texts: Texts,
     attributes: Mapping[str, Any],
-    strength: float = 1.0,
+    strength: float = 0.5,
     max_changes: int = 5,
-    num_candidates: int = 5,
-    attribute_weight: float = ATTRIBUTE_WEIGHT,
+    num_candidates: int = 10,
+    attribute_weight: float = REVISION_WEIGHT,
     held: Mapping[str, LatentAttribute] | None = None,
     sources: Any = None,
     batch_size: int = 64,
@@ -67,11 +69,11 @@ def revise(
         processor ([`VAEProcessor`]): its processor.
         texts (`str` or `list[str]`): y.
         attributes (`dict`): what they are to be like, by the attribute's name: a value for all, or a list with one for each text.
-        strength (`float`, defaults to 1.0): how clearly, as of [`~LatentAttribute.margin`]: at 0 the text ends on the border
+        strength (`float`, defaults to 0.5): how clearly, as of [`~LatentAttribute.margin`]: at 0 the text ends on the border
             between the labels, at 1 as far behind it as the texts that `fit_attribute` saw lie in the mean.
         max_changes (`int`, defaults to 5): tokens of a text that are changed, at most.
-        num_candidates (`int`, defaults to 5): tokens that are tried at each place.
-        attribute_weight (`float`, defaults to 10.0): λ, nats of log p(y'|x,z*) that a unit of a margin is worth.
+        num_candidates (`int`, defaults to 10): tokens that are tried at each place.
+        attribute_weight (`float`, defaults to 100.0): λ, nats of log p(y'|x,z*) that a unit of a margin is worth.
         held (mapping of `str` to [`LatentAttribute`], *optional*): attributes in the place of the model's own.
         sources (*optional*): x of each text, as the processor takes it, for a conditional model.
         batch_size (`int`, defaults to 64): rows at once.
