@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from .checks import check_rows
 from .configuration_conditional_vae import ConditionalVAEConfig
 from .cross_attention_check import check_cross_attention
-from .encoders import build_encoder, check_padding_side, pool, read_text, read_vector
+from .encoders import build_encoder, check_padding_side, pool, read_text, read_vector, read_visible
 from .gaussian import DiagonalGaussian
 from .latent_distribution import LatentDistribution
 from .modeling_outputs import ConditionalVAEOutput, LatentOutput, VAEOutput
@@ -133,6 +133,10 @@ class ConditionalVAEModel(VAEModel):
         if input_ids is None:
             raise ValueError("`input_ids` is missing: an encoder reads the source, for the prior or for the decoder.")
         encoder = self.encoder if self.config.tie_encoders else self.source_encoder
+        if self.config.source_conditioning != "cross_attention":
+            source.vector = read_visible("input_ids", encoder, self.config.pooling, input_ids, source.attention_mask)
+            return source
+        # Cross-attention reads every state.
         source.hidden_states, pooler_output = read_text("input_ids", encoder, input_ids, source.attention_mask)
         if self.pools_source:
             source.vector = pool(self.config.pooling, source.hidden_states, pooler_output, source.attention_mask)
