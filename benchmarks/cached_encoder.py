@@ -3,10 +3,10 @@ Training steps with a frozen encoder that runs in each step, and with its output
 
     python -m benchmarks.cached_encoder --encoder ENCODER --train_file FILE [--rows 6400] [--steps 100] [--write]
 
-ENCODER is a pretrained encoder of BERT's kind, FILE has the columns `source` and `targets`. The decoder is small and from scratch: a
-Llama, or a GPT-2 where it has cross-attention. Three models are trained by the plain Trainer, each `--steps` steps with the encoder and
-as many with its outputs: a VAE of the targets; paraphrases whose p(z|x) reads x, with x in the decoder's prompt; and paraphrases whose
-decoder reads x by cross-attention. `--write` puts the table into docs/measured/benchmarks.md.
+ENCODER is a pretrained encoder of BERT's kind, FILE has the columns `source` and `targets`. The decoder is small and from scratch:
+a Llama, or a GPT-2 where it has cross-attention. Three models are trained by the plain Trainer, each `--steps` steps with the
+encoder and as many with its outputs: a VAE of the targets; paraphrases whose p(z|x) reads x, with x in the decoder's prompt; and
+paraphrases whose decoder reads x by cross-attention. `--write` puts the table into docs/measured/benchmarks.md.
 
 Seconds are those of the process on its cores: other work on the machine does not count.
 """

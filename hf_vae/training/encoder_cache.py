@@ -45,8 +45,8 @@ def check_outputs_stay(model: nn.Module) -> None:
         check_frozen(encoder)
     if getattr(vae.config, "source_noise", 0.0) and vae.source_readers:
         raise ValueError(
-            f"`source_noise` is {vae.config.source_noise}: in each step other tokens of x are hidden from the encoder, so no output "
-            "would be read twice. Set it to 0, or keep no outputs."
+            f"`source_noise` is {vae.config.source_noise}: in each step other tokens of x are hidden from the encoder, so no "
+            "output would be read twice. Set it to 0, or keep no outputs."
         )
 
 
