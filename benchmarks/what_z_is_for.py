@@ -43,7 +43,7 @@ def load(folder: str) -> tuple[Any, Any]:
 def ten_outputs(model: Any, processor: Any, num_sources: int, num_timed: int, without_z: bool, **options) -> dict[str, float]:
     """How many of ten outputs are right and different, and the milliseconds that they take for one source by itself."""
     sources = [row["source"] for row in grammar.draw_pairs(num_sources, SEED)]
-    latents = torch.zeros(num_sources, 1, model.config.latent_size) if without_z else None
+    latents = torch.zeros(num_sources, 1, model.config.total_latent_size) if without_z else None
     torch.manual_seed(SEED)
     outputs = generate_texts(model, processor, sources, OUTPUTS, latents, seed=SEED, **options)
     judged = grammar.judge(outputs, sources)

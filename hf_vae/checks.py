@@ -112,3 +112,21 @@ def check_finite(name: str, rows: torch.Tensor, remedy: str) -> None:
     bad = (~rows.isfinite()).flatten(1).any(-1).nonzero().flatten().tolist()
     if bad:
         raise ValueError(f"{name} is not finite in row(s) {bad}: {remedy}.")
+
+
+def check_flow(latent_size: Any, num_layers: Any, hidden_size: Any, labels: Any = None) -> None:
+    """Raises a `ValueError` unless a [`FlowPrior`] can be made so."""
+    check_count("num_layers", num_layers)
+    check_count("hidden_size", hidden_size)
+    check_count("latent_size", latent_size)
+    if latent_size < 2:
+        raise ValueError(
+            "`latent_size` is 1, and a flow changes half of z by what the other half says: choose 2 or more, or fit a mixture "
+            "(`hf_vae.latent_space.fit_prior`)."
+        )
+    if labels is None:
+        return
+    if not isinstance(labels, (list, tuple)) or not labels or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"`labels` is {str(labels)[:50]!r}; give a list of at least one text.")
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"`labels` is {str(labels)[:50]}; name each label once.")

@@ -61,12 +61,18 @@ class EncoderDecoderComposite(PretrainedParts, PreTrainedModel):
         self.prepare_decoder_config(config)
         super().__init__(config)
         if config.embedding_size is None:
-            self.encoder = build_encoder(config.encoder, config.pooling) if encoder is None else encoder
+            self.encoder = build_encoder(config.encoder, config.vector_pooling) if encoder is None else encoder
             config.encoder = self.encoder.config
         else:
             self.main_input_name = "embeddings"
         self.decoder = LatentDecoder(
-            config.decoder, config.decoder_latent_size, decoder, config.latent_injection, config.prefix_length
+            config.decoder,
+            config.decoder_latent_size,
+            decoder,
+            config.latent_injection,
+            cast(int, config.prefix_length),
+            config.num_latents,
+            config.decoder_latent_size - config.total_latent_size,
         )
         if reads_both_ways:
             refuse_looking_ahead(self.decoder.lm)

@@ -55,7 +55,7 @@ class DialogCVAEConfig(ConditionalVAEConfig):
 
     @property
     def decoder_latent_size(self) -> int:
-        return self.latent_size + self.act_size + self.meta_size
+        return self.total_latent_size + self.act_size + self.meta_size
 
     def validate_source_conditioning(self):
         # Here an encoder reads x whatever the decoder does: for the prior, the acts and the bag of words.

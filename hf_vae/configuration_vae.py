@@ -1,13 +1,13 @@
 """Configuration of the text VAE: an encoder's, a decoder's, and what stands between them."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
-from .checks import check_choice, check_count, check_number
+from .checks import check_choice, check_count, check_flow, check_number
 from .compat import CompositeConfig, SubConfigSpec
 
 # For what it registers: a part may be an LSTM, also if the model brings its own code along.
@@ -19,8 +19,8 @@ LATENT_PLACEMENTS = ("before_source", "after_source")
 POSTERIOR_TYPES = ["gaussian"]
 # And whether the prior is one of x, p(z|x).
 PRIOR_TYPES = {"standard": False, "conditional": True, "flow": False, "fitted": False}
-FREE_BITS_PER = ("sentence", "dimension", "batch")
-POOLINGS = ("mean", "target", "first", "pooler")
+FREE_BITS_PER = ("sentence", "vector", "dimension", "batch")
+POOLINGS = ("mean", "target", "first", "pooler", "attention")
 PARTS = ("encoder", "decoder")
 # Goes up when what is saved means something that earlier versions of this code would not understand.
 FORMAT_VERSION = 3
@@ -43,22 +43,9 @@ def check_token(name: str, token: Any, decoder: PreTrainedConfig) -> None:
         raise ValueError(f"`{name}` is {token}, and the decoder's vocabulary has {vocabulary} tokens, from 0 on.")
 
 
-def check_flow(latent_size: Any, num_layers: Any, hidden_size: Any, labels: Any = None) -> None:
-    """Raises a `ValueError` unless a [`FlowPrior`] can be made so."""
-    check_count("num_layers", num_layers)
-    check_count("hidden_size", hidden_size)
-    check_count("latent_size", latent_size)
-    if latent_size < 2:
-        raise ValueError(
-            "`latent_size` is 1, and a flow changes half of z by what the other half says: choose 2 or more, or fit a mixture "
-            "(`hf_vae.latent_space.fit_prior`)."
-        )
-    if labels is None:
-        return
-    if not isinstance(labels, (list, tuple)) or not labels or not all(isinstance(label, str) for label in labels):
-        raise ValueError(f"`labels` is {str(labels)[:50]!r}; give a list of at least one text.")
-    if len(set(labels)) < len(labels):
-        raise ValueError(f"`labels` is {str(labels)[:50]}; name each label once.")
+def default_pooling(num_latents: int) -> str | None:
+    """The `pooling` that so many vectors ask for; `None` leaves it to the encoder."""
+    return None if num_latents == 1 else "attention"
 
 
 @strict
@@ -73,16 +60,20 @@ class VAEConfig(CompositeConfig):
             no encoder then, and `config.encoder` is `None`.
         normalize_embeddings (`bool`, defaults to `False`): whether these vectors have length 1, as most embedders give them. Others
             are refused.
-        latent_size (`int`, defaults to 32): number of dimensions of z.
+        latent_size (`int`, defaults to 32): number of dimensions of z, or of each of its vectors if there are several.
+        num_latents (`int`, defaults to 1): vectors that z consists of. Wherever z is given or returned they stand side by side, as
+            `total_latent_size` numbers. From two on `pooling` is `"attention"`.
         latent_injection (`str` or `list[str]`, defaults to `"embedding"`): how z enters the decoder, in one or several ways:
             `"embedding"`, `"memory"`, `"prefix"` or `"logits"` (see [`LatentDecoder`]).
         latent_placement (`str`, defaults to `"before_source"`): where z begins, if the decoder reads a prompt. `"before_source"`:
             whatever it reads knows z. `"after_source"`: it reads the prompt without z, which enters at the start token; so
             one reading of x serves any number of z.
-        prefix_length (`int`, defaults to 4): embeddings that stand for z with `"prefix"`.
-        pooling (`str`, defaults to `"mean"`): what the posterior's head reads: `"mean"` of the encoder's last hidden states
-            over the tokens that are no padding; their mean over y alone of the pair that q(z|x,y) reads, `"target"`, which is the
-            mean of any other text; the `"first"` token's state, or the encoder's trained `"pooler"`.
+        prefix_length (`int`, *optional*): embeddings that stand for z with `"prefix"`: 4, or one for each of several vectors.
+        pooling (`str`, *optional*): what the posterior's head reads: `"mean"` of the encoder's last hidden states over the tokens
+            that are no padding; their mean over y alone of the pair that q(z|x,y) reads, `"target"`, which is the mean of any
+            other text; the `"first"` token's state; the encoder's trained `"pooler"`; or `"attention"`: `num_latents` learned
+            queries attend to the states ([`Resampler`]), for q and for p(z|x), and whatever else reads a vector of x reads the
+            mean. Defaults to `"mean"`, and to `"attention"` with several vectors.
         posterior_bias (`bool`, defaults to `True`): whether the posterior's head has a bias; Optimus' has none.
         posterior_type (`str`, defaults to `"gaussian"`): the family of q, or a name that was given to `register_posterior`.
         prior_type (`str`, defaults to `"standard"`): `"standard"` is N(0, I); `"conditional"`, of conditional models, a network
@@ -91,13 +82,13 @@ class VAEConfig(CompositeConfig):
         flow_layers (`int`, defaults to 8): couplings of `prior_type="flow"`.
         flow_hidden_size (`int`, defaults to 128): width of the networks in them.
         free_bits (`float`, defaults to 0.0): nats of KL that the training loss does not charge for.
-        free_bits_per (`str`, defaults to `"sentence"`): whether `free_bits` are granted to a `"sentence"` in total or to
-            each latent `"dimension"`, or to the mean over the `"batch"` of each dimension. Changes the loss in training, never the
-            reported `kl`, nor anything in evaluation.
+        free_bits_per (`str`, defaults to `"sentence"`): whether `free_bits` are granted to a `"sentence"` in total, to each
+            `"vector"` of z, to each latent `"dimension"`, or to the mean over the `"batch"` of each dimension. Changes the loss in
+            training, never the reported `kl`, nor anything in evaluation.
         capacity (`float`, *optional*): instead of the KL, training charges for the distance of the batch's mean KL from this
             number of nats per sentence (Burgess et al. 2018).
         batch_norm_gamma (`float`, *optional*): posterior means are normalised over the batch to this standard deviation (Zhu et
-            al. 2020), which keeps the KL above `latent_size` · `batch_norm_gamma`² / 2 nats.
+            al. 2020), which keeps the KL above `total_latent_size` · `batch_norm_gamma`² / 2 nats.
         bow_loss_weight (`float`, defaults to 0.0): weight, in training, of the bag-of-words loss (Zhao et al. 2017): z, and x where
             there is one, predict y's words without their order. 1.0 in the paper.
         fitted_prior_components (`int`, *optional*): components of a `fitted_prior`, a Gaussian mixture that was fitted to the
@@ -137,10 +128,11 @@ class VAEConfig(CompositeConfig):
     embedding_size: int | None = None
     normalize_embeddings: bool = False
     latent_size: int = 32
+    num_latents: int = 1
     latent_injection: str | list[str] = "embedding"
     latent_placement: str = "before_source"
-    prefix_length: int = 4
-    pooling: str = "mean"
+    prefix_length: int | None = None
+    pooling: str | None = None
     posterior_bias: bool = True
     posterior_type: str = "gaussian"
     prior_type: str = "standard"
@@ -182,6 +174,10 @@ class VAEConfig(CompositeConfig):
             self.encoder = None
         if isinstance(self.latent_injection, str):
             self.latent_injection = [self.latent_injection]
+        if self.pooling is None:
+            self.pooling = default_pooling(self.num_latents) or "mean"
+        if self.prefix_length is None:
+            self.prefix_length = 4 if self.num_latents == 1 else self.num_latents
 
         def token(name: str) -> Any:
             """The decoder's; some families keep theirs with the text model, and some write -1 if there is none."""
@@ -236,9 +232,19 @@ class VAEConfig(CompositeConfig):
         return {**without_places(super().to_diff_dict()), **always}
 
     @property
+    def total_latent_size(self) -> int:
+        """Width of z wherever it is given or returned: its vectors side by side."""
+        return self.num_latents * self.latent_size
+
+    @property
     def decoder_latent_size(self) -> int:
         """Width of what the decoder reads as its latent: z, and whatever else enters with it."""
-        return self.latent_size
+        return self.total_latent_size
+
+    @property
+    def vector_pooling(self) -> str:
+        """How an encoder's states become one vector for what reads but one, whatever q reads."""
+        return "mean" if self.pooling == "attention" else cast(str, self.pooling)
 
     @property
     def is_conditional(self) -> bool:
@@ -262,7 +268,7 @@ class VAEConfig(CompositeConfig):
 
     def validate_numbers(self):
         """Runs when a configuration is made or loaded, as all that `validate` something."""
-        for name in ("latent_size", "prefix_length", "format_version"):
+        for name in ("latent_size", "num_latents", "prefix_length", "format_version"):
             check_count(name, getattr(self, name))
         for name in ("free_bits", "bow_loss_weight"):
             check_number(name, getattr(self, name), least=0)
@@ -287,6 +293,11 @@ class VAEConfig(CompositeConfig):
             raise ValueError(
                 f"`embedding_size` is {self.embedding_size}, and a {type(self).__name__} reads its source as tokens: only a "
                 "`VAEConfig` takes given vectors."
+            )
+        if self.pooling == "attention":
+            raise ValueError(
+                f"`embedding_size` is {self.embedding_size}, so q reads one vector, and `pooling='attention'` or several latent "
+                "vectors (`num_latents`) need the states of an encoder: leave them out."
             )
         if "encoder" in (self.frozen_parts or {}):
             raise ValueError(f"`frozen_parts` names the encoder, and with `embedding_size={self.embedding_size}` there is none.")
@@ -331,6 +342,27 @@ class VAEConfig(CompositeConfig):
                 "tokenizer's unknown or mask token, or its padding if it has neither)."
             )
 
+    def validate_num_latents(self):
+        if self.num_latents > 1 and self.pooling != "attention":
+            raise ValueError(
+                f"`num_latents` is {self.num_latents} and `pooling` {self.pooling!r}, which makes one vector of a text: choose "
+                "'attention', or leave `pooling` out."
+            )
+        if self.num_latents > 1 and self.prefix_length != self.num_latents:
+            raise ValueError(
+                f"`num_latents` is {self.num_latents} and `prefix_length` {self.prefix_length}: of several vectors each becomes "
+                "one embedding. Leave `prefix_length` out."
+            )
+        filled = {"prefix": cast(int, self.prefix_length), "memory": self.num_latents}
+        ways = [way for way in self.latent_injection if way in filled]
+        positions = getattr(self.decoder.get_text_config(), "max_position_embeddings", None)
+        if positions is not None and 0 < positions <= (total := sum(filled[way] for way in ways)):
+            raise ValueError(
+                f"z fills {total} positions (`latent_injection` names {' and '.join(map(repr, ways))}, `num_latents` is "
+                f"{self.num_latents}, `prefix_length` {self.prefix_length}), and the decoder holds {positions} "
+                "(`max_position_embeddings`), which leaves none for a text: choose fewer, or 'embedding', which fills none."
+            )
+
     def validate_distributions(self):
         check_choice("posterior_type", self.posterior_type, tuple(POSTERIOR_TYPES))
         check_choice("prior_type", self.prior_type, tuple(PRIOR_TYPES))
@@ -339,7 +371,7 @@ class VAEConfig(CompositeConfig):
         for name in ("flow_layers", "flow_hidden_size"):
             check_count(name, getattr(self, name))
         if self.prior_type == "flow":
-            check_flow(self.latent_size, self.flow_layers, self.flow_hidden_size)
+            check_flow(self.total_latent_size, self.flow_layers, self.flow_hidden_size)
         if self.fitted_prior_flow is not None:
             if self.fitted_prior_components is not None:
                 raise ValueError(
@@ -349,7 +381,7 @@ class VAEConfig(CompositeConfig):
                 raise ValueError(
                     f"`fitted_prior_flow` is {self.fitted_prior_flow}; it has `num_layers`, `hidden_size` and `labels`."
                 )
-            check_flow(self.latent_size, **{"num_layers": 8, "hidden_size": 128, **self.fitted_prior_flow})
+            check_flow(self.total_latent_size, **{"num_layers": 8, "hidden_size": 128, **self.fitted_prior_flow})
         if self.prior_type == "fitted" and self.fitted_prior_components is None and self.fitted_prior_flow is None:
             raise ValueError(
                 "`prior_type` is 'fitted', and there is no `fitted_prior_components` and no `fitted_prior_flow`: fit a prior with "

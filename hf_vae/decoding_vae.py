@@ -49,10 +49,10 @@ class LatentDecodingMixin:
         Raises:
             ValueError: `latents`, `labels` or what else is given are malformed, or differ in their number of rows.
         """
-        latents = shaped_latents(latents, None, self.config.latent_size).to(labels.device)
+        latents = shaped_latents(latents, None, self.config.total_latent_size).to(labels.device)
         several = not self.decoder.layers_read_latents and len(labels) and len(latents)
         if len(latents) != len(labels) and not (several and len(latents) % len(labels) == 0):
-            expected = f"({len(labels)}, {self.config.latent_size}){' or a multiple of its rows' if several else ''}"
+            expected = f"({len(labels)}, {self.config.total_latent_size}){' or a multiple of its rows' if several else ''}"
             raise ValueError(f"`latents` has shape {tuple(latents.shape)}; expected {expected}.")
         latents, conditioning = self.decoder_latents(latents, **conditioning)
         target = labels[:, :-1]

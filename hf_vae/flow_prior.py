@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import initialization
 
-from .checks import check_choice, check_count, shaped_latents
-from .configuration_vae import VAEConfig, check_flow
+from .checks import check_choice, check_count, check_flow, shaped_latents
+from .configuration_vae import VAEConfig
 from .prior import PRIORS, GaussianMixture
 from .source import EncodedSource
 
@@ -151,7 +151,7 @@ class FlowPrior(nn.Module):
     @classmethod
     def from_config(cls, config: VAEConfig, source_size: int = 0, dtype: torch.dtype | None = None) -> FlowPrior:
         """The flow that `prior_type="flow"` builds."""
-        return cls(config.latent_size, config.flow_layers, config.flow_hidden_size, dtype=dtype)
+        return cls(config.total_latent_size, config.flow_layers, config.flow_hidden_size, dtype=dtype)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

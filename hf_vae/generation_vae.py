@@ -148,7 +148,7 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
                 asked_for.warn_if_missed(latents)
             check_finite(f"z from `latent_source='{origin}'`", latents, "the model's weights hold NaN, or what it reads does")
         else:
-            latents = options.validate(latents, batch, self.config.latent_size)
+            latents = options.validate(latents, batch, self.config.total_latent_size)
             check_finite("`latents`", latents, "give finite numbers")
         return self._write(latents, batch, conditioning, options, model_kwargs)
 
@@ -276,7 +276,7 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
             raise ValueError(
                 "`word_dropout` is 1: the decoder reads no words, and a server would have it read them. Use `generate`."
             )
-        latents = shaped_latents(latents, None, self.config.latent_size)
+        latents = shaped_latents(latents, None, self.config.total_latent_size)
         conditioning = self.condition(**inputs)
         batch = next(iter(conditioning.values())).shape[0] if conditioning else 1
         if latents.shape[0] % batch:

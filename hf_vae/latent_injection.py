@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, ClassVar, cast
+from functools import reduce
+from typing import ClassVar, cast
 
 import torch
 from torch import nn
@@ -30,6 +31,8 @@ class DecoderShape:
         lm (`PreTrainedModel`): a causal LM.
         prefix_length (`int`): `config.prefix_length`.
         is_pretrained (`bool`, defaults to `False`): whether the LM can write already.
+        num_latents (`int`, defaults to 1): vectors that z consists of.
+        beside_size (`int`, defaults to 0): numbers that enter behind z and are no part of it.
 
     Attributes:
         embedding_size (`int`): width of an embedding.
@@ -37,7 +40,10 @@ class DecoderShape:
         recurrent (`bool`): whether the LM has states in the place of keys and values.
     """
 
-    def __init__(self, lm: PreTrainedModel, prefix_length: int, is_pretrained: bool = False):
+    def __init__(
+        self, lm: PreTrainedModel, prefix_length: int, is_pretrained: bool = False, num_latents: int = 1, beside_size: int = 0
+    ):
+        self.num_latents, self.beside_size = num_latents, beside_size
         self.name, self.dtype, self.prefix_length = type(lm).__name__, lm.dtype, prefix_length
         self.text_config: PreTrainedConfig = lm.config.get_text_config(decoder=True)
         self.embedding_size: int = cast(nn.Embedding, lm.get_input_embeddings()).weight.shape[-1]
@@ -91,12 +97,16 @@ class DecoderShape:
         """
         Puts the sum of `states`, each `(rows, state_size)`, behind what `cache` has read: added to the c of an LSTM, to whose h its
         tanh is added (Bowman et al. 2015, whose LSTM has read nothing yet), else as one position, whose key is its value too (Li
-        et al. 2020).
+        et al. 2020). States of shape `(rows, positions, state_size)` are several positions, and one of a single position is added
+        to each of them.
         """
         layers = self_attention(cache)
-        flat = torch.stack(list(states)).sum(0).split(list(map(math.prod, self.state_shapes)), dim=-1)
+        total = reduce(torch.add, [each if each.ndim == 3 else each.unsqueeze(1) for each in states])
+        flat = total.split(list(map(math.prod, self.state_shapes)), dim=-1)
         for layer, (part, shape) in enumerate(zip(flat, self.state_shapes)):
-            state = part.unflatten(-1, shape)
+            # Positions stand in the last place but one of a key, and an LSTM's c has no more than one.
+            several = part.unflatten(-1, shape).unbind(1)
+            state = several[0] if self.recurrent else torch.cat(several, dim=-2)
             if not self.recurrent:
                 layers.update(state, state, layer)
             elif (read := cast(LSTMStateLayer, layers.layers[layer])).is_initialized:
@@ -112,18 +122,18 @@ class LatentInjection(nn.Module):
     here, and refuses in `check` the decoders that it cannot serve.
 
     Args:
-        latent_size (`int`): dimensions of z.
+        latent_size (`int`): numbers in z, of all its vectors together.
         shape ([`DecoderShape`]): of the language model that z enters.
     """
 
-    # Whether `state` gives something: z then fills one position in front of the first token, or an LSTM's initial state.
+    # Whether `state` gives something: z then fills positions in front of the first token, or an LSTM's initial state.
     has_state: ClassVar[bool] = False
 
     def __init__(self, latent_size: int, shape: DecoderShape):
         super().__init__()
         self.check(shape)
-        # Embeddings that stand for z in front of the first token.
-        self.prefix_length = 0
+        # Embeddings that stand for z in front of the first token, and positions that its state fills there.
+        self.prefix_length, self.state_length = 0, int(self.has_state)
         self.initializer_range, self.latent_range = shape.initializer_range, shape.latent_range
 
     @property
@@ -156,7 +166,10 @@ class LatentInjection(nn.Module):
         return inputs_embeds
 
     def state(self, latents: torch.Tensor) -> torch.Tensor | None:
-        """What every layer holds before it has read anything, `(rows, state_size)`; the states of several ways are added up."""
+        """
+        What every layer holds before it has read anything, `(rows, state_size)`, or `(rows, state_length, state_size)` for several
+        positions; the states of several ways are added up.
+        """
         return None
 
     def prefix(self, latents: torch.Tensor) -> torch.Tensor | None:
@@ -282,12 +295,6 @@ def register_latent_injection(name: str, injection_class: type[LatentInjection])
     LATENT_INJECTIONS[name] = injection_class
     if name not in LATENT_INJECTION_TYPES:
         LATENT_INJECTION_TYPES.append(name)
-
-
-def build_injections(names: Iterable[str], latent_size: int, shape: DecoderShape) -> nn.ModuleDict:
-    """The ways in of these names, in the order of `LATENT_INJECTIONS`."""
-    chosen: dict[str, Any] = {name: each for name, each in LATENT_INJECTIONS.items() if name in set(names)}
-    return nn.ModuleDict({name: injection(latent_size, shape) for name, injection in chosen.items()})
 
 
 __all__ = ["DecoderShape", "LatentInjection", "register_latent_injection"]

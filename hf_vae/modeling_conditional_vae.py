@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from .checks import check_rows
 from .configuration_conditional_vae import ConditionalVAEConfig
 from .cross_attention_check import check_cross_attention
-from .encoders import build_encoder, check_padding_side, pool, read_text, read_vector, read_visible
+from .encoders import build_encoder, check_padding_side, pool, read_text, read_visible
 from .gaussian import DiagonalGaussian
 from .latent_distribution import LatentDistribution
 from .modeling_outputs import ConditionalVAEOutput, LatentOutput, VAEOutput
@@ -51,7 +51,7 @@ class ConditionalVAEModel(VAEModel):
                 check_cross_attention(self.decoder)
             self.source_projection = nn.Linear(read, self.projection_size, dtype=self.encoder.dtype)
         if not config.tie_encoders:
-            pooling = config.pooling if self.pools_source else "mean"
+            pooling = config.vector_pooling if self.pools_source else "mean"
             self.source_encoder = build_encoder(copy.deepcopy(config.encoder), pooling, dtype=self.encoder.dtype)
             if encoder is not None:
                 # A copy of what was pretrained; a pooler, which nothing reads here, stays behind.
@@ -134,12 +134,12 @@ class ConditionalVAEModel(VAEModel):
             raise ValueError("`input_ids` is missing: an encoder reads the source, for the prior or for the decoder.")
         encoder = self.encoder if self.config.tie_encoders else self.source_encoder
         if self.config.source_conditioning != "cross_attention":
-            source.vector = read_visible("input_ids", encoder, self.config.pooling, input_ids, source.attention_mask)
+            source.vector = read_visible("input_ids", encoder, self.config.vector_pooling, input_ids, source.attention_mask)
             return source
         # Cross-attention reads every state.
         source.hidden_states, pooler_output = read_text("input_ids", encoder, input_ids, source.attention_mask)
         if self.pools_source:
-            source.vector = pool(self.config.pooling, source.hidden_states, pooler_output, source.attention_mask)
+            source.vector = pool(self.config.vector_pooling, source.hidden_states, pooler_output, source.attention_mask)
         return source
 
     def _visible_source(
@@ -195,7 +195,7 @@ class ConditionalVAEModel(VAEModel):
                 "`pooling='target'` q reads those. The processor makes it with any fast tokenizer; with another choose 'mean'."
             )
         pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
-        read = read_vector("posterior_input_ids", self.encoder, self.config.pooling, *pair)
+        read = self.read_for_posterior("posterior_input_ids", *pair)
         return LatentOutput(latent_dist=self.posterior_head(read))
 
     def condition(self, source: EncodedSource | None = None, **x: Any) -> dict[str, Any]:
@@ -226,11 +226,11 @@ class ConditionalVAEModel(VAEModel):
     @property
     def inference_modules(self) -> list[nn.Module]:
         # If x is read through q's encoder, that encoder is a part of p.
-        return [self.posterior_head] if self.shares_encoder else [self.posterior_head, self.encoder]
+        return self.posterior_modules if self.shares_encoder else [*self.posterior_modules, self.encoder]
 
     @property
     def latent_modules(self) -> list[nn.Module]:
-        modules: list[nn.Module] = [self.posterior_head]
+        modules = self.posterior_modules
         if self.config.prior_reads_source:
             modules.append(cast(nn.Module, self.prior_network))
         serves_y = self.encodes_source_for_y
@@ -323,7 +323,7 @@ class ConditionalVAEModel(VAEModel):
             output.prior_reconstruction_loss = nll
             objective = hybrid(objective, nll, self.config.hybrid_alpha)
         if self.config.prior_regularization:
-            standard = DiagonalGaussian.standard(len(prior), self.config.latent_size, prior.device)
+            standard = DiagonalGaussian.standard(len(prior), self.config.total_latent_size, prior.device)
             output.prior_kl = kl_divergence(prior, standard).sum(-1)
             objective = objective + self.config.prior_regularization * output.prior_kl
         return objective

@@ -14,13 +14,13 @@ from .encoders import (
     check_mask,
     check_tokens,
     longest_text,
-    read_vector,
     read_visible,
     reserved_positions,
 )
 from .modeling_conditional_vae import ConditionalVAEModel
 from .modeling_outputs import DialogCVAEOutput, LatentOutput, VAEOutput
 from .pipelines import DialogPipeline
+from .resampler import beside
 from .rows import match_rows, select_rows
 from .source import EncodedSource, check_source
 
@@ -54,7 +54,7 @@ class DialogCVAEModel(ConditionalVAEModel):
             )
         if config.num_acts is not None:
             self.act_head = ActHead(
-                config.latent_size,
+                config.total_latent_size,
                 self.context_size,
                 config.act_hidden_size,
                 config.num_acts,
@@ -191,7 +191,7 @@ class DialogCVAEModel(ConditionalVAEModel):
             raise ValueError("`attention_mask` has a turn after one that is all padding; turns come first, padding after the last.")
         encoder = self.encoder if self.config.tie_encoders else self.source_encoder
         # Turns that are not there are not read: an encoder may not take a text of padding alone.
-        vectors = read_visible("input_ids", encoder, self.config.pooling, input_ids[mask], words[mask])
+        vectors = read_visible("input_ids", encoder, self.config.vector_pooling, input_ids[mask], words[mask])
         turns = vectors.new_zeros(*mask.shape, vectors.shape[-1]).masked_scatter(mask.unsqueeze(-1), vectors)
         source.hidden_states, source.vector = self.turn_encoder(turns, same_speaker, mask)
         source.attention_mask = mask.long()
@@ -227,12 +227,12 @@ class DialogCVAEModel(ConditionalVAEModel):
         check_rows(len(source), posterior_input_ids=posterior_input_ids)
         self._check_acts(act_labels, len(source))
         pair = (posterior_input_ids, posterior_attention_mask, posterior_token_type_ids)
-        read = read_vector("posterior_input_ids", self.encoder, self.config.pooling, *pair)
-        parts = [read, cast(torch.Tensor, source.vector)]
+        read = self.read_for_posterior("posterior_input_ids", *pair)
+        parts = [cast(torch.Tensor, source.vector)]
         if self.config.num_acts is not None:
             unknown = read.new_zeros(len(read), self.config.act_size)
             parts.append(unknown if act_labels is None else self.act_head.embed(act_labels, unknown))
-        return LatentOutput(latent_dist=self.posterior_head(torch.cat(parts, dim=-1)))
+        return LatentOutput(latent_dist=self.posterior_head(beside(read, *parts)))
 
     def _check_acts(self, act_labels: torch.Tensor | None, rows: int) -> None:
         if act_labels is not None and self.config.num_acts is None:

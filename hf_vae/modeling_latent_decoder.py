@@ -17,7 +17,8 @@ from .checks import check_choice
 from .compat import CACHE, takes_cache
 from .encoders import check_length, longest_text
 from .head_input import head_reads, open_head
-from .latent_injection import LATENT_INJECTIONS, DecoderShape, LatentInjection, build_injections
+from .latent_injection import LATENT_INJECTIONS, DecoderShape, LatentInjection
+from .latent_vectors import build_injections
 from .modeling_lstm import kept_positions
 from .rows import match_rows
 from .source_cache import GROWING, SourceCache, layer_kinds, num_read
@@ -48,10 +49,12 @@ class LatentDecoder(WrappedLM, GenerationMixin):
 
     Args:
         config (`PreTrainedConfig`): the LM's own configuration, shared with it.
-        latent_size (`int`): dimensions of z.
+        latent_size (`int`): numbers that it reads as its latent: z's, and what enters beside z.
         lm (`PreTrainedModel`, *optional*): the language model; built from `config` if it is not given.
         latent_injection (`Sequence[str]`, defaults to `("embedding",)`): the ways in.
         prefix_length (`int`, defaults to 4): embeddings that stand for z with `prefix`.
+        num_latents (`int`, defaults to 1): vectors that z consists of.
+        beside_size (`int`, defaults to 0): how many of the last of these numbers are not z's.
 
     Raises:
         ValueError: a way in that does not exist or that this LM does not have.
@@ -64,13 +67,15 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         lm: PreTrainedModel | None = None,
         latent_injection: Sequence[str] = ("embedding",),
         prefix_length: int = 4,
+        num_latents: int = 1,
+        beside_size: int = 0,
     ):
         for way in latent_injection:
             check_choice("latent_injection", way, tuple(LATENT_INJECTIONS))
         super().__init__(config, lm)
         self.latent_size = latent_size
         # A language model that is given has been trained; z starts gently in it.
-        self.shape = DecoderShape(self.lm, prefix_length, is_pretrained=lm is not None)
+        self.shape = DecoderShape(self.lm, prefix_length, lm is not None, num_latents, beside_size)
         self.recurrent = self.shape.recurrent
         self.embedding_size = self.shape.embedding_size
         # What else has a row for each word, in the model around this one.
@@ -83,7 +88,9 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         self._open_head()
         self.prefix_length = sum(way.prefix_length for way in self.injections)
         # Positions in front of the first token that only z fills.
-        self.num_latent_positions = self.prefix_length + int(self.has_state and not self.recurrent)
+        self.num_latent_positions = self.prefix_length
+        if not self.recurrent:
+            self.num_latent_positions += max(way.state_length for way in self.injections)
         self.post_init()
 
     @property

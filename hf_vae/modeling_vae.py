@@ -10,7 +10,7 @@ from .bag_of_words import BagOfWordsHead
 from .checks import check_choice, check_rows, shaped_latents
 from .composite import EncoderDecoderComposite
 from .configuration_vae import VAEConfig
-from .encoders import read_vector
+from .encoders import check_padding_side, read_text, read_vector
 from .flow_prior import FlowPrior
 from .fused_linear_cross_entropy import sequence_nll
 from .generation_options import composite_generation_config
@@ -22,6 +22,7 @@ from .modeling_outputs import LatentOutput, VAEOutput
 from .objective import charged_kl, kl_divergence, loss_per_token
 from .posterior import FixedScaleBatchNorm, build_posterior
 from .prior import GaussianMixturePrior, Prior, build_prior
+from .resampler import Resampler, build_resampler
 from .source import EncodedSource, check_source
 
 
@@ -39,10 +40,13 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
     def __init__(self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
         super().__init__(config, encoder, decoder)
         config = self.config
+        self.resampler: Resampler | None = None
+        if config.pooling == "attention":
+            self.resampler = build_resampler(config.encoder, config.num_latents, dtype=self.encoder.dtype)
         self.posterior_head = build_posterior(config, self.recognition_size, dtype=self.first_part.dtype)
         if config.bow_loss_weight:
             self.bow_head = BagOfWordsHead(
-                config.latent_size,
+                config.total_latent_size,
                 self.context_size,
                 self.decoder.embedding_size,
                 config.decoder.get_text_config().vocab_size,
@@ -54,11 +58,11 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             self.prior_network = build_prior(config, source_size=0, dtype=self.first_part.dtype)
         self.fitted_prior: GaussianMixturePrior | FlowPrior | None = None
         if config.fitted_prior_components is not None:
-            self.fitted_prior = GaussianMixturePrior(config.fitted_prior_components, config.latent_size)
+            self.fitted_prior = GaussianMixturePrior(config.fitted_prior_components, config.total_latent_size)
         elif config.fitted_prior_flow is not None:
-            self.fitted_prior = FlowPrior(config.latent_size, **config.fitted_prior_flow).freeze()
+            self.fitted_prior = FlowPrior(config.total_latent_size, **config.fitted_prior_flow).freeze()
         self.latent_attributes = nn.ModuleDict(
-            {name: LatentAttribute(config.latent_size, **spec) for name, spec in (config.latent_attributes or {}).items()}
+            {name: LatentAttribute(config.total_latent_size, **spec) for name, spec in (config.latent_attributes or {}).items()}
         )
         # Buffers, because a Python number that changes at every step would recompile the graph. They follow from the step.
         self.kl_weight: torch.Tensor
@@ -76,14 +80,14 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             # Models are built without storage: what no checkpoint holds must be set here.
             initialization.ones_(self.kl_weight)
             initialization.ones_(self.bow_weight)
-        elif isinstance(module, FixedScaleBatchNorm):
+        elif isinstance(module, (FixedScaleBatchNorm, Resampler)):
             module.init_weights()
         elif isinstance(module, (GaussianMixturePrior, FlowPrior, LatentAttribute)):
             module.reset_parameters()
 
     @property
     def recognition_size(self) -> int:
-        """Width of the vector that the posterior's head reads."""
+        """Width of the vector, or of each vector, that the posterior's head reads."""
         return self.config.embedding_size or self.encoder_hidden_size
 
     @property
@@ -92,9 +96,14 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         return 0
 
     @property
+    def posterior_modules(self) -> list[nn.Module]:
+        """What makes q of an encoder's states."""
+        return [self.posterior_head] if self.resampler is None else [self.resampler, self.posterior_head]
+
+    @property
     def inference_modules(self) -> list[nn.Module]:
         """What q alone uses, and p does not."""
-        return [self.posterior_head] if self.config.embedding_size is not None else [self.posterior_head, self.encoder]
+        return self.posterior_modules if self.config.embedding_size is not None else [*self.posterior_modules, self.encoder]
 
     @property
     def latent_modules(self) -> list[nn.Module]:
@@ -145,8 +154,28 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             return LatentOutput(latent_dist=self.posterior_head(read_embeddings(embeddings, self.config, self.dtype)))
         if input_ids is None:
             raise ValueError("`input_ids` is missing: q(z|y) reads y.")
+        read = self.read_for_posterior("input_ids", input_ids, attention_mask, token_type_ids)
+        return LatentOutput(latent_dist=self.posterior_head(read))
+
+    def read_for_posterior(
+        self,
+        name: str,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        What q reads of a text that the caller calls `name`: one vector `(batch, hidden)`, or `(batch, num_latents, hidden)`.
+
+        Raises:
+            ValueError: as [`VAEModel.encode`].
+        """
         text = (input_ids, attention_mask, token_type_ids)
-        return LatentOutput(latent_dist=self.posterior_head(read_vector("input_ids", self.encoder, self.config.pooling, *text)))
+        if self.resampler is None:
+            return read_vector(name, self.encoder, self.config.vector_pooling, *text)
+        check_padding_side(name.replace("input_ids", "attention_mask"), attention_mask)
+        hidden_states, _ = read_text(name, self.encoder, *text)
+        return self.resampler(hidden_states, attention_mask)
 
     def prior(self, source: EncodedSource | None = None, batch_size: int | None = None, **x: Any) -> LatentOutput:
         """
@@ -199,8 +228,8 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
                 f"`prior` is a {type(prior).__name__}; fit a `GaussianMixturePrior` with `hf_vae.latent_space.fit_prior`, or a "
                 "`FlowPrior` with `fit_flow_prior`."
             )
-        if prior.latent_size != self.config.latent_size:
-            raise ValueError(f"`prior` is over {prior.latent_size} dimensions; the model's z has {self.config.latent_size}.")
+        if prior.latent_size != self.config.total_latent_size:
+            raise ValueError(f"`prior` is over {prior.latent_size} dimensions; the model's z has {self.config.total_latent_size}.")
         if isinstance(prior, FlowPrior):
             self.config.fitted_prior_components, self.config.fitted_prior_flow = None, prior.freeze().sizes
         else:
@@ -219,9 +248,9 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
             raise ValueError(
                 f"`attribute` is a {type(attribute).__name__}; fit a `LatentAttribute` with `hf_vae.latent_space.fit_attribute`."
             )
-        if attribute.latent_size != self.config.latent_size:
+        if attribute.latent_size != self.config.total_latent_size:
             raise ValueError(
-                f"`attribute` is over {attribute.latent_size} dimensions, the model's z has {self.config.latent_size}."
+                f"`attribute` is over {attribute.latent_size} dimensions, the model's z has {self.config.total_latent_size}."
             )
         if not isinstance(name, str) or not name.isidentifier() or hasattr(nn.ModuleDict(), name):
             raise ValueError(f"`name` is {name!r}; give a word of letters, digits and `_` that is no method of a PyTorch module.")
@@ -306,7 +335,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         """
         if latents is None:
             latents = cast(LatentDistribution, posterior).sample()
-        latents = shaped_latents(latents, len(labels), self.config.latent_size).to(labels.device)
+        latents = shaped_latents(latents, len(labels), self.config.total_latent_size).to(labels.device)
         output = self.output_class()
         with_logits = not self.training if output_logits is None else output_logits
         objective = self.reconstruction_nll(latents, labels, conditioning, output, with_logits)

@@ -32,7 +32,7 @@ def free_bits_total(kl: torch.Tensor, nats: float) -> torch.Tensor:
     max(KL, `nats`) per sentence: below the threshold the KL costs nothing and gets no gradient (Kingma et al. 2016).
 
     Args:
-        kl (`torch.Tensor` of shape `(batch, latent_size)`): KL per example and dimension, nats.
+        kl (`torch.Tensor` of shape `(batch, total_latent_size)`): KL per example and dimension, nats.
 
     Returns:
         `torch.Tensor` of shape `(batch,)`, nats per sentence, for the loss only; report `kl.sum(-1)`.
@@ -43,6 +43,14 @@ def free_bits_total(kl: torch.Tensor, nats: float) -> torch.Tensor:
 def free_bits_per_dimension(kl: torch.Tensor, nats: float) -> torch.Tensor:
     """Sum over dimensions of max(KL_i, `nats`) per sentence (Li et al. 2020, equation 9); shapes as in `free_bits_total`."""
     return kl.clamp(min=nats).sum(-1)
+
+
+def kl_per_vector(kl: torch.Tensor, num_latents: int) -> torch.Tensor:
+    """
+    The KL by dimension, `(batch, total_latent_size)`, as that of each of `num_latents` vectors, `(batch, num_latents)`. Free bits
+    of each are Li et al.'s with a vector in the place of a dimension: no vector is silent because another one speaks.
+    """
+    return kl.unflatten(-1, (num_latents, -1)).sum(-1)
 
 
 def free_bits_per_dimension_of_batch(kl: torch.Tensor, nats: float) -> torch.Tensor:
@@ -62,7 +70,12 @@ def distance_to_capacity(kl: torch.Tensor, nats: float) -> torch.Tensor:
 
 
 # By `config.free_bits_per`.
-FREE_BITS = {"sentence": free_bits_total, "dimension": free_bits_per_dimension, "batch": free_bits_per_dimension_of_batch}
+FREE_BITS = {
+    "sentence": free_bits_total,
+    "vector": free_bits_per_dimension,
+    "dimension": free_bits_per_dimension,
+    "batch": free_bits_per_dimension_of_batch,
+}
 
 
 def charged_kl(kl: torch.Tensor, config: VAEConfig) -> torch.Tensor:
@@ -74,11 +87,13 @@ def charged_kl(kl: torch.Tensor, config: VAEConfig) -> torch.Tensor:
     """
     if config.capacity is not None:
         return distance_to_capacity(kl, config.capacity)
-    if config.free_bits and config.free_bits_per != "sentence" and kl.shape[-1] != config.latent_size:
+    if config.free_bits and config.free_bits_per != "sentence" and kl.shape[-1] != config.total_latent_size:
         raise ValueError(
             f"`free_bits_per` is {config.free_bits_per!r}, and this KL is not a sum over dimensions: it has no closed form between "
             "these two families, or only one for all dimensions together. Set `free_bits_per='sentence'`."
         )
+    if config.free_bits and config.free_bits_per == "vector":
+        kl = kl_per_vector(kl, config.num_latents)
     return FREE_BITS[config.free_bits_per](kl, config.free_bits)
 
 

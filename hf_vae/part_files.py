@@ -113,7 +113,8 @@ def settle_pooling(name_or_path: str, asked_for: str | None = None) -> str | Non
             f"The encoder {name_or_path} was trained with {' and '.join(trained) or 'no pooling'} (sentence-transformers), which "
             "cannot be had here: choose a `pooling` for it, 'mean' or 'first', or another encoder."
         )
-    if asked_for not in (None, pooling) and (asked_for, pooling) != ("target", "mean"):
+    # Learned queries read the states themselves.
+    if asked_for not in (None, pooling, "attention") and (asked_for, pooling) != ("target", "mean"):
         logger.warning(
             f"The encoder {name_or_path} was trained with {' and '.join(trained) or 'no pooling'} (sentence-transformers), and is "
             f"read with `pooling={asked_for!r}`, as asked."

@@ -20,7 +20,7 @@ def load_part(part: str, name_or_path: str, config: VAEConfig, **options) -> tup
     """
     loaded: Any
     if part == "encoder":
-        loaded = build_encoder(config.encoder, config.pooling, name_or_path, output_loading_info=True, **options)
+        loaded = build_encoder(config.encoder, config.vector_pooling, name_or_path, output_loading_info=True, **options)
     else:
         options["output_loading_info"] = True
         loaded = AutoModelForCausalLM.from_pretrained(name_or_path, config=config.decoder, **options)

@@ -54,6 +54,8 @@ class GaussianHead(nn.Module):
         dtype (`torch.dtype`): of the weights.
         bias (`bool`, defaults to `True`): whether the linear layer has one.
         batch_norm_gamma (`float`, *optional*): the means pass [`FixedScaleBatchNorm`].
+        num_vectors (`int`, defaults to 1): how many vectors of a row it will read, all by the same weights. It then gives one
+            Gaussian over them side by side.
     """
 
     def __init__(
@@ -63,24 +65,32 @@ class GaussianHead(nn.Module):
         dtype: torch.dtype,
         bias: bool = True,
         batch_norm_gamma: float | None = None,
+        num_vectors: int = 1,
     ):
         super().__init__()
         self.linear = nn.Linear(hidden_size, 2 * latent_size, bias=bias, dtype=dtype)
-        self.mean_norm = nn.Identity() if batch_norm_gamma is None else FixedScaleBatchNorm(latent_size, batch_norm_gamma, dtype)
+        self.mean_norm: nn.Module = nn.Identity()
+        if batch_norm_gamma is not None:
+            self.mean_norm = FixedScaleBatchNorm(num_vectors * latent_size, batch_norm_gamma, dtype)
 
     def forward(self, pooled: torch.Tensor) -> DiagonalGaussian:
-        mean, logvar = self.linear(pooled).chunk(2, dim=-1)
+        """Over `num_vectors` · `latent_size` numbers, of `(batch, hidden_size)` or `(batch, num_vectors, hidden_size)`."""
+        mean, logvar = (each.flatten(1) for each in self.linear(pooled).chunk(2, dim=-1))
         return DiagonalGaussian(self.mean_norm(mean), logvar)
 
 
 class GaussianPosterior(GaussianHead):
     """
     A posterior is made from the model's configuration, the width of the vector that it reads, and the dtype of its weights. Called
-    with vectors `(batch, hidden_size)` it gives a [`LatentDistribution`]. This one is a diagonal Gaussian, linear in the vector.
+    with vectors `(batch, hidden_size)` it gives a [`LatentDistribution`]. This one is a diagonal Gaussian, linear in the vector. Of
+    `config.num_latents` vectors in each row it gives one over `config.total_latent_size` numbers; a family that can do so says it.
     """
 
+    reads_several = True
+
     def __init__(self, config: VAEConfig, hidden_size: int, dtype: torch.dtype):
-        super().__init__(hidden_size, config.latent_size, dtype, config.posterior_bias, config.batch_norm_gamma)
+        options = (config.posterior_bias, config.batch_norm_gamma, config.num_latents)
+        super().__init__(hidden_size, config.latent_size, dtype, *options)
 
 
 # What `config.posterior_type` may name.
@@ -94,7 +104,7 @@ def register_posterior(name: str, posterior_class: type[nn.Module]) -> None:
     Args:
         name (`str`): what a configuration calls it.
         posterior_class (`type`): made with `(config, hidden_size, dtype)`; its `forward` takes vectors `(batch, hidden_size)` and
-            returns a [`LatentDistribution`].
+            returns a [`LatentDistribution`]. If its `reads_several` is true, it also takes `(batch, num_latents, hidden_size)`.
     """
     POSTERIORS[name] = posterior_class
     if name not in POSTERIOR_TYPES:
@@ -102,8 +112,18 @@ def register_posterior(name: str, posterior_class: type[nn.Module]) -> None:
 
 
 def build_posterior(config: VAEConfig, hidden_size: int, dtype: torch.dtype) -> nn.Module:
-    """The posterior that `config.posterior_type` names."""
+    """
+    The posterior that `config.posterior_type` names.
+
+    Raises:
+        ValueError: there is no such family, or one of a single vector meets several.
+    """
     check_choice("posterior_type", config.posterior_type, tuple(POSTERIORS))
+    if config.num_latents > 1 and not getattr(POSTERIORS[config.posterior_type], "reads_several", False):
+        raise ValueError(
+            f"`num_latents` is {config.num_latents}, and `posterior_type={config.posterior_type!r}` reads one vector: choose "
+            "'gaussian', or leave `num_latents` out."
+        )
     return POSTERIORS[config.posterior_type](config, hidden_size, dtype)
 
 

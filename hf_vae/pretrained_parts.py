@@ -11,7 +11,7 @@ from transformers.utils import ADAPTER_CONFIG_NAME, CONFIG_NAME, GENERATION_CONF
 
 from .checks import check_choice
 from .compat import AdapterLoading
-from .configuration_vae import FORMAT_VERSION, PARTS, VAEConfig
+from .configuration_vae import FORMAT_VERSION, PARTS, VAEConfig, default_pooling
 from .encoders import check_encoder
 from .frozen_parts import (
     LEFT_OUT,
@@ -73,8 +73,8 @@ class PretrainedParts(AdapterLoading):
                 of its weights, and the model loads them from there. Weights that they were not pretrained with, such as
                 cross-attention, are trained and saved.
             latent_options: fields of the model's configuration, such as `latent_size` or `free_bits`. An encoder of
-                sentence-transformers is read with the `pooling` that it was trained with, unless another one is given; a
-                normalisation of the vector is left out.
+                sentence-transformers is read with the `pooling` that it was trained with, unless another one is given or there
+                are several latent vectors; a normalisation of the vector is left out.
 
         Raises:
             ValueError: the configuration has no such field, an encoder is named beside an `embedding_size` or neither is, a
@@ -92,10 +92,10 @@ class PretrainedParts(AdapterLoading):
         given = zip(PARTS, (encoder_name_or_path, decoder_name_or_path))
         names = {part: name for part, name in given if name is not None}
         configs = {part: part_config(part, name, is_trained=part not in freeze) for part, name in names.items()}
-        if encoder_name_or_path is not None:
-            pooling = settle_pooling(encoder_name_or_path, latent_options.pop("pooling", None))
-            if pooling is not None:
-                latent_options["pooling"] = pooling
+        asked_for = latent_options.pop("pooling", None) or default_pooling(latent_options.get("num_latents", 1))
+        pooling = asked_for if encoder_name_or_path is None else settle_pooling(encoder_name_or_path, asked_for)
+        if pooling is not None:
+            latent_options["pooling"] = pooling
         config = cls.config_class(**configs, **latent_options)
         if "eos_token_id" not in latent_options:
             # Labels end with the tokenizer's EOS, which is not always what the configuration names.
@@ -104,7 +104,7 @@ class PretrainedParts(AdapterLoading):
         cls.prepare_decoder_config(config)
         loaded = {part: load_part(part, name, config, dtype=dtype) for part, name in names.items()}
         if "encoder" in loaded:
-            check_encoder(loaded["encoder"][0], config.pooling)
+            check_encoder(loaded["encoder"][0], config.vector_pooling)
         config.frozen_parts = {part: describe_part(names[part]) for part in freeze} or None
         model = assemble(cls, config, loaded)
         model.missing_in_parts = {

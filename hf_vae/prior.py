@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from .configuration_vae import PRIOR_TYPES, VAEConfig
 from .gaussian import DiagonalGaussian
 from .latent_distribution import LatentDistribution, per_sample
 from .posterior import GaussianHead
+from .resampler import Resampler, beside, build_resampler
 from .source import EncodedSource
 
 
@@ -28,7 +29,7 @@ class Prior(nn.Module, ABC):
 
     def __init__(self, config: VAEConfig, source_size: int, dtype: torch.dtype):
         super().__init__()
-        self.latent_size = config.latent_size
+        self.latent_size = config.total_latent_size
 
     @abstractmethod
     def forward(self, source: EncodedSource | None, batch_size: int, device: torch.device) -> LatentDistribution:
@@ -50,20 +51,31 @@ class StandardPrior(Prior):
 class PriorNetwork(Prior):
     """
     p(z|x): one layer with a tanh over the vector that an encoder made of x, and a Gaussian of that (Sohn et al. 2015; Zhao et al.
-    2017, whose recognition network has no such layer either).
+    2017, whose recognition network has no such layer either). With `pooling="attention"` it has queries of its own over the states
+    of x, one for each vector of z.
     """
 
     reads_source = True
 
     def __init__(self, config: VAEConfig, source_size: int, dtype: torch.dtype):
         super().__init__(config, source_size, dtype)
+        self.resampler: Resampler | None = None
+        if config.pooling == "attention":
+            self.resampler = build_resampler(config.encoder, config.num_latents, dtype)
         self.hidden = nn.Linear(source_size, source_size, dtype=dtype)
         self.head = GaussianHead(source_size, config.latent_size, dtype)
 
     def forward(self, source: EncodedSource | None, batch_size: int, device: torch.device) -> DiagonalGaussian:
         if source is None or source.vector is None:
             raise ValueError("`source` was read without the vector that p(z|x) needs: leave `with_prior=True` in `read_source`.")
-        return self.head(torch.tanh(self.hidden(source.vector)))
+        return self.head(torch.tanh(self.hidden(self._read(source))))
+
+    def _read(self, source: EncodedSource) -> torch.Tensor:
+        """One vector of x, or one for each vector of z, with what is known of a dialogue besides its turns."""
+        if self.resampler is None:
+            return cast(torch.Tensor, source.vector)
+        vectors = self.resampler(source.hidden_states, source.attention_mask)
+        return vectors if source.meta is None else beside(vectors, source.meta)
 
 
 class GaussianMixture(LatentDistribution):

@@ -72,8 +72,9 @@ def build_model(
         model = model_class.from_encoder_decoder_pretrained(encoder_name, decoder_name, freeze=freeze, **latent_options)
     else:
         sizes = {name: getattr(model_args, name) for name in _SIZES}
-        # z may stand on some positions too.
-        longest = max(256, encoder_tokens, decoder_tokens + 1 + model_args.prefix_length)
+        # z may stand on some positions too, with the memory on as many as there are vectors.
+        filled = (model_args.prefix_length or max(4, model_args.num_latents)) + model_args.num_latents - 1
+        longest = max(256, encoder_tokens, decoder_tokens + 1 + filled)
         encoder, decoder = small_configs(tokenizer, max_position_embeddings=longest, **sizes)
         model = model_class(config_class(encoder=encoder, decoder=decoder, **latent_options))
     check_lengths(model, encoder_tokens, decoder_tokens)
@@ -157,7 +158,7 @@ def _with_newlines(text: str) -> str:
 
 
 def config_options(config_class: Any, model_args: ModelArguments) -> dict[str, Any]:
-    """Those of the arguments that are named like a field of `config_class`, without a `pooling` that is left to the encoder."""
+    """Those of the arguments that are named like a field of `config_class`, without a `pooling` that is left open."""
     fields = config_class.__dataclass_fields__
     options = {name: value for name, value in vars(model_args).items() if name in fields}
     if model_args.pooling is None:

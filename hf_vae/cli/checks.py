@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any, cast
 
-from transformers import TrainingArguments
+from transformers import AutoConfig, TrainingArguments
 
-from ..configuration_vae import PARTS
+from ..configuration_vae import PARTS, VAEConfig, default_pooling
 from ..options.model import ModelArguments
 from ..options.report import ReportArguments
 from ..part_files import part_config, settle_pooling
@@ -19,6 +19,7 @@ from ..training.techniques import check_techniques
 from .lora import parse_lora
 from .plots import picture_kinds
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Files that tell what else a directory holds, beside which a model of ours would be loaded wrongly.
 _OTHER_MODELS = {
     "adapter_config.json": "an adapter",
@@ -110,7 +111,7 @@ def check_part_files(model_args: ModelArguments) -> None:
     for part in PARTS:
         is_frozen = model_args.save_trained_only and getattr(model_args, f"freeze_{part}")
         part_config(part, getattr(model_args, f"{part}_name_or_path"), is_trained=not is_frozen)
-    settle_pooling(model_args.encoder_name_or_path, model_args.pooling)
+    settle_pooling(model_args.encoder_name_or_path, model_args.pooling or default_pooling(model_args.num_latents))
 
 
 def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
@@ -204,6 +205,30 @@ def check_model_name(name: str) -> None:
     is_folder = path.is_absolute() or name.startswith(".") or path.parts[0] == "outputs" or len(path.parts) > 2
     if is_folder and not path.is_dir():
         raise FileNotFoundError(f"There is no folder {name}: train a model into it, or name another one.")
+
+
+def vae_config(name: str) -> VAEConfig:
+    """
+    The configuration of the model that a command is to load.
+
+    Raises:
+        OSError: there is no model of this name.
+        ValueError: it is no model of this package, or one that reads vectors.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} holds no model that transformers knows: name a folder or a Hub id of a model of hf_vae."
+        ) from error
+    if not isinstance(config, VAEConfig):
+        raise ValueError(f"{name} holds a model of type {config.model_type!r}, which is not a model of hf_vae.")
+    if config.embedding_size is not None:
+        raise ValueError(
+            f"{name} reads vectors of {config.embedding_size} numbers, and files hold texts: embed these with "
+            "`hf_vae.data.embed_texts`, and use `hf_vae.latent_space.invert` and `hf_vae.evaluation.inversion_metrics`."
+        )
+    return config
 
 
 def check_writable(name: str, file: str | None) -> None:

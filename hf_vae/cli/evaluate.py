@@ -11,11 +11,10 @@ from typing import Any, cast
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor
+from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
 from ..checks import check_choice
 from ..configuration_conditional_vae import ConditionalVAEConfig
-from ..configuration_vae import VAEConfig
 from ..data import load_dialogs, load_pairs, load_texts
 from ..evaluation import (
     LikelihoodEvaluator,
@@ -35,15 +34,13 @@ from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_dialog import DialogCVAEProcessor
 from ..processing_vae import VAEProcessor, check_text_length, load_tokenizer
 from ..training.divergence import leave_out_cudnn_attention
-from .checks import check_least, check_model_name, check_picture, check_writable
+from .checks import DTYPES, check_least, check_model_name, check_picture, check_writable, vae_config
 from .frontier import check_frontier, frontier_metrics, measure_frontier, report_frontier
 from .parsing import parse_plain
 from .plots import plot_rate_distortion
 from .processes import use_all_cores
 
 logger = logging.getLogger(__name__)
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, EvaluationArguments, FrontierArguments]:
@@ -149,16 +146,7 @@ def main(argv: Sequence[str]) -> dict:
     # 1. Arguments, refused before any compute if they cannot work.
     model_args, data_args, evaluation_args, frontier_args = parse_arguments(argv)
     check_model_name(model_args.model_name_or_path)
-    config = AutoConfig.from_pretrained(model_args.model_name_or_path)
-    if not isinstance(config, VAEConfig):
-        raise ValueError(
-            f"{model_args.model_name_or_path} holds a model of type {config.model_type!r}, which is not a model of hf_vae."
-        )
-    if config.embedding_size is not None:
-        raise ValueError(
-            f"{model_args.model_name_or_path} reads vectors of {config.embedding_size} numbers, and files hold texts: embed these "
-            "with `hf_vae.data.embed_texts`, and measure with `LikelihoodEvaluator` and `inversion_metrics`."
-        )
+    config = vae_config(model_args.model_name_or_path)
     is_conditional = isinstance(config, ConditionalVAEConfig)
     check_arguments(model_args, data_args, evaluation_args, is_conditional)
     check_frontier(frontier_args, model_args.model_name_or_path, config)

@@ -81,7 +81,7 @@ class HeldOutPairs:
         The same metrics of a model trained with z = 0. It has one p(y|x), so every NLL is the same exact number. Its several
         outputs are beams; the metrics of samples in their place stand under `sampling`.
         """
-        zeros = torch.zeros(len(self.pairs), 1, model.config.latent_size)
+        zeros = torch.zeros(len(self.pairs), 1, model.config.total_latent_size)
         evaluator = self.evaluator(model)
         nll = evaluator.nll(zeros).mean().item()
         names = ("iw_nll", "mc_nll", "reconstruction", "nll_posterior", "nll_prior", "nll_shuffled", "nll_zero")

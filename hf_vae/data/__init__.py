@@ -1,7 +1,7 @@
 """The grammar corpus and its dialogues, and the readers of the examples' file formats."""
 
 from .completions import split_text, split_texts
-from .dialog_files import dialogs_of, load_dialogs
+from .dialog_files import dialog_of, dialogs_of, load_dialogs
 from .readers import (
     PAIRINGS,
     expand_all_pairs,
@@ -19,6 +19,7 @@ from .vectors import Fingerprint, embed_texts, load_vectors, read_fingerprint, s
 __all__ = [
     "PAIRINGS",
     "Fingerprint",
+    "dialog_of",
     "dialogs_of",
     "embed_texts",
     "expand_all_pairs",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -47,8 +47,12 @@ def as_examples(
 
 
 def _example(turns: Sequence[dict], role: str | None, act: str | None, meta: Any, targets: list[str], max_turns: int) -> dict:
+    return {"source": _context(turns, role, act, meta, max_turns), "targets": targets}
+
+
+def _context(turns: Sequence[dict], role: str | None, act: str | None, meta: Any, max_turns: int) -> dict:
     messages = [{"role": turn["speaker"], "content": turn["text"]} for turn in turns[-max_turns:]]
-    return {"source": {"messages": messages, "role": role, "act": act, "meta": meta}, "targets": targets}
+    return {"messages": messages, "role": role, "act": act, "meta": meta}
 
 
 def load_dialogs(
@@ -115,10 +119,7 @@ def dialogs_of(data: Rows, name: str, max_turns: int, meta_columns: Sequence[str
     kinds: dict[str, str] = {}
     for number, row in enumerate(data, start=first):
         dialogue = f"Dialogue {number} of {name}"
-        turns = row.get("turns") or []
-        if not isinstance(turns, list) or not turns:
-            raise ValueError(f"{dialogue} has no turns: `turns` is {turns!r} and should be a list of turns.")
-        turns = [_turn(turn, dialogue) for turn in turns]
+        turns = _turns(row, dialogue)
         _check_meta(row, meta_columns, kinds, dialogue)
         meta = {column: row[column] for column in meta_columns} or None
         if row.get("response") is not None:
@@ -135,7 +136,40 @@ def dialogs_of(data: Rows, name: str, max_turns: int, meta_columns: Sequence[str
         yield from as_examples(turns, meta, max_turns, with_references=bool(answered))
 
 
-def _check_meta(row: dict, columns: Sequence[str], kinds: dict[str, str], dialogue: str) -> None:
+def dialog_of(row: Mapping[str, Any], name: str, number: int, max_turns: int, meta_columns: Sequence[str] = ()) -> dict:
+    """
+    The dialogue of a row up to its last turn, to which a reply is wanted.
+
+    Args:
+        row (`dict`): a row with `turns`, as [`load_dialogs`] reads it. `response_speaker` is who replies, and `act` the act that is
+            asked for; both may be missing. A `response` is not read.
+        name (`str`): the name of the data in error messages.
+        number (`int`): the row's number in error messages.
+        max_turns (`int`): the number of turns that are kept, the last ones.
+        meta_columns (`list[str]`): columns that describe the dialogue besides its turns.
+
+    Returns:
+        `dict` with `messages`, `role`, `act` and `meta`, as [`DialogCVAEProcessor`] takes it.
+
+    Raises:
+        ValueError: there are no turns, a turn has no text, the act is not a text, the system is to reply, or a column is missing.
+    """
+    dialogue = f"Dialogue {number} of {name}"
+    turns = _turns(row, dialogue)
+    _check_meta(row, meta_columns, {}, dialogue)
+    meta = {column: row[column] for column in meta_columns} or None
+    return _context(turns, _response_speaker(row, dialogue), _act(row, dialogue), meta, max_turns)
+
+
+def _turns(row: Mapping[str, Any], dialogue: str) -> list[dict]:
+    """The turns of a row, checked; `dialogue` is what error messages call the row."""
+    turns = row.get("turns") or []
+    if not isinstance(turns, list) or not turns:
+        raise ValueError(f"{dialogue} has no turns: `turns` is {turns!r} and should be a list of turns.")
+    return [_turn(turn, dialogue) for turn in turns]
+
+
+def _check_meta(row: Mapping[str, Any], columns: Sequence[str], kinds: dict[str, str], dialogue: str) -> None:
     """
     Raises a `ValueError` unless each of `columns` has a value, of the same kind as in the rows before. `kinds` holds the kind of
     each column and grows; `dialogue` is what error messages call the row.
@@ -178,16 +212,22 @@ def _turn(turn: Any, dialogue: str) -> dict:
 
 def _response(row: dict, dialogue: str) -> tuple[str | None, str | None, str]:
     """The speaker, the act and the text of a row's `response`, checked."""
-    response, speaker = as_text(row["response"]), as_text(row.get("response_speaker"))
+    response = as_text(row["response"])
     if not is_text(response):
         raise ValueError(f"{dialogue} has no text in `response` (found {response!r}): correct or remove it.")
     act = _act(row, dialogue)
+    return _response_speaker(row, dialogue), act, response
+
+
+def _response_speaker(row: Mapping[str, Any], dialogue: str) -> str | None:
+    """Who replies, if it is known."""
+    speaker = as_text(row.get("response_speaker"))
     if speaker == SYSTEM:
         raise ValueError(f"{dialogue} has the `response_speaker` {SYSTEM!r}, which never replies: name another speaker.")
-    return speaker, act, response
+    return speaker
 
 
-def _act(row: dict, dialogue: str) -> str | None:
+def _act(row: Mapping[str, Any], dialogue: str) -> str | None:
     """The act of a turn or of a response, if it is known."""
     act = as_text(row.get("act"))
     if act is not None and not is_text(act):
@@ -195,4 +235,4 @@ def _act(row: dict, dialogue: str) -> str | None:
     return act
 
 
-__all__ = ["as_examples", "dialogs_of", "load_dialogs"]
+__all__ = ["as_examples", "dialog_of", "dialogs_of", "load_dialogs"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features, List, Value, load_from_disk
+from datasets import Dataset, Features, List, Value, concatenate_datasets, load_from_disk
 
 from ..checks import check_count
 from ..given_vectors import LENGTH_TOLERANCE, as_vectors
@@ -138,7 +138,7 @@ def embed_texts(
             [`~hf_vae.evaluation.TextEmbedder`], or a function of yours that asks a service.
         folder (`str`, *optional*): where the vectors are kept, with what made them.
         fingerprint ([`Fingerprint`], *optional*): of an embedder that has no `fingerprint` of its own. Needed with a `folder`.
-        batch_size (`int`, defaults to 1024): texts that the embedder is given at once, and the vectors in memory.
+        batch_size (`int`, defaults to 1024): texts that the embedder is given at once.
 
     Returns:
         `Dataset` with the columns `text` and `embedding`, in the order of `texts`.
@@ -152,7 +152,7 @@ def embed_texts(
     fingerprint = getattr(embedder, "fingerprint", None) if fingerprint is None else fingerprint
     if folder is not None and fingerprint is None:
         raise ValueError("`fingerprint` is missing: `embedder` has none, and vectors on disk must say what made them.")
-    if folder is not None and Path(folder).exists():
+    if folder is not None and Path(folder).is_dir() and any(Path(folder).iterdir()):
         found = load_vectors(folder, fingerprint)
         if found["text"][:] != texts:
             raise ValueError(
@@ -160,21 +160,14 @@ def embed_texts(
             )
         return found
 
-    def rows():
-        for start in range(0, len(texts), batch_size):
-            batch = texts[start : start + batch_size]
-            vectors = _checked(embedder(batch), len(batch), fingerprint)
-            yield from ({"text": text, "embedding": vector} for text, vector in zip(batch, vectors))
-
-    vectors = Dataset.from_list(list(rows()), features=_features())
+    features = Features({"text": Value("string"), "embedding": List(Value("float32"))})
+    batches = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+    parts = [{"text": batch, "embedding": list(_checked(embedder(batch), len(batch), fingerprint))} for batch in batches]
+    vectors = concatenate_datasets([Dataset.from_dict(part, features=features) for part in parts])
     if folder is not None and fingerprint is not None:
         save_vectors(vectors, folder, fingerprint)
         vectors = load_vectors(folder)
     return vectors
-
-
-def _features() -> Features:
-    return Features({"text": Value("string"), "embedding": List(Value("float32"))})
 
 
 def _checked(vectors: Any, rows: int, fingerprint: Fingerprint | None) -> np.ndarray:
@@ -187,7 +180,7 @@ def _checked(vectors: Any, rows: int, fingerprint: Fingerprint | None) -> np.nda
     if fingerprint is not None and fingerprint.normalized and abs(wrong - 1) > LENGTH_TOLERANCE:
         raise ValueError(
             f"`fingerprint` says that vectors have length 1, and `embedder` gave one of length {wrong:.3g}: say "
-            " `normalized=False`, or divide each by its length."
+            "`normalized=False`, or divide each by its length."
         )
     return array
 

@@ -18,6 +18,8 @@ Result = TypeVar("Result")
 # Samples are drawn in blocks of this size, always whole, so that a sample's noise does not depend on how many are asked for, and
 # whoever walks the blocks holds one at a time.
 NOISE_BLOCK = 128
+# Behind all blocks of noise.
+_FIRST_GENERATOR = 2**20
 
 
 def _generator(number: int, block: int, seed: int) -> torch.Generator:
@@ -60,6 +62,14 @@ def spread_samples(indices: Sequence[int], num_samples: int, noise_size: int, se
         return sample_noise(indices, range(num_samples), noise_size, seed)
     each = (spread_noise(spread, 1, num_samples, noise_size, _generator(number, 0, seed)) for number in indices)
     return torch.cat(list(each))
+
+
+def sample_generators(indices: Sequence[int], num_samples: int, seed: int) -> list[torch.Generator]:
+    """
+    A generator for each of `num_samples` samples of each example, in succession, for what is drawn besides [`sample_noise`]. Each
+    follows from the seed, the example's number and the sample's number alone.
+    """
+    return [_generator(number, _FIRST_GENERATOR + sample, seed) for number in indices for sample in range(num_samples)]
 
 
 def example_noise(num_examples: int, num_samples: int, noise_size: int, seed: int) -> torch.Tensor:

@@ -277,7 +277,7 @@ class LikelihoodEvaluator:
             return self._distribution(name, lambda batch: prior(batch.source, len(batch.indices), device))
         with torch.no_grad():
             one = prior(None, 1, device).to("cpu")
-        size, expected = one.mode().shape[-1], self.model.config.latent_size
+        size, expected = one.mode().shape[-1], self.model.config.total_latent_size
         if size != expected:
             raise ValueError(f"`latent_source` is over {size} dimensions; the model's z has {expected}.")
         # One row stands for all of them, and takes no more memory.

@@ -97,7 +97,7 @@ def move(
     check_number("scale", scale)
     step = as_latents(model, processor, "vector", vector)
     if vector.ndim != 1:
-        raise ValueError(f"`vector` has shape {tuple(vector.shape)}; expected ({model.config.latent_size},).")
+        raise ValueError(f"`vector` has shape {tuple(vector.shape)}; expected ({model.config.total_latent_size},).")
     latents = as_latents(model, processor, "texts", texts, batch_size) + scale * step
     return LatentTexts(texts=decode_latents(model, processor, latents, batch_size, **generation_options), latents=latents)
 

@@ -80,10 +80,10 @@ def fit_attribute(
         report = _collapse(model, processor, texts[:REPORT_TEXTS], sources, posterior, batch_size)
         if report is not None and report.ignored:
             logger.warning(f"Control in z cannot work with this model. {report}")
-    if len(means) < model.config.latent_size:
+    if len(means) < model.config.total_latent_size:
         logger.warning(
-            f"{len(means)} labels for {model.config.latent_size} dimensions of z: they can be told apart by chance alone. Look at "
-            "`attribute.score`, or label more texts."
+            f"{len(means)} labels for {model.config.total_latent_size} dimensions of z: they can be told apart by chance alone. "
+            "Look at `attribute.score`, or label more texts."
         )
     fitted = _fit(means, values, names, hidden_size, regularization, seed)
     guesses = _cross_validated(means, values, names, hidden_size, regularization, seed)

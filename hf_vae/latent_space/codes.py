@@ -148,7 +148,7 @@ def as_latents(model: VAEModel, processor: VAEProcessor, name: str, given: Texts
         ValueError: a tensor of another shape, texts that [`encode_texts`] refuses, or values that are not finite.
     """
     if isinstance(given, torch.Tensor):
-        size = model.config.latent_size
+        size = model.config.total_latent_size
         latents = float_latents(given, name).detach().float().cpu()
         latents = latents.unsqueeze(0) if latents.ndim == 1 else latents
         if latents.ndim != 2 or latents.shape[0] < 1 or latents.shape[1] != size:

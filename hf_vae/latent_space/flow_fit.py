@@ -83,7 +83,7 @@ def fit_flow_prior(
     names, classes = _classes(labels, len(rows))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        flow = FlowPrior(model.config.latent_size, num_layers, hidden_size, names, dtype=torch.float32)
+        flow = FlowPrior(model.config.total_latent_size, num_layers, hidden_size, names, dtype=torch.float32)
     posterior = _posterior(model, processor, rows, batch_size)
 
     generator = torch.Generator().manual_seed(seed)
@@ -135,8 +135,8 @@ def _rows(model: VAEModel, texts: Texts | LatentDistribution) -> list[str] | Lat
     if not isinstance(texts, LatentDistribution):
         return as_list("texts", texts)
     size = texts.mode().shape[-1]
-    if size != model.config.latent_size:
-        raise ValueError(f"`texts` is over {size} dimensions; the model's z has {model.config.latent_size}.")
+    if size != model.config.total_latent_size:
+        raise ValueError(f"`texts` is over {size} dimensions; the model's z has {model.config.total_latent_size}.")
     return texts
 
 
@@ -233,8 +233,8 @@ def prior_gain(
     rows = _rows(model, texts)
     if len(rows) < 2:
         raise ValueError(f"`texts` holds {len(rows)}; a standard error takes two or more.")
-    if prior.latent_size != model.config.latent_size:
-        raise ValueError(f"`prior` is over {prior.latent_size} dimensions; the model's z has {model.config.latent_size}.")
+    if prior.latent_size != model.config.total_latent_size:
+        raise ValueError(f"`prior` is over {prior.latent_size} dimensions; the model's z has {model.config.total_latent_size}.")
     check_count("num_samples", num_samples)
     posterior = _posterior(model, processor, rows, batch_size)
     latents = posterior.draw(num_samples, generator=torch.Generator().manual_seed(seed))

@@ -93,7 +93,7 @@ def impute(
     # The start token counts, EOS does not: the same number.
     check_length("The longest of `texts_with_blanks`", mask, model.config.decoder)
     texts, best = opened, torch.full_like(templates, UNKNOWN)
-    latents = torch.zeros(len(texts), model.config.latent_size)
+    latents = torch.zeros(len(texts), model.config.total_latent_size)
     rounds: list[list[str]] = [[] for _ in texts]
     log_likelihoods: list[list[float]] = [[] for _ in texts]
     unfinished = list(range(len(texts)))

@@ -105,7 +105,7 @@ def sample_prior(
     check_choice("latent_spread", latent_spread, tuple(LATENT_SPREADS))
     seed = int(torch.randint(2**31, ())) if seed is None else seed
     if fitted_prior is not None:
-        size = model.config.latent_size
+        size = model.config.total_latent_size
         if fitted_prior.latent_size != size:
             raise ValueError(f"`fitted_prior` is over {fitted_prior.latent_size} dimensions, the model's z has {size}.")
         generator = torch.Generator().manual_seed(seed)

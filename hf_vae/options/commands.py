@@ -8,6 +8,8 @@ from .chat import ChatArguments
 from .evaluate import DataArguments as EvaluatedData
 from .evaluate import EvaluationArguments, FrontierArguments
 from .evaluate import ModelArguments as EvaluatedModel
+from .generate import GenerateArguments, SourceArguments
+from .generate import ModelArguments as GeneratingModel
 from .model import ConditionalArguments, ModelArguments
 from .tasks import cvae, dialog, paraphrase, vae
 
@@ -63,6 +65,12 @@ COMMANDS = {
         "evaluate",
         (EvaluatedModel, EvaluatedData, EvaluationArguments, FrontierArguments),
         "Measures a trained model on a file of texts, and says whether z is used.",
+        "MODEL",
+    ),
+    "generate": Command(
+        "generate",
+        (GeneratingModel, SourceArguments, GenerateArguments),
+        "Generates several texts for each row of a file, each with a z of its own, and goes on where it was stopped.",
         "MODEL",
     ),
     "chat": Command("chat", (ChatArguments,), "Talks to a dialogue model in the terminal.", "MODEL"),

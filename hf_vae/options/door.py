@@ -3,6 +3,7 @@ The console script `hf-vae`, which `python -m hf_vae.cli` is too.
 
     hf-vae train vae|cvae|dialog|paraphrase [FILE OF ARGUMENTS] [ARGUMENTS]
     hf-vae evaluate MODEL --file FILE [ARGUMENTS]
+    hf-vae generate MODEL --file FILE --output FILE [ARGUMENTS]
     hf-vae chat MODEL [ARGUMENTS]
 
 `--help` behind any of them lists its arguments, `--help all` those of transformers' TrainingArguments too. On several processes:

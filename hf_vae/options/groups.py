@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Titles with the names of arguments, in the order of the help. Those that a command lacks are left out.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Model and texts": ("model_name_or_path", "model", "dtype", "file", "split"),
+    "Model and texts": ("model_name_or_path", "model", "dtype", "file", "split", "output"),
     "Data": (
         "train_file", "validation_file", "test_file", "text_column", "source_column", "target_column", "meta_columns", "given",
         "pairing", "max_train_samples", "max_samples", "max_length", "max_source_length", "max_target_length", "max_turns",
@@ -12,8 +12,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "grammar_pairs", "num_dialogues",
     ),
     "Encoder, decoder and z": (
-        "encoder_name_or_path", "decoder_name_or_path", "latent_size", "latent_injection", "latent_placement", "prefix_length",
-        "pooling", "posterior_bias", "decoder_start_token",
+        "encoder_name_or_path", "decoder_name_or_path", "latent_size", "num_latents", "latent_injection", "latent_placement",
+        "prefix_length", "pooling", "posterior_bias", "decoder_start_token",
     ),
     "How the source is read, and the prior": (
         "source_conditioning", "prompt_template", "use_chat_template", "tie_encoders", "prior_type", "prior_regularization",
@@ -33,10 +33,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "num_attention_heads", "initializer_range", "dropout", "recurrent_dropout", "tie_word_embeddings", "tokenizer_type",
         "vocab_size",
     ),
-    "Measuring": (
-        "max_test_samples", "importance_samples", "refine_steps", "num_outputs", "num_paraphrases", "latent_temperature",
-        "latent_spread", "max_new_tokens", "with_baseline", "collapse_report_samples", "metrics_tokenizer", "word_vectors",
-        "language_model", "language_model_nll", "batch_size", "chunk", "output_file", "compare_with", "plot_file",
+    "Generating and measuring": (
+        "max_test_samples", "importance_samples", "refine_steps", "num_outputs", "num_paraphrases", "latent_source",
+        "latent_temperature", "latent_spread", "max_new_tokens", "num_beams", "do_sample", "temperature", "top_k", "top_p",
+        "with_baseline", "collapse_report_samples", "metrics_tokenizer", "word_vectors", "language_model", "language_model_nll",
+        "batch_size", "block_size", "chunk", "output_file", "compare_with", "plot_file",
     ),
     "Quality against diversity": (
         "frontier", "frontier_baseline", "frontier_outputs", "frontier_embedder", "frontier_plot",
@@ -72,10 +73,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "tokenizer_type": ("bpe", "word"),
     "latent_injection": ("embedding", "memory", "prefix", "logits"),
     "latent_placement": ("before_source", "after_source"),
-    "pooling": ("mean", "target", "first", "pooler"),
-    "free_bits_per": ("sentence", "dimension", "batch"),
+    "pooling": ("mean", "target", "first", "pooler", "attention"),
+    "free_bits_per": ("sentence", "vector", "dimension", "batch"),
     "kl_schedule": ("constant", "linear", "sigmoid", "tanh", "cyclical"),
     "bow_schedule": ("constant", "linear", "sigmoid", "tanh", "cyclical"),
+    "latent_source": ("prior", "posterior", "fitted_prior"),
     "latent_spread": ("independent", "quasi_random", "repelled", "antithetic"),
     "source_conditioning": ("prompt", "cross_attention", "initial_state"),
     "prior_type": ("standard", "conditional", "flow"),

@@ -52,7 +52,10 @@ class ModelArguments(
     tie_word_embeddings: bool = field(default=True, metadata={"help": "The decoder predicts with the weights of its embeddings."})
     tokenizer_type: str = field(default="bpe", metadata={"help": "bpe: byte-level BPE. word: the words between spaces."})
     vocab_size: int = field(default=1024, metadata={"help": "Maximum size of the vocabulary."})
-    latent_size: int = field(default=32, metadata={"help": "Dimensions of z."})
+    latent_size: int = field(default=32, metadata={"help": "Dimensions of z, or of each of its vectors."})
+    num_latents: int = field(
+        default=1, metadata={"help": "Vectors that z consists of; from two on learned queries read the encoder's states."}
+    )
     latent_injection: list[str] = field(
         default_factory=lambda: ["embedding"], metadata={"help": "How z enters the decoder; several ways may be named."}
     )
@@ -60,7 +63,10 @@ class ModelArguments(
         default="before_source",
         metadata={"help": "before_source: the decoder reads its prompt with z. after_source: z enters at the start token."},
     )
-    prefix_length: int = field(default=4, metadata={"help": "With `prefix`: the embeddings that z becomes."})
+    prefix_length: int | None = field(
+        default=None,
+        metadata={"help": "With `prefix`: the embeddings that z becomes. Default: 4, or one for each of several vectors."},
+    )
     decoder_start_token: str | None = field(
         default=None,
         metadata={
@@ -72,8 +78,9 @@ class ModelArguments(
     pooling: str | None = field(
         default=None,
         metadata={
-            "help": "What the posterior reads of the encoder: mean, target (of a pair the mean over y alone), first or pooler. "
-            "Default: what an encoder of sentence-transformers was trained with, and mean of any other."
+            "help": "What the posterior reads of the encoder: mean, target (of a pair the mean over y alone), first, pooler, or "
+            "attention of learned queries. Default: what an encoder of sentence-transformers was trained with, mean of any other, "
+            "and attention with several vectors."
         },
     )
     prior_type: str = field(
@@ -83,7 +90,7 @@ class ModelArguments(
     free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
     free_bits_per: str = field(
         default="sentence",
-        metadata={"help": "What gets the free bits: each sentence, each dimension of z, or the batch."},
+        metadata={"help": "What gets the free bits: each sentence, each vector or dimension of z, or the batch."},
     )
     capacity: float | None = field(default=None, metadata={"help": "Charge for the KL's distance from this many nats instead."})
     batch_norm_gamma: float | None = field(

@@ -123,7 +123,7 @@ def train_without_latent(
             settings,
             processing_class=processor,
             train_dataset=data,
-            data_collator=LatentFreeCollator(processor, latent_size=model.config.latent_size),
+            data_collator=LatentFreeCollator(processor, latent_size=model.config.total_latent_size),
             optimizers=two_rates(model, settings, new_weights_learning_rate),
             callbacks=[StopOnDivergenceCallback(), *callbacks],
         )

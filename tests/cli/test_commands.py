@@ -29,7 +29,12 @@ def test_help_names_every_command(argv, capsys):
         console.main(argv)
     assert ended.value.code == 0
     told = capsys.readouterr().out
-    assert "hf-vae train vae|cvae|dialog|paraphrase" in told and "hf-vae evaluate" in told and "hf-vae chat" in told
+    assert (
+        "hf-vae train vae|cvae|dialog|paraphrase" in told
+        and "hf-vae evaluate" in told
+        and "hf-vae generate" in told
+        and "hf-vae chat" in told
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +52,7 @@ def test_a_command_that_does_not_exist_is_refused_with_those_that_do(argv, messa
         console.main(argv)
 
 
-@pytest.mark.parametrize("name", ["train_vae", "train_cvae", "train_dialog", "train_paraphrase", "evaluate", "chat"])
+@pytest.mark.parametrize("name", ["train_vae", "train_cvae", "train_dialog", "train_paraphrase", "evaluate", "generate", "chat"])
 def test_an_example_is_a_door_to_its_command(name, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")

@@ -13,6 +13,8 @@ from hf_vae.cli.from_scratch import _TRAINED
 from hf_vae.configuration_conditional_vae import SOURCE_CONDITIONINGS
 from hf_vae.configuration_vae import LATENT_INJECTION_TYPES, PRIOR_TYPES
 from hf_vae.data import PAIRINGS
+from hf_vae.generation_options import LATENT_SOURCES
+from hf_vae.latent_spread import LATENT_SPREADS
 from hf_vae.options import door
 from hf_vae.options.commands import COMMANDS
 from hf_vae.options.groups import CHOICES, GROUPS, TRAINING
@@ -60,6 +62,7 @@ def test_the_trainer_s_defaults_are_as_the_help_has_them(tmp_path):
 
 def test_choices_are_the_package_s():
     assert CHOICES["latent_injection"] == tuple(LATENT_INJECTION_TYPES) and set(CHOICES["kl_schedule"]) == set(SCHEDULES)
+    assert CHOICES["latent_source"] == LATENT_SOURCES and set(CHOICES["latent_spread"]) == set(LATENT_SPREADS)
     assert CHOICES["source_conditioning"] == tuple(SOURCE_CONDITIONINGS) and CHOICES["pairing"] == tuple(PAIRINGS)
     assert set(CHOICES["tokenizer_type"]) == set(_TRAINED) and set(CHOICES["prior_type"]) <= set(PRIOR_TYPES)
 
@@ -133,7 +136,7 @@ sys.meta_path.insert(0, Refuses())
 """
 
 
-@pytest.mark.parametrize("command", ["train_vae", "train_paraphrase", "evaluate", "chat"])
+@pytest.mark.parametrize("command", ["train_vae", "train_paraphrase", "evaluate", "generate", "chat"])
 def test_an_example_s_help_imports_neither_torch_nor_transformers(command, tmp_path):
     program = f"{WITHOUT_TORCH}import runpy\nsys.path.insert(0, {str(EXAMPLES)!r})\nsys.argv.append('--help')\n"
     program += f"runpy.run_path({str(EXAMPLES / f'{command}.py')!r}, run_name='__main__')"

@@ -133,7 +133,7 @@ def test_no_technique_is_left_out_of_that_test():
     parts_and_sizes = {
         "encoder_name_or_path", "decoder_name_or_path", "encoder_type", "decoder_type", "hidden_size", "embedding_size",
         "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "dropout", "recurrent_dropout",
-        "tie_word_embeddings", "prefix_length", "posterior_bias", "latent_placement",
+        "tie_word_embeddings", "num_latents", "prefix_length", "posterior_bias", "latent_placement",
         "tokenizer_type", "vocab_size", "latent_size", "latent_injection", "pooling", "freeze_encoder", "freeze_decoder", "lora",
         "save_trained_only", "prior_type", "new_weights_learning_rate", "decoder_start_token", "freeze_decoder_with_latent",
     }  # fmt: skip

@@ -29,6 +29,7 @@ recipes](commands.md#a-file-of-arguments) set many of them. `--help` behind a co
 HEADINGS = {
     "train": "## hf-vae train",
     "evaluate": "## hf-vae evaluate",
+    "generate": "## hf-vae generate",
     "chat": "## hf-vae chat",
 }
 
@@ -62,13 +63,14 @@ def task_options() -> dict[str, dict[str, dataclasses.Field]]:
 
 
 def all_options() -> dict[str, dict[str, dataclasses.Field]]:
-    """By command: those of `train` for any task, of `evaluate` and of `chat`."""
+    """By command: those of `train` for any task, and those of each of the others."""
     train: dict[str, dataclasses.Field] = {}
     for own in task_options().values():
         for name, option in own.items():
             train.setdefault(name, option)
-    others = {name: options(_argument_classes(importlib.import_module(f"hf_vae.cli.{name}"))) for name in ("evaluate", "chat")}
-    return {"train": train, **others}
+    others = [name for name in HEADINGS if name != "train"]
+    found = {name: options(_argument_classes(importlib.import_module(f"hf_vae.cli.{name}"))) for name in others}
+    return {"train": train, **found}
 
 
 def _default(option: dataclasses.Field) -> str:

@@ -18,6 +18,7 @@ def test_options_that_users_look_for_are_on_it():
     for command, names in {
         "train": ["latent_size", "free_bits", "kl_schedule_options", "latent_free_steps", "lora", "given", "pairing"],
         "evaluate": ["file", "importance_samples"],
+        "generate": ["output", "num_outputs", "source_column", "block_size"],
         "chat": ["num_replies"],
     }.items():
         assert set(names) <= set(found[command]), command

@@ -57,7 +57,7 @@ def check_saves_and_loads(model, directory, **inputs):
     for (name, saved), (other, weight) in zip(model.state_dict().items(), loaded.state_dict().items(), strict=True):
         assert name == other
         assert torch.equal(saved, weight), name
-    latents = torch.linspace(-1, 1, model.config.latent_size).unsqueeze(0)
+    latents = torch.linspace(-1, 1, model.config.total_latent_size).unsqueeze(0)
     written = [each.generate(latents=latents, max_new_tokens=5, do_sample=False, **inputs) for each in (model, loaded)]
     assert torch.equal(*written)
 
@@ -69,7 +69,7 @@ def check_generates(model, **inputs):
     first, second = (model.generate(generator=torch.Generator().manual_seed(0), **options) for _ in range(2))
     assert torch.equal(first.sequences, second.sequences)
     assert torch.equal(first["latents"], second["latents"])
-    assert first["latents"].shape == (3, model.config.latent_size)
+    assert first["latents"].shape == (3, model.config.total_latent_size)
     assert len(first["latents"].unique(dim=0)) == 3
 
 

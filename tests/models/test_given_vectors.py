@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor, Trainer, TrainingArguments, pipeline
 
 from helpers import GREEDY, TEXTS, listening, make_batch, make_model, take_special_tokens, tiny_encoder_config, tiny_gpt2_config
 from hf_vae import CVAEConfig, VAEConfig, VAEDataCollator, VAEModel, VAEProcessor
-from hf_vae.cli import evaluate
+from hf_vae.bulk import generate_to_file
+from hf_vae.cli import evaluate, generate
 from hf_vae.evaluation import LikelihoodEvaluator, evaluate_vae
 from hf_vae.gaussian import LOGVAR_RANGE
 from hf_vae.hub import RunRecord, make_model_card
@@ -178,15 +180,18 @@ def test_it_is_evaluated_as_any_other(processor):
     assert metrics["kl"] == pytest.approx(kl, rel=1e-4)
 
 
-def test_a_card_says_what_it_reads_and_the_command_refuses_files_of_texts(processor, tmp_path):
+def test_a_card_says_what_it_reads_and_the_commands_refuse_files_of_texts(processor, tmp_path):
     model = build(processor, normalize_embeddings=True)
     record = RunRecord("someone/inverter", "examples/embedding_to_text.py", "captions", {"exact_match": 0.5}, "Measured on 5.", {})
     card = make_model_card(model, record).content
     assert "between given vectors of\n6 numbers, of length 1, and a gpt2 decoder." in card
     assert "processor(embeddings=vectors)" in card
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="reads vectors of 6 numbers, and files hold texts"):
-        evaluate.main([str(tmp_path), "--file", "test.txt"])
+    for command, more in ((evaluate, []), (generate, ["--output", str(tmp_path / "out.jsonl")])):
+        with pytest.raises(ValueError, match="reads vectors of 6 numbers, and files hold texts"):
+            command.main([str(tmp_path), "--file", "test.txt", *more])
+    with pytest.raises(ValueError, match="reads vectors of 6 numbers, and `rows` hold texts"):
+        generate_to_file(model, processor, [{"text": "a"}], tmp_path / "out.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -283,3 +288,9 @@ def test_the_processor_refuses_what_its_model_does_not_read(processor, vae_proce
         VAEProcessor(tokenizers[0])
     with pytest.raises(ValueError, match="`encoder_tokenizer` is given, and `embedding_size` is 6"):
         VAEProcessor(*tokenizers, embedding_size=SIZE)
+
+
+def test_several_latents_need_an_encoder_s_states():
+    for asked in ({"num_latents": 2}, {"pooling": "attention"}):
+        with pytest.raises(StrictDataclassError, match="`embedding_size` is 8, so q reads one vector"):
+            VAEConfig(decoder=tiny_gpt2_config(), embedding_size=8, **asked)

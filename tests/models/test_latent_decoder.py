@@ -40,21 +40,27 @@ DECODERS = {
 }  # fmt: skip
 
 
-CASES = [(name, ("embedding",)) for name in DECODERS]
+CASES = [(name, ("embedding",), 1) for name in DECODERS]
 DECODERS["gemma2"] = lambda: Gemma2Config(**COMMON, head_dim=8, final_logit_softcapping=5.0)
 DECODERS["lstm"] = lambda: tiny_lstm_config(num_hidden_layers=2)
 CASES += [
-    (name, ways)
+    (name, ways, 1)
     for name in ("gpt2", "llama", "opt", "lstm")
     for ways in (("memory",), ("prefix",), ("memory", "embedding"), ("embedding", "prefix", "memory"))
 ]
+# Three vectors of one number each.
+CASES += [(name, ("embedding",), 3) for name in ("gpt2", "gemma3 alternating", "lstm")]
+CASES += [
+    (name, ways, 3) for name in ("gpt2", "llama", "lstm") for ways in (("memory",), ("prefix",), ("memory", "prefix", "logits"))
+]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{'-'.join(case[1])}")
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{'-'.join(case[1])}-{case[2]}")
 def decoder(request):
     torch.manual_seed(0)
-    name, ways = request.param
-    return LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=ways).eval()
+    name, ways, num_latents = request.param
+    sizes = {"prefix_length": 4 if num_latents == 1 else num_latents, "num_latents": num_latents}
+    return LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=ways, **sizes).eval()
 
 
 def left_padded_prompt():
@@ -193,16 +199,16 @@ def test_the_latent_neither_disturbs_a_fresh_decoder_much_nor_starts_dead():
     assert shift.std().item() == pytest.approx(0.3, rel=0.1)
 
 
+@pytest.mark.parametrize("num_latents", [1, 4])
 @pytest.mark.parametrize(
     "ways", [("embedding",), ("memory",), ("prefix",), ("memory", "embedding"), ("embedding", "memory", "prefix"), ("logits",)]
 )
-def test_z_starts_gently_in_a_pretrained_decoder_and_not_dead(ways):
+def test_z_starts_gently_in_a_pretrained_decoder_and_not_dead(ways, num_latents):
     """What a position in front of the first token costs by itself depends on the decoder; z must add next to nothing to that."""
     torch.manual_seed(0)
     lm = AutoModelForCausalLM.from_config(tiny_llama_config()).eval()
-    model = VAEModel(
-        VAEConfig(encoder=tiny_encoder_config(), decoder=lm.config, latent_size=8, latent_injection=list(ways)), decoder=lm
-    ).eval()
+    sizes = {"latent_size": 8 // num_latents, "num_latents": num_latents, "latent_injection": list(ways)}
+    model = VAEModel(VAEConfig(encoder=tiny_encoder_config(), decoder=lm.config, **sizes), decoder=lm).eval()
     start = torch.full((64, 1), model.config.decoder_start_token_id)
     written = lm.generate(start, do_sample=True, max_new_tokens=8, min_new_tokens=8, top_k=0)[:, 1:]
     with torch.no_grad():
@@ -353,18 +359,19 @@ def test_refusals():
         LatentDecoder(tiny_llama_config(), latent_size=3, latent_injection=("osmosis",))
 
 
+@pytest.mark.parametrize("num_latents", [1, 3])
 @pytest.mark.parametrize("way", ["memory", "prefix"])
-def test_ways_in_that_a_decoder_forgets_are_refused(way):
+def test_ways_in_that_a_decoder_forgets_are_refused(way, num_latents):
     for name in ("mistral sliding window", "gemma3 alternating"):
         with pytest.raises(ValueError, match=f"names '{way}', which needs a decoder whose every layer attends to everything"):
-            LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=(way,))
+            LatentDecoder(DECODERS[name](), latent_size=3, latent_injection=(way,), num_latents=num_latents)
     compressed = DeepseekV3Config(
         **COMMON, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=4, v_head_dim=4, n_routed_experts=2,
         num_experts_per_tok=1, n_group=1, topk_group=1, first_k_dense_replace=2,
     )  # fmt: skip
     if way == "memory":
         with pytest.raises(ValueError, match="in a compressed form"):
-            LatentDecoder(compressed, latent_size=3, latent_injection=(way,))
+            LatentDecoder(compressed, latent_size=3, latent_injection=(way,), num_latents=num_latents)
 
 
 def test_memory_refuses_what_would_drop_it():

@@ -131,6 +131,8 @@ def test_the_pooling_of_sentence_transformers_is_honoured(parts, caplog, modules
     with caplog.at_level(logging.WARNING):
         assert build(parts).config.pooling == expected
         assert build(parts, pooling=expected).config.pooling == expected
+        # Learned queries read the states, whatever was made of them.
+        assert build(parts, num_latents=2).config.pooling == "attention"
         assert "sentence-transformers" not in caplog.text
         other = {"mean": "first", "first": "mean"}[expected]
         assert build(parts, pooling=other).config.pooling == other

@@ -52,6 +52,8 @@ READ = [(variant, {}) for variant in VARIANTS] + [
     ("cvae-cross", {"pooling": "pooler"}),
     ("paraphrase-eq", {"prior_type": "conditional", "pooling": "pooler"}),
     ("dialog", {"context_encoding": "hierarchical", "pooling": "first"}),
+    ("vae", {"pooling": "attention", "num_latents": 2}),
+    ("paraphrase-eq", {"pooling": "attention", "num_latents": 2, "prior_type": "conditional"}),
 ]
 
 

@@ -71,7 +71,7 @@ def load_data(data_args: DataArguments, max_test: int | None, seed: int) -> dict
 def measure_without_latent(model, processor, texts: list[str], lengths: dict) -> float:
     """Nats per sentence of the model trained with z = 0, a language model."""
     evaluator = LikelihoodEvaluator(model, processor, texts, texts, **lengths)
-    return evaluator.nll(torch.zeros(len(texts), 1, model.config.latent_size)).mean().item()
+    return evaluator.nll(torch.zeros(len(texts), 1, model.config.total_latent_size)).mean().item()
 
 
 class VAETask(Task):
