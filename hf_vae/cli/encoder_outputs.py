@@ -49,7 +49,14 @@ def encoder_outputs(
     with state.main_process_first():
         # The others find all of it there.
         datasets = [tokenized[split] for split in splits] if state.is_main_process else []
-        outputs = cache_encoder_outputs(model, processor, datasets, folder, training_args.per_device_eval_batch_size)
+        outputs = cache_encoder_outputs(
+            model,
+            processor,
+            datasets,
+            folder,
+            batch_size=training_args.per_device_eval_batch_size,
+            for_prior_fit=model_args.is_conditional and bool(model_args.prior_fit_steps),
+        )
     say(f"The encoder's outputs are read from {folder}: {len(outputs):,} of them, {outputs.num_bytes / 2**20:,.1f} MiB.")
     with outputs:
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -107,6 +107,7 @@ def cache_encoder_outputs(
     datasets: Dataset | Sequence[Dataset],
     folder: str | Path,
     batch_size: int = 64,
+    for_prior_fit: bool = False,
 ) -> CachedOutputs:
     """
     Encodes datasets once with the model's frozen encoder. From then on the model reads the outputs from disk, and gradients are the
@@ -126,6 +127,8 @@ def cache_encoder_outputs(
             processes besides the main one do.
         folder (`str`): where the outputs lie, those of each encoder in a folder of its name.
         batch_size (`int`, defaults to 64): examples at once.
+        for_prior_fit (`bool`, defaults to `False`): also encode x for the p(z|x) that `fit_conditional_prior` will put in the place
+            of N(0, I). Until then perhaps nobody reads x through an encoder.
 
     Returns:
         [`CachedOutputs`], whose `remove()` lets the encoder run again, as the end of the `with` does.
@@ -144,7 +147,8 @@ def cache_encoder_outputs(
         logger.warning_once("The encoder has dropout. Its outputs are kept as they are without it, as in evaluation.")
     outputs = CachedOutputs(caches)
     try:
-        _encode(vae, processor, [datasets] if isinstance(datasets, Dataset) else datasets, caches.values(), batch_size)
+        with _reading_source(vae) if for_prior_fit else nullcontext():
+            _encode(vae, processor, [datasets] if isinstance(datasets, Dataset) else datasets, caches.values(), batch_size)
     except BaseException:
         outputs.remove()
         raise
@@ -176,6 +180,18 @@ def _encode(
                     if vae.config.has_posterior:
                         call_with(vae.encode, batch, source=source)
                     bar.update()
+
+
+@contextmanager
+def _reading_source(vae: Any) -> Iterator[None]:
+    """Inside, x is read as a conditional prior would read it."""
+    prior_type = vae.config.prior_type
+    if vae.config.is_conditional and prior_type == "standard":
+        vae.config.prior_type = "conditional"
+    try:
+        yield
+    finally:
+        vae.config.prior_type = prior_type
 
 
 @contextmanager
