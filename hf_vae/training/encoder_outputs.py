@@ -53,21 +53,22 @@ class EncoderCache:
 
     def __init__(self, encoder: PreTrainedModel, folder: str | Path, tokenizer: PreTrainedTokenizerBase):
         self.encoder, self.folder = encoder, Path(folder)
+        self.dtype = encoder.dtype
         config = encoder.config.get_text_config()
-        if encoder.dtype not in _STORED_AS:
-            raise ValueError(f"The encoder's weights are {encoder.dtype}, whose outputs cannot be kept: load it as a float type.")
+        if self.dtype not in _STORED_AS:
+            raise ValueError(f"The encoder's weights are {self.dtype}, whose outputs cannot be kept: load it as a float type.")
         self.fingerprint = Fingerprint(
             name=config.model_type,
             size=config.hidden_size,
             normalized=False,
-            dtype=str(encoder.dtype).removeprefix("torch."),
+            dtype=str(self.dtype).removeprefix("torch."),
             weights=module_digest(encoder),
             tokenizer=tokenizer_digest(tokenizer),
         )
         self._check_folder()
         self._versions = self._weight_versions()
         self._reads_types = reads_types(encoder)
-        self._stored = StoredRows(self.folder, config.hidden_size, _STORED_AS[encoder.dtype])
+        self._stored = StoredRows(self.folder, config.hidden_size, _STORED_AS[self.dtype])
         self._writer: RowWriter | None = None
         self.hits = self.misses = 0
 
@@ -119,8 +120,8 @@ class EncoderCache:
         keys, lengths = self._keys("states", input_ids, attention_mask, token_type_ids)
         found = self._find(keys)
         rows, size = input_ids.shape[0], self.fingerprint.size
-        states = torch.zeros(*input_ids.shape, size, dtype=self.encoder.dtype, device=input_ids.device)
-        pooled = torch.zeros(rows, size, dtype=self.encoder.dtype, device=input_ids.device)
+        states = torch.zeros(*input_ids.shape, size, dtype=self.dtype, device=input_ids.device)
+        pooled = torch.zeros(rows, size, dtype=self.dtype, device=input_ids.device)
         has_pooler = False
         missing, present = np.flatnonzero(found < 0), np.flatnonzero(found >= 0)
         if len(missing):
@@ -157,7 +158,7 @@ class EncoderCache:
         """
         keys, _ = self._keys(f"vector {pooling}", input_ids, attention_mask, token_type_ids, pooling == "target")
         found = self._find(keys)
-        vectors = torch.empty(len(keys), self.fingerprint.size, dtype=self.encoder.dtype, device=input_ids.device)
+        vectors = torch.empty(len(keys), self.fingerprint.size, dtype=self.dtype, device=input_ids.device)
         missing, present = np.flatnonzero(found < 0), np.flatnonzero(found >= 0)
         if len(missing):
             where = torch.from_numpy(missing).to(input_ids.device)
@@ -206,11 +207,11 @@ class EncoderCache:
 
     def _read(self, numbers: np.ndarray, device: torch.device) -> tuple[torch.Tensor, np.ndarray]:
         rows, counts = self._stored.read(numbers)
-        return torch.from_numpy(rows).view(self.encoder.dtype).to(device), counts
+        return torch.from_numpy(rows).view(self.dtype).to(device), counts
 
     def _keep(self, key: bytes, rows: torch.Tensor) -> None:
         if self._writer is not None:
-            stored = rows.to(self.encoder.dtype).cpu().contiguous()
+            stored = rows.to(self.dtype).cpu().contiguous()
             self._writer.add(key, stored.view(_bits(stored.dtype)).numpy())
 
     @torch.no_grad()
@@ -222,8 +223,8 @@ class EncoderCache:
         with torch.autocast(input_ids.device.type, enabled=False):
             return run_encoder(self.encoder, input_ids, attention_mask, token_type_ids)
 
-    def _weight_versions(self) -> tuple[int, ...]:
-        return tuple(parameter._version for parameter in self.encoder.parameters())
+    def _weight_versions(self) -> list[tuple[torch.dtype, int]]:
+        return [(parameter.dtype, parameter._version) for parameter in self.encoder.parameters()]
 
     def _check_weights(self) -> None:
         if any(parameter.requires_grad for parameter in self.encoder.parameters()):

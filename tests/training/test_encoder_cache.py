@@ -267,6 +267,9 @@ def test_weights_that_change_under_way_are_noticed(vae_processor, tmp_path):
         with pytest.raises(ValueError, match=r"The encoder has \d+ trained weights \(embeddings.word_embeddings.weight, "):
             encode(model, batch)
         frozen(model)
+        with pytest.raises(ValueError, match="The encoder's weights have changed since"):
+            encode(model.double(), batch)
+        model.float()
         with torch.no_grad():
             next(model.encoder.parameters()).mul_(2)
         with pytest.raises(ValueError, match="The encoder's weights have changed since"):
