@@ -106,6 +106,11 @@ class ConditionalVAEModel(VAEModel):
         """Whether anybody reads one vector of x. Cross-attention reads every state instead."""
         return bool(self.source_readers - {"decoder"}) or self.config.source_conditioning == "initial_state"
 
+    @property
+    def reads_source_states(self) -> bool:
+        """Whether anybody reads every state of x: the decoder's cross-attention, or the queries of a prior of several vectors."""
+        return self.config.source_conditioning == "cross_attention" or self.config.pooling == "attention"
+
     def read_source(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -133,10 +138,9 @@ class ConditionalVAEModel(VAEModel):
         if input_ids is None:
             raise ValueError("`input_ids` is missing: an encoder reads the source, for the prior or for the decoder.")
         encoder = self.encoder if self.config.tie_encoders else self.source_encoder
-        if self.config.source_conditioning != "cross_attention":
+        if not self.reads_source_states:
             source.vector = read_visible("input_ids", encoder, self.config.vector_pooling, input_ids, source.attention_mask)
             return source
-        # Cross-attention reads every state.
         source.hidden_states, pooler_output = read_text("input_ids", encoder, input_ids, source.attention_mask)
         if self.pools_source:
             source.vector = pool(self.config.vector_pooling, source.hidden_states, pooler_output, source.attention_mask)
