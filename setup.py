@@ -9,8 +9,11 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "hf_vae" / "__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
 CLI = ["matplotlib>=3.9.0", "PyYAML>=6.0.1", "tensorboard>=2.18.0"]
+EXPLORER = [*CLI, "gradio>=6.31.0,<7"]
+# Drives the system's own Chromium in the tests of the explorer.
+BROWSER = ["playwright>=1.65"]
 DEVELOPMENT = [
-    *CLI,
+    *EXPLORER,
     "ipykernel>=7.4",
     "mypy>=2.4",
     "nbclient>=0.11",
@@ -45,6 +48,7 @@ setup(
     package_data={
         "hf_vae": ["py.typed"],
         "hf_vae.cli": ["recipes/*.yaml"],
+        "hf_vae.explorer": ["static/*"],
         "hf_vae.demos": [f"{name}/{each}" for name in ("sentences", "paraphrase") for each in DEMO_FILES],
         "hf_vae.hub": ["model_card_template.md"],
     },
@@ -65,7 +69,15 @@ setup(
         "torch>=2.11.0",
         "transformers>=5.16.0,<5.25",
     ],
-    extras_require={"cli": CLI, "examples": CLI, "quantization": ["torchao>=0.18.0"], "docs": DOCS, "dev": DEVELOPMENT},
+    extras_require={
+        "cli": CLI,
+        "examples": CLI,
+        "explorer": EXPLORER,
+        "browser": BROWSER,
+        "quantization": ["torchao>=0.18.0"],
+        "docs": DOCS,
+        "dev": DEVELOPMENT,
+    },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3",

@@ -1,5 +1,6 @@
 """
-Sentences of reviews that are given the other sentiment: `edit` beside published systems, on the test of Li et al. (2018).
+Sentences of reviews that are given the other sentiment: `edit` and `revise` beside published systems, on the
+test of Li et al. (2018).
 
     python -m benchmarks.control_yelp --data DIR --model MODEL [--lm LM] [--write]
 
@@ -31,7 +32,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor, AutoTok
 
 from hf_vae.data.readers import read_rows
 from hf_vae.evaluation import language_model_nll, self_bleu
-from hf_vae.latent_space import edit, fit_attribute, reconstruct
+from hf_vae.latent_space import edit, fit_attribute, reconstruct, revise
 
 from .report import write_between
 
@@ -40,6 +41,7 @@ MARKS = ("<!-- control on yelp -->", "<!-- end of control on yelp -->")
 # The published system that is to be reached; and what the source itself is called beside the systems.
 RIVAL, COPY = "LatentOps", "copying"
 STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+REVISION_STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 # A text of at most as many words is short.
 SHORT = 7
 OUTPUTS = 150
@@ -178,6 +180,13 @@ def edits(model: Any, processor: Any, data: Sentiments, **strength: float) -> tu
     return outputs, time.perf_counter() - start
 
 
+def revisions(model: Any, processor: Any, data: Sentiments, strength: float) -> tuple[list[str], float]:
+    """The test texts with the other sentiment by changes of single words, and the seconds that it took."""
+    start = time.perf_counter()
+    outputs = revise(model, processor, data.test[0], {"sentiment": data.wanted}, strength).texts
+    return outputs, time.perf_counter() - start
+
+
 def two_attributes(model: Any, processor: Any, scorer: Pipeline, num: int, seed: int) -> dict[str, float]:
     """
     `num` new texts of each of the four pairs of sentiment and length.
@@ -246,6 +255,7 @@ def measure(
     processor: Any,
     fluency: Fluency | None = None,
     strengths: Sequence[float] = STRENGTHS,
+    revision_strengths: Sequence[float] = REVISION_STRENGTHS,
     num_labels: int = 200,
     seed: int = 0,
 ) -> str:
@@ -261,6 +271,9 @@ def measure(
         outputs, seconds = edits(model, processor, data, **({} if strength is None else {"strength": strength}))
         name = "`edit`, the default strengths" if strength is None else f"`edit`, strength {strength:g}"
         curve[name] = {**score(outputs, data, scorer, fluency), "seconds": seconds}
+    for strength in revision_strengths:
+        outputs, seconds = revisions(model, processor, data, strength)
+        curve[f"`revise`, strength {strength:g}"] = {**score(outputs, data, scorer, fluency), "seconds": seconds}
     pairs = two_attributes(model, processor, scorer, OUTPUTS, seed)
     scores = {name: float(model.latent_attributes[name].score) for name in ("sentiment", "length")}
     ordered = dict(sorted(systems.items(), key=lambda item: -item[1]["mean"]))
@@ -289,6 +302,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--lm_texts", type=int, default=1000, help="Texts of each system that it reads.")
     parser.add_argument("--labels", type=int, default=200, help="Labelled texts of each label that the attributes are fitted to.")
     parser.add_argument("--strengths", type=float, nargs="+", default=list(STRENGTHS), help="Where the curve is measured.")
+    parser.add_argument(
+        "--revision_strengths", type=float, nargs="*", default=list(REVISION_STRENGTHS), help="The same of `revise`."
+    )
     parser.add_argument("--seed", type=int, default=0, help="Of the labelled texts, and of the new ones.")
     parser.add_argument("--write", action="store_true", help="Put the tables into docs/measured/control.md.")
     arguments = parser.parse_args(argv)
@@ -296,7 +312,9 @@ def main(argv: list[str] | None = None) -> None:
     data = read_data(arguments.data)
     model, processor = AutoModel.from_pretrained(arguments.model).eval(), AutoProcessor.from_pretrained(arguments.model)
     fluency = None if arguments.lm is None else Fluency(arguments.lm, arguments.lm_texts)
-    text = measure(data, model, processor, fluency, arguments.strengths, arguments.labels, seed=arguments.seed)
+    text = measure(
+        data, model, processor, fluency, arguments.strengths, arguments.revision_strengths, arguments.labels, arguments.seed
+    )
     print(text)
     if arguments.write:
         write_between(PAGE, MARKS, text)

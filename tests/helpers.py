@@ -265,6 +265,22 @@ def resized(model, processor):
     return model
 
 
+def prefixed(processor, variant="paraphrase-prompt", decoder="llama", **options):
+    """A tiny model whose z enters as a prefix, and is heard."""
+    model = resized(make_model(variant, decoder, latent_injection=["prefix"], prefix_length=2, **options), processor)
+    if not getattr(model.config, "tie_encoders", True):
+        model.source_encoder.resize_token_embeddings(len(processor.encoder_tokenizer))
+    with torch.no_grad():
+        for way in model.decoder.injections:
+            way.projection.weight *= 50
+    # The tiny configurations name other tokens than these tokenizers have.
+    tokens = processor.tokenizer
+    names = {"pad_token_id": tokens.pad_token_id, "eos_token_id": tokens.eos_token_id}
+    model.config.update({**names, "decoder_start_token_id": tokens.bos_token_id})
+    model.generation_config.update(**names, decoder_start_token_id=tokens.bos_token_id)
+    return model.eval()
+
+
 def stub(*values):
     """A mutual information that is given."""
     remaining = iter(values)

@@ -11,7 +11,7 @@ import hf_vae
 
 PACKAGE = Path(hf_vae.__file__).parent
 # From the cellar to the roof; the modules at the root are the lowest.
-WINGS = ("", "options", "data", "training", "evaluation", "latent_space", "bulk", "hub", "cli", "demos")
+WINGS = ("", "options", "data", "training", "evaluation", "latent_space", "bulk", "hub", "serving", "explorer", "cli", "demos")
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))

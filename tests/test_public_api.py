@@ -37,7 +37,7 @@ def test_the_oldest_versions_allowed_are_those_that_are_tested():
     named = re.findall(r'"([\w-]+)>=([\w.]+)(?:,<[\d.]+)?"', (ROOT / "setup.py").read_text(encoding="utf-8"))
     # Tools of development, beside what a user installs, are as new as they are.
     tools = {"mypy", "parameterized", "pytest", "pytest-xdist", "ruff", "types-PyYAML", "ipykernel", "nbclient", "nbformat"}
-    tools |= {"latex2mathml", "mkdocs", "mkdocs-material", "mkdocstrings-python", "Pygments", "pymdown-extensions"}
+    tools |= {"playwright", "latex2mathml", "mkdocs", "mkdocs-material", "mkdocstrings-python", "Pygments", "pymdown-extensions"}
     allowed = {name: version for name, version in named if name not in tools}
     assert len(allowed) >= 14
     # Builds of torch 2.11 for CPUs alone are not at hand: it was tested on a GPU.

@@ -1,6 +1,6 @@
 """
-The commands: `hf-vae train`, `hf-vae evaluate` and `hf-vae chat`, which are `examples/train_*.py`, `evaluate.py` and `chat.py`
-too. What they need beyond the package is imported below here and nowhere else.
+The commands: `hf-vae train`, `evaluate`, `generate`, `chat` and `explore`, which are `examples/train_*.py`, `evaluate.py` and so on
+too, and `export-vllm`. What they need beyond the package is imported below here and nowhere else.
 """
 
 from importlib.util import find_spec

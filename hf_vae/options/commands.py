@@ -8,6 +8,8 @@ from .chat import ChatArguments
 from .evaluate import DataArguments as EvaluatedData
 from .evaluate import EvaluationArguments, FrontierArguments
 from .evaluate import ModelArguments as EvaluatedModel
+from .explore import ExploreArguments
+from .export_vllm import ExportArguments
 from .generate import GenerateArguments, SourceArguments
 from .generate import ModelArguments as GeneratingModel
 from .model import ConditionalArguments, ModelArguments
@@ -74,4 +76,11 @@ COMMANDS = {
         "MODEL",
     ),
     "chat": Command("chat", (ChatArguments,), "Talks to a dialogue model in the terminal.", "MODEL"),
+    "explore": Command("explore", (ExploreArguments,), "Shows a model's latent space in the browser.", "MODEL"),
+    "export-vllm": Command(
+        "export_vllm",
+        (ExportArguments,),
+        "Writes a model whose z enters as a prefix for vLLM: the language model, and the file that makes its prompts.",
+        "MODEL FOLDER",
+    ),
 }

@@ -5,6 +5,8 @@ The console script `hf-vae`, which `python -m hf_vae.cli` is too.
     hf-vae evaluate MODEL --file FILE [ARGUMENTS]
     hf-vae generate MODEL --file FILE --output FILE [ARGUMENTS]
     hf-vae chat MODEL [ARGUMENTS]
+    hf-vae explore [MODEL] [--file FILE] [ARGUMENTS]
+    hf-vae export-vllm MODEL FOLDER [ARGUMENTS]
 
 `--help` behind any of them lists its arguments, `--help all` those of transformers' TrainingArguments too. On several processes:
 `accelerate launch -m hf_vae.cli train paraphrase …`.

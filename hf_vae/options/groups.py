@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Titles with the names of arguments, in the order of the help. Those that a command lacks are left out.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Model and texts": ("model_name_or_path", "model", "dtype", "file", "split", "output"),
+    "Model and texts": ("model_name_or_path", "model", "directory", "dtype", "file", "split", "output"),
     "Data": (
         "train_file", "validation_file", "test_file", "text_column", "source_column", "target_column", "meta_columns", "given",
         "pairing", "max_train_samples", "max_samples", "max_length", "max_source_length", "max_target_length", "max_turns",
@@ -42,7 +42,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Quality against diversity": (
         "frontier", "frontier_baseline", "frontier_outputs", "frontier_embedder", "frontier_plot",
     ),
-    "Run": ("num_replies", "seed", "overwrite_output_dir"),
+    "Run": ("num_replies", "max_points", "port", "open_browser", "seed", "overwrite_output_dir", "overwrite"),
 }  # fmt: skip
 # The arguments of `TrainingArguments` that are asked for most, with their defaults and what they are.
 TRAINING: dict[str, tuple[object, str]] = {

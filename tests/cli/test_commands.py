@@ -34,6 +34,7 @@ def test_help_names_every_command(argv, capsys):
         and "hf-vae evaluate" in told
         and "hf-vae generate" in told
         and "hf-vae chat" in told
+        and "hf-vae explore" in told
     )
 
 
@@ -52,7 +53,10 @@ def test_a_command_that_does_not_exist_is_refused_with_those_that_do(argv, messa
         console.main(argv)
 
 
-@pytest.mark.parametrize("name", ["train_vae", "train_cvae", "train_dialog", "train_paraphrase", "evaluate", "generate", "chat"])
+DOORS = ("train_vae", "train_cvae", "train_dialog", "train_paraphrase", "evaluate", "generate", "chat", "explore")
+
+
+@pytest.mark.parametrize("name", DOORS)
 def test_an_example_is_a_door_to_its_command(name, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
     text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
@@ -74,7 +78,8 @@ def test_a_recipe_is_a_path_or_the_package_s_own(tmp_path, monkeypatch):
 
 def test_the_commands_extra_is_what_they_import(monkeypatch):
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
-    assert '"cli": CLI, "examples": CLI' in setup and "*CLI" in setup and "hf-vae = hf_vae_command.door:main" in setup
+    told = ('"cli": CLI,', '"examples": CLI,', "*CLI", "hf-vae = hf_vae_command.door:main")
+    assert all(each in setup for each in told)
     imports = re.compile(r"^\s*(?:import|from) (matplotlib|yaml|tensorboard)\b", re.M)
     found = [path for path in (ROOT / "hf_vae").rglob("*.py") if imports.search(path.read_text(encoding="utf-8"))]
     assert {path.relative_to(ROOT / "hf_vae").parts[0] for path in found} == {"cli", "options"}

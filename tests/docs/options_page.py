@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from helpers import ROOT
 from hf_vae.cli.task import Task
+from hf_vae.options.commands import COMMANDS
 
 PAGE = ROOT / "docs" / "reference" / "options.md"
 TASKS = ("vae", "paraphrase", "cvae", "dialog")
@@ -31,6 +32,8 @@ HEADINGS = {
     "evaluate": "## hf-vae evaluate",
     "generate": "## hf-vae generate",
     "chat": "## hf-vae chat",
+    "explore": "## hf-vae explore",
+    "export-vllm": "## hf-vae export-vllm",
 }
 
 
@@ -68,8 +71,8 @@ def all_options() -> dict[str, dict[str, dataclasses.Field]]:
     for own in task_options().values():
         for name, option in own.items():
             train.setdefault(name, option)
-    others = [name for name in HEADINGS if name != "train"]
-    found = {name: options(_argument_classes(importlib.import_module(f"hf_vae.cli.{name}"))) for name in others}
+    modules = {name: COMMANDS[name].module for name in HEADINGS if name != "train"}
+    found = {name: options(_argument_classes(importlib.import_module(f"hf_vae.cli.{each}"))) for name, each in modules.items()}
     return {"train": train, **found}
 
 

@@ -13,10 +13,8 @@ from helpers import ROOT
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES, *sorted(ROOT.glob("model_cards/**/*.md"))]
 API_NAMES = [name for page in PAGES for name in re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE)]
-WINGS = [
-    hf_vae,
-    *(importlib.import_module(f"hf_vae.{wing}") for wing in ("training", "evaluation", "latent_space", "bulk", "data", "hub")),
-]
+ABOVE = ("training", "evaluation", "latent_space", "bulk", "data", "hub", "serving", "explorer")
+WINGS = [hf_vae, *(importlib.import_module(f"hf_vae.{wing}") for wing in ABOVE)]
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 
