@@ -1,7 +1,7 @@
 """Reading text with an encoder: building one, its hidden states, and one vector of them for a text."""
 
 import inspect
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -142,6 +142,73 @@ def build_encoder(config: PreTrainedConfig, pooling: str, name_or_path: str | No
     return built
 
 
+def check_text(
+    name: str,
+    encoder: PreTrainedModel,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    token_type_ids: torch.Tensor | None = None,
+) -> None:
+    """
+    Raises a `ValueError` unless `encoder` can read this text, which the caller calls `name`. It refuses token ids of another
+    vocabulary, a mask or types of another shape, a row of padding only, and more tokens than the encoder holds.
+    """
+    check_tokens(name, input_ids, encoder.config)
+    check_mask(name.replace("input_ids", "attention_mask"), attention_mask, input_ids)
+    check_attention_mask(name.replace("input_ids", "attention_mask"), attention_mask)
+    if token_type_ids is not None and token_type_ids.shape != input_ids.shape:
+        raise ValueError(
+            f"`{name.replace('input_ids', 'token_type_ids')}` has shape {tuple(token_type_ids.shape)}, and `{name}` "
+            f"{tuple(input_ids.shape)}: they go together, token by token."
+        )
+    # An encoder may count its positions over padding too.
+    check_length(f"`{name}`", torch.ones_like(input_ids), encoder.config, reserved_positions(encoder))
+
+
+def reads_types(encoder: PreTrainedModel) -> bool:
+    """Whether `encoder` has an embedding for which of two texts a token is of: the processor says it of every pair."""
+    return (getattr(encoder.config.get_text_config(), "type_vocab_size", None) or 0) > 1
+
+
+def run_encoder(
+    encoder: PreTrainedModel,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    token_type_ids: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """
+    [`read_text`] of a text that was checked, by the encoder itself and never from a cache.
+
+    Raises:
+        ValueError: an encoder without hidden states.
+    """
+    optional = {"token_type_ids": token_type_ids} if reads_types(encoder) and token_type_ids is not None else {}
+    outputs = encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **optional)
+    hidden_states = getattr(outputs, "last_hidden_state", None)
+    if hidden_states is None:
+        raise ValueError(f"The encoder {type(encoder).__name__} returns no `last_hidden_state`, so there is nothing to pool.")
+    return hidden_states, getattr(outputs, "pooler_output", None)
+
+
+class OutputCache(Protocol):
+    """
+    What may stand at an encoder's `output_cache`: it gives what the encoder would, of texts that were checked. Who trains with a
+    frozen encoder puts it there (`hf_vae.training.cache_encoder_outputs`).
+    """
+
+    def states(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, token_type_ids: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As [`run_encoder`]."""
+        ...
+
+    def vectors(
+        self, pooling: str, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, token_type_ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        """As [`run_encoder`] and [`pool_text`]."""
+        ...
+
+
 def read_text(
     name: str,
     encoder: PreTrainedModel,
@@ -157,24 +224,11 @@ def read_text(
         ValueError: no token ids of this vocabulary, a mask of another shape, a row of padding only, more tokens than the encoder
             holds, or an encoder without hidden states.
     """
-    check_tokens(name, input_ids, encoder.config)
-    check_mask(name.replace("input_ids", "attention_mask"), attention_mask, input_ids)
-    check_attention_mask(name.replace("input_ids", "attention_mask"), attention_mask)
-    if token_type_ids is not None and token_type_ids.shape != input_ids.shape:
-        raise ValueError(
-            f"`{name.replace('input_ids', 'token_type_ids')}` has shape {tuple(token_type_ids.shape)}, and `{name}` "
-            f"{tuple(input_ids.shape)}: they go together, token by token."
-        )
-    # An encoder may count its positions over padding too.
-    check_length(f"`{name}`", torch.ones_like(input_ids), encoder.config, reserved_positions(encoder))
-    # The processor says of every pair which tokens are y's; not every encoder has an embedding for that.
-    has_types = (getattr(encoder.config.get_text_config(), "type_vocab_size", None) or 0) > 1
-    optional = {"token_type_ids": token_type_ids} if has_types and token_type_ids is not None else {}
-    outputs = encoder(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **optional)
-    hidden_states = getattr(outputs, "last_hidden_state", None)
-    if hidden_states is None:
-        raise ValueError(f"The encoder {type(encoder).__name__} returns no `last_hidden_state`, so there is nothing to pool.")
-    return hidden_states, getattr(outputs, "pooler_output", None)
+    check_text(name, encoder, input_ids, attention_mask, token_type_ids)
+    cache: OutputCache | None = getattr(encoder, "output_cache", None)
+    if cache is not None:
+        return cache.states(input_ids, attention_mask, token_type_ids)
+    return run_encoder(encoder, input_ids, attention_mask, token_type_ids)
 
 
 @torch.no_grad()
@@ -223,7 +277,34 @@ def read_vector(
     `pooling="target"` the tokens of type 1 alone are pooled, if there are types.
     """
     check_padding_side(name.replace("input_ids", "attention_mask"), attention_mask)
+    return read_visible(name, encoder, pooling, input_ids, attention_mask, token_type_ids)
+
+
+def read_visible(
+    name: str,
+    encoder: PreTrainedModel,
+    pooling: str,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    token_type_ids: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """[`read_vector`] of texts in which `attention_mask` may hide any token, the first ones too."""
+    cache: OutputCache | None = getattr(encoder, "output_cache", None)
+    if cache is not None:
+        check_text(name, encoder, input_ids, attention_mask, token_type_ids)
+        return cache.vectors(pooling, input_ids, attention_mask, token_type_ids)
     read = read_text(name, encoder, input_ids, attention_mask, token_type_ids)
+    return pool_text(pooling, read, input_ids, attention_mask, token_type_ids)
+
+
+def pool_text(
+    pooling: str,
+    read: tuple[torch.Tensor, torch.Tensor | None],
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    token_type_ids: torch.Tensor | None,
+) -> torch.Tensor:
+    """[`pool`] of what [`read_text`] gave, with `pooling="target"` over the tokens of type 1, if there are types."""
     if pooling == "target" and token_type_ids is not None:
         tokens = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         of_target = tokens * token_type_ids

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from .checks import check_rows
 from .configuration_conditional_vae import ConditionalVAEConfig
 from .cross_attention_check import check_cross_attention
-from .encoders import build_encoder, check_padding_side, pool, read_text
+from .encoders import build_encoder, check_padding_side, pool, read_text, read_visible
 from .gaussian import DiagonalGaussian
 from .latent_distribution import LatentDistribution
 from .modeling_outputs import ConditionalVAEOutput, LatentOutput, VAEOutput
@@ -106,6 +106,11 @@ class ConditionalVAEModel(VAEModel):
         """Whether anybody reads one vector of x. Cross-attention reads every state instead."""
         return bool(self.source_readers - {"decoder"}) or self.config.source_conditioning == "initial_state"
 
+    @property
+    def reads_source_states(self) -> bool:
+        """Whether anybody reads every state of x: the decoder's cross-attention, or the queries of a prior of several vectors."""
+        return self.config.source_conditioning == "cross_attention" or self.config.pooling == "attention"
+
     def read_source(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -133,6 +138,9 @@ class ConditionalVAEModel(VAEModel):
         if input_ids is None:
             raise ValueError("`input_ids` is missing: an encoder reads the source, for the prior or for the decoder.")
         encoder = self.encoder if self.config.tie_encoders else self.source_encoder
+        if not self.reads_source_states:
+            source.vector = read_visible("input_ids", encoder, self.config.vector_pooling, input_ids, source.attention_mask)
+            return source
         source.hidden_states, pooler_output = read_text("input_ids", encoder, input_ids, source.attention_mask)
         if self.pools_source:
             source.vector = pool(self.config.vector_pooling, source.hidden_states, pooler_output, source.attention_mask)

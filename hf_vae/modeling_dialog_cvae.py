@@ -14,8 +14,7 @@ from .encoders import (
     check_mask,
     check_tokens,
     longest_text,
-    pool,
-    read_text,
+    read_visible,
     reserved_positions,
 )
 from .modeling_conditional_vae import ConditionalVAEModel
@@ -192,8 +191,7 @@ class DialogCVAEModel(ConditionalVAEModel):
             raise ValueError("`attention_mask` has a turn after one that is all padding; turns come first, padding after the last.")
         encoder = self.encoder if self.config.tie_encoders else self.source_encoder
         # Turns that are not there are not read: an encoder may not take a text of padding alone.
-        hidden_states, pooler_output = read_text("input_ids", encoder, input_ids[mask], words[mask])
-        vectors = pool(self.config.vector_pooling, hidden_states, pooler_output, words[mask])
+        vectors = read_visible("input_ids", encoder, self.config.vector_pooling, input_ids[mask], words[mask])
         turns = vectors.new_zeros(*mask.shape, vectors.shape[-1]).masked_scatter(mask.unsqueeze(-1), vectors)
         source.hidden_states, source.vector = self.turn_encoder(turns, same_speaker, mask)
         source.attention_mask = mask.long()

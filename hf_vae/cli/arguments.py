@@ -12,7 +12,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from ..options.help import asks_for_help, print_help
 from ..options.mistakes import refuse_unknown
 from ..options.recipes import default_recipe, find_recipe, is_recipe, replaced_by
-from ..training import learning_rates, stages  # noqa: F401 (what they refuse is asked of all techniques)
+from ..training import encoder_cache, learning_rates, stages  # noqa: F401 (what they refuse is asked of all techniques)
 from ..training.techniques import TECHNIQUES
 from .recipe import read_recipe
 

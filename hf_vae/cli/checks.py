@@ -131,10 +131,14 @@ def check_report(report_args: ReportArguments) -> None:
         raise ValueError("`--collapse_report_samples` is 1; what z tells apart needs at least two, and 0 leaves the report out.")
 
 
-def check_streaming(data_args: Any, training_args: TrainingArguments) -> None:
+def check_streaming(data_args: Any, training_args: TrainingArguments, model_args: ModelArguments) -> None:
     """Raises a `ValueError` for what [`SplitArguments`] cannot do."""
     if not data_args.streaming:
         return
+    if model_args.cache_encoder is not None:
+        raise ValueError(
+            "`--cache_encoder` encodes the training set once, and `--streaming` has no whole set: leave one of them out."
+        )
     if data_args.train_file is None:
         raise ValueError("`--streaming` reads data of your own: add a `--train_file`.")
     if training_args.max_steps < 1:

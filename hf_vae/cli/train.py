@@ -24,6 +24,7 @@ from ..training.checkpoints import begin_or_resume, check_fits, remove_stages
 from ..training.collator import VAEDataCollator
 from ..training.divergence import StopOnDivergenceCallback, leave_out_cudnn_attention
 from ..training.drop_last import EvaluateEveryExampleCallback
+from ..training.encoder_cache import check_outputs_stay
 from ..training.fits import fit_conditional_prior, fit_posterior
 from ..training.learning_rates import two_rates
 from ..training.loss_parts import find_model
@@ -42,6 +43,7 @@ from .checks import (
     check_unfinished,
     run_steps,
 )
+from .encoder_outputs import encoder_outputs
 from .outcome import verdict_line
 from .processes import check_processes, use_all_cores
 from .progress import BASELINE as WITHOUT_LATENT
@@ -84,7 +86,7 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
     if evaluation_args.with_baseline:
         check_output_dir(str(Path(cast(str, training_args.output_dir)) / BASELINE), model_type)
     task.check()
-    check_streaming(data_args, training_args)
+    check_streaming(data_args, training_args, model_args)
     check_part_files(model_args)
     state, repository = start_run(model_args, training_args, evaluation_args)
     settle_arguments(training_args, data_args.streaming)
@@ -96,6 +98,8 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
 
         # 3. Model and processor.
         model, processor = task.build()
+        if model_args.cache_encoder is not None:
+            check_outputs_stay(model)
         model.generation_config.update(**task.generation, allow_custom_entries=True)
         rows = {"train": task.train, "validation": expand_targets(task.validation)}
         tokenized: dict[str, Any] = {**tokenize_pairs(processor, rows, **task.lengths)}
@@ -109,7 +113,8 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
         stages = planned_stages(model_args, training_args, tokenized["train"])
         without_latent = stages[LATENT_FREE] + stages[WITH_LATENT] if evaluation_args.with_baseline else 0
         progress = Progress({**stages, MEASURING: len(task.test), WITHOUT_LATENT: without_latent})
-        model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks, progress)
+        with encoder_outputs(model, processor, model_args, training_args, tokenized):
+            model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks, progress)
 
     # 5. Measure on held-out data; beside it, if that is asked for, the same model trained without z.
     def baseline() -> Any:
@@ -173,7 +178,7 @@ def start_run(
         cast(Any, sys.stdout).reconfigure(errors="replace")
     check_tokenizer(evaluation_args.metrics_tokenizer)
     stages = ("encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps", "prior_fit_steps")
-    options = (*stages, "lora", "new_weights_learning_rate")
+    options = (*stages, "lora", "new_weights_learning_rate", "cache_encoder")
     whole = {name: getattr(model_args, name) for name in options}
     whole["collapse_report_samples"] = training_args.do_eval and evaluation_args.collapse_report_samples
     check_processes(training_args, {**whole, "with_baseline": evaluation_args.with_baseline})
@@ -382,7 +387,8 @@ def train_baseline(
         # Distributed training would stumble over weights that get no gradient.
         vae.bow_head.requires_grad_(False)
     rate = model_args.new_weights_learning_rate
-    train_without_latent(model, processor, training_args, "baseline", steps, train, callbacks, new_weights_learning_rate=rate)
+    with encoder_outputs(model, processor, model_args, training_args, {"train": train}):
+        train_without_latent(model, processor, training_args, "baseline", steps, train, callbacks, new_weights_learning_rate=rate)
     model = model.merge_and_unload() if model_args.lora else model
     model.generation_config.update(**generation, allow_custom_entries=True)
     save_baseline(model, processor, cast(str, training_args.output_dir))

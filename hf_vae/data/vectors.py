@@ -33,6 +33,7 @@ class Fingerprint:
         pooling (`str`, *optional*): how one vector is made of an encoder's states.
         weights (`str`, *optional*): digest of its weights; `None` of a closed embedder, which its name stands for.
         max_length (`int`, *optional*): the number of tokens that a text is cut to.
+        tokenizer (`str`, *optional*): digest of its tokenizer, where what is kept is found by the tokens of a text.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Fingerprint:
     pooling: str | None = None
     weights: str | None = None
     max_length: int | None = None
+    tokenizer: str | None = None
 
     def differences(self, other: Fingerprint) -> dict[str, tuple[Any, Any]]:
         """In what the two differ, with the values of both. A name does not matter if the weights are known."""
@@ -51,10 +53,20 @@ class Fingerprint:
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
+    def tell_from(self, other: Fingerprint) -> str:
+        """In what this one, which was found, differs from the `other`, in words; nothing if they are the same."""
+        pairs = self.differences(other).items()
+        return "; ".join(f"`{name}` is {_short(was)} there and {_short(now)} here" for name, (was, now) in pairs)
+
 
 def save_vectors(vectors: Dataset, folder: str | Path, fingerprint: Fingerprint) -> None:
     """Writes a dataset with a column of vectors, and beside it what made them. What was in the folder is overwritten."""
     vectors.save_to_disk(str(folder))
+    write_fingerprint(folder, fingerprint)
+
+
+def write_fingerprint(folder: str | Path, fingerprint: Fingerprint) -> None:
+    """Says in `folder`, which is there, what made the vectors in it."""
     text = json.dumps(asdict(fingerprint), indent=2) + "\n"
     (Path(folder) / FINGERPRINT).write_text(text, encoding="utf-8")
 
@@ -68,11 +80,13 @@ def read_fingerprint(folder: str | Path) -> Fingerprint:
     """
     path = Path(folder) / FINGERPRINT
     if not path.is_file():
-        raise OSError(f"{folder} has no {FINGERPRINT}, so nobody can tell what made its vectors: remove it, and make them again.")
+        raise OSError(
+            f"{folder} has no {FINGERPRINT}, so nobody can tell what made its vectors: remove the folder, and make them again."
+        )
     try:
         return Fingerprint(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise OSError(f"{path} is damaged ({error}): remove the folder, and make the vectors again with `embed_texts`.") from None
+        raise OSError(f"{path} is damaged ({error}): remove the folder, and make its vectors again.") from None
 
 
 def load_vectors(folder: str | Path, fingerprint: Fingerprint | None = None) -> Dataset:
@@ -91,9 +105,8 @@ def load_vectors(folder: str | Path, fingerprint: Fingerprint | None = None) -> 
         ValueError: another embedder made the vectors.
     """
     found = read_fingerprint(folder)
-    differences = {} if fingerprint is None else found.differences(fingerprint)
-    if differences:
-        shown = "; ".join(f"`{name}` is {_short(was)} there and {_short(now)} here" for name, (was, now) in differences.items())
+    shown = "" if fingerprint is None else found.tell_from(fingerprint)
+    if shown:
         raise ValueError(
             f"The vectors in {folder} were made by another embedder ({shown}): name the embedder that made them, or another folder."
         )
@@ -172,4 +185,4 @@ def _checked(vectors: Any, rows: int, fingerprint: Fingerprint | None) -> np.nda
     return array
 
 
-__all__ = ["Fingerprint", "embed_texts", "load_vectors", "read_fingerprint", "save_vectors"]
+__all__ = ["Fingerprint", "embed_texts", "load_vectors", "read_fingerprint", "save_vectors", "write_fingerprint"]

@@ -25,7 +25,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "bow_schedule", "bow_schedule_options", "word_dropout", "kl_schedule", "kl_schedule_options", "capacity", "minimum_rate",
         "token_noise", "aggressive_encoder", "decoder_reset_step", "encoder_pretraining_steps", "posterior_fit_steps",
     ),
-    "Pretrained parts": ("freeze_encoder", "freeze_decoder", "save_trained_only", "lora", "new_weights_learning_rate"),
+    "Pretrained parts": (
+        "freeze_encoder", "freeze_decoder", "save_trained_only", "cache_encoder", "lora", "new_weights_learning_rate",
+    ),
     "Parts from scratch": (
         "encoder_type", "decoder_type", "hidden_size", "embedding_size", "encoder_layers", "decoder_layers",
         "num_attention_heads", "initializer_range", "dropout", "recurrent_dropout", "tie_word_embeddings", "tokenizer_type",

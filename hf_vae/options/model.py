@@ -10,6 +10,7 @@ from .techniques import (
     BagOfWordsScheduleArguments,
     DecoderResetArguments,
     DenoisingArguments,
+    EncoderCacheArguments,
     KLScheduleArguments,
     LearningRateArguments,
     MinimumRateArguments,
@@ -27,6 +28,7 @@ class ModelArguments(
     KLScheduleArguments,
     BagOfWordsScheduleArguments,
     DenoisingArguments,
+    EncoderCacheArguments,
 ):
     """The encoder and the decoder, pretrained or from scratch; z between them; and what keeps z from being ignored."""
 

@@ -93,3 +93,14 @@ class DenoisingArguments:
     token_noise: dict | str | None = field(
         default=None, metadata={"help": "Noise on what q reads, TokenNoise's options as JSON, such as '{\"drop\": 0.1}'."}
     )
+
+
+@dataclass
+class EncoderCacheArguments:
+    cache_encoder: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder for the outputs of a frozen encoder: they are computed once and then read from there. A later run with "
+            "the same encoder and tokenizer reads them too. The encoder has no dropout then."
+        },
+    )

@@ -28,12 +28,14 @@ from .schedules import (
 from .techniques import register_technique
 
 if TYPE_CHECKING:
+    from .encoder_cache import cache_encoder_outputs
     from .fits import fit_conditional_prior, fit_posterior
     from .learning_rates import new_weights, two_rates
     from .stages import pretrain_encoder, train_without_latent
 
 # What needs the Trainer itself, by module. Whoever imports the package for a model does not wait for it, and datasets with it.
 _WITH_TRAINER = {
+    "encoder_cache": ("cache_encoder_outputs",),
     "fits": ("fit_conditional_prior", "fit_posterior"),
     "stages": ("pretrain_encoder", "train_without_latent"),
     "learning_rates": ("new_weights", "two_rates"),
@@ -66,6 +68,7 @@ __all__ = [
     "TanhSchedule",
     "TokenNoise",
     "VAEDataCollator",
+    "cache_encoder_outputs",
     "fit_conditional_prior",
     "fit_posterior",
     "leave_out_cudnn_attention",

@@ -136,6 +136,7 @@ def test_no_technique_is_left_out_of_that_test():
         "tie_word_embeddings", "num_latents", "prefix_length", "posterior_bias", "latent_placement",
         "tokenizer_type", "vocab_size", "latent_size", "latent_injection", "pooling", "freeze_encoder", "freeze_decoder", "lora",
         "save_trained_only", "prior_type", "new_weights_learning_rate", "decoder_start_token", "freeze_decoder_with_latent",
+        "cache_encoder",
     }  # fmt: skip
     of_other_stages = {"latent_free_steps", "encoder_pretraining_steps", "posterior_fit_steps", "prior_fit_steps"}
     shown = {name for name, _, _ in TECHNIQUES} | {"kl_schedule_options", "bow_schedule_options"}

@@ -54,6 +54,8 @@ STREAMED = [
     "--train_file", "FILE", "--test_file", "FILE", "--streaming", "--shuffle_buffer", "7", "--vocab_size", "300",
     "--batch_norm_gamma", "0", "--dropout", "0",
 ]  # fmt: skip
+# A folder for each number of processes, so that both encode.
+CACHED = ["--freeze_encoder", "true", "--cache_encoder", "FOLDER", "--encoder_pretraining_steps", "0", "--dropout", "0"]
 CASES = {
     "train_vae": ["--grammar_sentences", "100", "--collapse_report_samples", "0", "--max_steps", "4"],
     "train_paraphrase": ["--grammar_pairs", "100"],
@@ -70,11 +72,12 @@ CASES = {
         ("multi_cpu", "train_cvae", STAGES),
         ("multi_cpu", "train_dialog", STAGES),
         ("multi_cpu", "train_vae", STREAMED),
+        ("multi_cpu", "train_paraphrase", [*STAGES, *CACHED]),
         ("fsdp2", "train_vae", NO_STAGES),
         # A decoder whose head has weights of its own, and one of GPT-2's kind.
         ("fsdp2", "train_vae", [*NO_STAGES, "--tie_word_embeddings", "false", "--decoder_type", "gpt2"]),
     ],
-    ids=["ddp paraphrase", "ddp cvae", "ddp dialog", "ddp streamed vae", "fsdp vae", "fsdp vae untied"],
+    ids=["ddp paraphrase", "ddp cvae", "ddp dialog", "ddp streamed vae", "ddp cached paraphrase", "fsdp vae", "fsdp vae untied"],
 )
 def test_two_processes_give_the_logs_weights_and_figures_of_one(config, name, options, tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(f"the {w} sat on mat {n}" for n in range(20) for w in ("cat", "old dog")) + "\n")
@@ -85,8 +88,9 @@ def test_two_processes_give_the_logs_weights_and_figures_of_one(config, name, op
     for processes, command in ((1, []), (2, launch)):
         output = tmp_path / str(processes)
         each = ["--per_device_train_batch_size", str(8 // processes), "--output_dir", str(output)]
+        given = [f"{output}-encoded" if argument == "FOLDER" else argument for argument in arguments]
         run = subprocess.run(
-            [sys.executable, *command, str(HARNESS), *arguments, *each],
+            [sys.executable, *command, str(HARNESS), *given, *each],
             env=child_environment(), capture_output=True, text=True, timeout=500,
         )  # fmt: skip
         assert run.returncode == 0, run.stderr[-3000:]
