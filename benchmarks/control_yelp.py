@@ -19,7 +19,7 @@ import math
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,14 @@ def read_data(folder: str) -> Sentiments:
         if len(outputs) != len(references):
             raise ValueError(f"{path / 'systems' / name}.txt has {len(outputs)} lines for {len(references)} test texts.")
     return Sentiments(**labelled, references=references, systems=systems)
+
+
+def some_of(data: Sentiments, num_texts: int) -> Sentiments:
+    """With `num_texts` of the test's texts, spread evenly over it, so that both labels are there."""
+    rows = slice(None, None, max(1, len(data.references) // num_texts))
+    texts, labels = data.test
+    systems = {name: outputs[rows] for name, outputs in data.systems.items()}
+    return replace(data, test=(texts[rows], labels[rows]), references=data.references[rows], systems=systems)
 
 
 def fit_scorer(texts: Sequence[str], labels: Sequence[int]) -> Pipeline:
@@ -302,6 +310,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="A sentence VAE of the training texts.")
     parser.add_argument("--lm", help="A causal language model for perplexities.")
     parser.add_argument("--lm_texts", type=int, default=1000, help="Texts of each system that it reads.")
+    parser.add_argument("--texts", type=int, default=1000, help="Texts of the test, spread evenly over it.")
     parser.add_argument("--labels", type=int, default=200, help="Labelled texts of each label that the attributes are fitted to.")
     parser.add_argument("--strengths", type=float, nargs="+", default=list(STRENGTHS), help="Where the curve is measured.")
     parser.add_argument(
@@ -311,7 +320,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--write", action="store_true", help="Put the tables into docs/measured/control.md.")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    data = read_data(arguments.data)
+    data = some_of(read_data(arguments.data), arguments.texts)
     model, processor = AutoModel.from_pretrained(arguments.model).eval(), AutoProcessor.from_pretrained(arguments.model)
     fluency = None if arguments.lm is None else Fluency(arguments.lm, arguments.lm_texts)
     text = measure(

@@ -22,6 +22,7 @@ from benchmarks.control_yelp import (
     main,
     read_data,
     score,
+    some_of,
     standing,
     table,
 )
@@ -98,6 +99,14 @@ def test_files_that_do_not_fit_are_refused(folder):
         read_data(str(folder))
 
 
+def test_some_of_the_texts_have_both_labels_and_their_own_references(folder):
+    data = read_data(str(folder))
+    some = some_of(data, 4)
+    assert some.test == (data.test[0][::3], [0, 0, 1, 1]) and some.references == data.references[::3]
+    assert some.systems["Swap"] == data.systems["Swap"][::3] and some.train == data.train
+    assert some_of(data, 1000) == data
+
+
 def test_scores_of_what_is_known(folder):
     data = read_data(str(folder))
     scorer = fit_scorer(*data.train)
@@ -170,10 +179,17 @@ def test_it_runs_and_writes_into_the_page(folder, language_model, monkeypatch, c
     monkeypatch.setattr(control_yelp, "OUTPUTS", 3)
     monkeypatch.setattr(control_yelp, "length_of", lambda text: "short" if "the" in text else "long")
     model = str(hf_vae.demo("sentences"))
-    arguments = ["--data", str(folder), "--model", model, "--lm", language_model[0], "--labels", "20", "--strengths", "1"]
+    arguments = ["--data", str(folder), "--model", model, "--lm", language_model[0], "--labels", "20"]
+    arguments += ["--strengths", "1", "--revision_strengths", "0.5"]
     main([*arguments, "--write"])
     printed = capsys.readouterr().out
-    for row in ("| copying | 0.0 |", "| Swap | 100.0 | 100.0 |", "| `edit`, strength 1 |", "| `edit`, the default strengths |"):
+    for row in (
+        "| copying | 0.0 |",
+        "| Swap | 100.0 | 100.0 |",
+        "| `edit`, strength 1 |",
+        "| `edit`, the default strengths |",
+        "| `revise`, strength 0.5 |",
+    ):
         assert row in printed
     assert "3 new texts of each of four pairs" in printed and "scorer's accuracy on the validation texts is 100.0 %" in printed
     written = page.read_text()
