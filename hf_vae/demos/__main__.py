@@ -19,7 +19,7 @@ from .packing import pack
 # it, knows which words it does not know; byte-level BPE would spell them.
 DEMOS = {
     "sentences": (vae.main, [], "VAE of sentences (`VAEModel`)"),
-    "paraphrase": (paraphrase.main, ["--tokenizer_type", "word"], "VAE of paraphrases (`ParaphraseVAEModel`)"),
+    "paraphrase": (paraphrase.main, ["--tokenizer_type", "word", "--seed", "0"], "VAE of paraphrases (`ParaphraseVAEModel`)"),
 }
 
 
