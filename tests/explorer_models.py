@@ -17,7 +17,8 @@ def make_explored(kind: str) -> Explored:
     attribute.clarity.fill_(1.0)
     model.set_attribute("level", attribute)
     explored = Explored(model, processor, kind, max_new_tokens=5)
-    texts = TEXTS if kind == "vae" else TARGETS
+    # Its own, for a test may change them.
+    texts = list(TEXTS if kind == "vae" else TARGETS)
     sources = None if kind == "vae" else [explored.as_source(SOURCES[kind])] * len(texts)
     columns = {"colour": ["red", "blue", "red", None, "blue"], "size": [1.5, 2.0, 3.0, 4.0, None]}
     explored.corpus = Corpus(texts, "Five texts.", sources, columns)

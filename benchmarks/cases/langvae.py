@@ -119,7 +119,7 @@ def freeze_and_cache(model: VAEModel, features: dict[str, list], collator: VAEDa
     handle.remove()
     pooled = torch.cat(caught)
 
-    def encode(input_ids, attention_mask=None, token_type_ids=None, source=None) -> LatentOutput:
+    def encode(input_ids, attention_mask=None, token_type_ids=None, source=None, embeddings=None) -> LatentOutput:
         distribution: DiagonalGaussian = model.posterior_head(pooled[input_ids[:, 0]])
         return LatentOutput(latent_dist=distribution)
 

@@ -158,8 +158,11 @@ def _with_newlines(text: str) -> str:
 
 
 def config_options(config_class: Any, model_args: ModelArguments) -> dict[str, Any]:
-    """Those of the arguments that are named like a field of `config_class`, without a `pooling` that is left open."""
-    fields = config_class.__dataclass_fields__
+    """
+    Those of the arguments that are named like a field of `config_class`, without a `pooling` that is left open. `embedding_size` is
+    a width of the small parts here, and in a configuration that of given vectors.
+    """
+    fields = set(config_class.__dataclass_fields__) - set(_SIZES)
     options = {name: value for name, value in vars(model_args).items() if name in fields}
     if model_args.pooling is None:
         del options["pooling"]

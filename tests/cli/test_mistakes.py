@@ -73,7 +73,11 @@ def test_under_accelerate_launch_the_line_comes_before_what_accelerate_says(tmp_
     assert done.returncode != 0 and done.stderr.strip().splitlines()[-1].startswith("train_vae.py: The command line has no such")
 
 
-@pytest.mark.parametrize("name", [name for name, path in RECIPES.items() if "examples" in path.parts])
+# Those of an example that is no command say nothing of the sort: it asks for its files itself.
+OF_COMMANDS = [name for name, path in RECIPES.items() if "examples" in path.parts and not name.startswith("embedding_to_text")]
+
+
+@pytest.mark.parametrize("name", OF_COMMANDS)
 def test_a_recipe_for_own_data_says_so(name):
     assert "own_data: true" in RECIPES[name].read_text().splitlines()
 

@@ -58,7 +58,7 @@ def probe(monkeypatch):
             monkeypatch.setattr(module, "decode_latents", decode_latents)
         size = sum(SIZES)
         model = torch.nn.Module()
-        model.config = SimpleNamespace(latent_size=size)
+        model.config = SimpleNamespace(total_latent_size=size)
         model.read_source = EncodedSource
         model.prior = lambda source, batch_size: LatentOutput(latent_dist=DiagonalGaussian.standard(batch_size, size))
         return grammar_metrics(model, None, TEXTS, **{"num_samples": 30, "num_analogies": 20, "num_paths": 10, **options})
@@ -145,7 +145,7 @@ def control(monkeypatch):
         monkeypatch.setattr(control, "longest_text", lambda *_: None)
         monkeypatch.setattr(control, "reserved_positions", lambda *_: 0)
         model = torch.nn.Module()
-        model.config = SimpleNamespace(latent_size=sum(SIZES), is_conditional=False)
+        model.config = SimpleNamespace(total_latent_size=sum(SIZES), is_conditional=False, embedding_size=None)
         model.encoder = SimpleNamespace(config=None)
         return grammar_control(model, None, TEXTS, num_labels=300)
 
