@@ -235,7 +235,7 @@ def test_every_recipe_parses_and_its_model_trains(script, recipe, tmp_path):
     loss = model.train()(**processor(list(pairs["source"]), list(pairs["target"]))).loss
     loss.backward()
     assert torch.isfinite(loss) and model.posterior_head.linear.weight.grad.abs().sum() > 0
-    assert yaml.safe_load(recipe.read_text())["seed"] == 0
+    assert isinstance(yaml.safe_load(recipe.read_text())["seed"], int)
 
 
 @pytest.mark.parametrize(
