@@ -87,8 +87,9 @@ def read_data(folder: str) -> Sentiments:
 
 
 def some_of(data: Sentiments, num_texts: int) -> Sentiments:
-    """With `num_texts` of the test's texts, spread evenly over it, so that both labels are there."""
-    rows = slice(None, None, max(1, len(data.references) // num_texts))
+    """With `num_texts` of the test's texts, the middles of as many equal stretches, so that both labels are there."""
+    step = max(1, len(data.references) // num_texts)
+    rows = slice(step // 2, None, step)
     texts, labels = data.test
     systems = {name: outputs[rows] for name, outputs in data.systems.items()}
     return replace(data, test=(texts[rows], labels[rows]), references=data.references[rows], systems=systems)

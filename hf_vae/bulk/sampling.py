@@ -26,7 +26,7 @@ class SampleByRow(LogitsProcessor):
     Args:
         generators (`list[torch.Generator]`): one for each row, on the CPU.
         temperature (`float`, defaults to 1.0): the scores are divided by it.
-        top_k (`int`, defaults to 0): only so many tokens of the highest scores are drawn; 0: all.
+        top_k (`int`, defaults to 0): how many tokens may be drawn, those with the highest scores. With 0 any token may.
         top_p (`float`, defaults to 1.0): only the likeliest tokens whose probabilities reach this sum are drawn.
     """
 

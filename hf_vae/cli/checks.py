@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any, cast
 
-from transformers import AutoConfig, TrainingArguments
+from transformers import TrainingArguments
 
-from ..configuration_vae import PARTS, VAEConfig, default_pooling
+from ..configuration_vae import PARTS, default_pooling
 from ..options.model import ModelArguments
 from ..options.report import ReportArguments
 from ..part_files import part_config, settle_pooling
@@ -205,30 +205,6 @@ def check_model_name(name: str) -> None:
     is_folder = path.is_absolute() or name.startswith(".") or path.parts[0] == "outputs" or len(path.parts) > 2
     if is_folder and not path.is_dir():
         raise FileNotFoundError(f"There is no folder {name}: train a model into it, or name another one.")
-
-
-def vae_config(name: str) -> VAEConfig:
-    """
-    The configuration of the model that a command is to load.
-
-    Raises:
-        OSError: there is no model of this name.
-        ValueError: it is no model of this package, or one that reads vectors.
-    """
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} holds no model that transformers knows: name a folder or a Hub id of a model of hf_vae."
-        ) from error
-    if not isinstance(config, VAEConfig):
-        raise ValueError(f"{name} holds a model of type {config.model_type!r}, which is not a model of hf_vae.")
-    if config.embedding_size is not None:
-        raise ValueError(
-            f"{name} reads vectors of {config.embedding_size} numbers, and files hold texts: embed these with "
-            "`hf_vae.data.embed_texts`, and use `hf_vae.latent_space.invert` and `hf_vae.evaluation.inversion_metrics`."
-        )
-    return config
 
 
 def check_writable(name: str, file: str | None) -> None:

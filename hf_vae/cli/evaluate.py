@@ -28,13 +28,14 @@ from ..evaluation.metrics import metrics_table
 from ..evaluation.rate_distortion import load_metrics
 from ..evaluation.words import check_tokenizer
 from ..hub import write_metrics
+from ..hub.saved_model import saved_config_of_texts
 from ..modeling_vae import VAEModel
 from ..options.evaluate import DataArguments, EvaluationArguments, FrontierArguments, ModelArguments
 from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_dialog import DialogCVAEProcessor
 from ..processing_vae import VAEProcessor, check_text_length, load_tokenizer
 from ..training.divergence import leave_out_cudnn_attention
-from .checks import DTYPES, check_least, check_model_name, check_picture, check_writable, vae_config
+from .checks import DTYPES, check_least, check_model_name, check_picture, check_writable
 from .frontier import check_frontier, frontier_metrics, measure_frontier, report_frontier
 from .parsing import parse_plain
 from .plots import plot_rate_distortion
@@ -146,7 +147,7 @@ def main(argv: Sequence[str]) -> dict:
     # 1. Arguments, refused before any compute if they cannot work.
     model_args, data_args, evaluation_args, frontier_args = parse_arguments(argv)
     check_model_name(model_args.model_name_or_path)
-    config = vae_config(model_args.model_name_or_path)
+    config = saved_config_of_texts(model_args.model_name_or_path)
     is_conditional = isinstance(config, ConditionalVAEConfig)
     check_arguments(model_args, data_args, evaluation_args, is_conditional)
     check_frontier(frontier_args, model_args.model_name_or_path, config)

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor
 
 from ..checks import check_choice
-from ..configuration_vae import VAEConfig
+from ..hub.saved_model import saved_config
 from ..options.export_vllm import ExportArguments
 from ..saved_files import has_file, read_json
 from ..serving import ServedModel, check_servable, export_vllm
 from ..serving.export import PROMPT_FILE, check_export_directory
-from .checks import check_model_name
-from .evaluate import DTYPES
+from .checks import DTYPES, check_model_name
 from .parsing import parse_plain
 
 # What peft saves of an adapter, beside the name of what it adapts.
@@ -49,10 +48,7 @@ def main(argv: Sequence[str]) -> ServedModel:
     check_choice("--dtype", arguments.dtype, DTYPES)
     name, directory = arguments.model_name_or_path, Path(arguments.directory)
     base = base_of(name)
-    config = AutoConfig.from_pretrained(base)
-    if not isinstance(config, VAEConfig):
-        raise ValueError(f"{base} holds a model of type {config.model_type!r}, which is not a model of hf_vae.")
-    check_servable(config)
+    check_servable(saved_config(base))
     check_export_directory(directory, arguments.overwrite)
     processor = AutoProcessor.from_pretrained(name if has_file(name, "processor_config.json") else base)
     model: Any = AutoModel.from_pretrained(base, dtype=arguments.dtype).eval()

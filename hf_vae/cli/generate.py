@@ -15,19 +15,21 @@ from ..bulk import GeneratedFile, generate_to_file
 from ..bulk.generate import check_path
 from ..bulk.sources import Sources, open_rows
 from ..checks import check_choice
-from ..options.generate import GenerateArguments, ModelArguments, SourceArguments
+from ..hub.saved_model import saved_config_of_texts
+from ..options.generate import GenerateArguments, SourceArguments
+from ..options.saved_model import SavedModelArguments
 from ..processing_vae import check_text_length
-from .checks import DTYPES, check_least, check_model_name, check_writable, vae_config
+from .checks import DTYPES, check_least, check_model_name, check_writable
 from .parsing import parse_plain
 from .processes import use_all_cores
 
 
-def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, SourceArguments, GenerateArguments]:
+def parse_arguments(argv: Sequence[str]) -> tuple[SavedModelArguments, SourceArguments, GenerateArguments]:
     """Dataclasses from a command line that may begin with the model."""
-    return cast(Any, parse_plain((ModelArguments, SourceArguments, GenerateArguments), argv, "model_name_or_path"))
+    return cast(Any, parse_plain((SavedModelArguments, SourceArguments, GenerateArguments), argv, "model_name_or_path"))
 
 
-def check_arguments(model_args: ModelArguments, source_args: SourceArguments, generate_args: GenerateArguments) -> None:
+def check_arguments(model_args: SavedModelArguments, source_args: SourceArguments, generate_args: GenerateArguments) -> None:
     """Everything that can be refused before the model is looked at."""
     check_choice("--dtype", model_args.dtype, DTYPES)
     least = {"max_samples": 1, "num_outputs": 1, "seed": 0, "max_new_tokens": 1, "num_beams": 1, "batch_size": 1, "block_size": 1}
@@ -41,7 +43,7 @@ def main(argv: Sequence[str]) -> GeneratedFile:
     model_args, source_args, generate_args = parse_arguments(argv)
     check_model_name(model_args.model_name_or_path)
     check_arguments(model_args, source_args, generate_args)
-    vae_config(model_args.model_name_or_path)
+    saved_config_of_texts(model_args.model_name_or_path)
     # Without an accelerator several processes find each other only if they are told that there is none.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     use_all_cores(state)

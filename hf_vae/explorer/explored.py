@@ -8,13 +8,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor
 
 import hf_vae
 
-from ..configuration_vae import VAEConfig
 from ..encoders import longest_text, reserved_positions
 from ..evaluation import LikelihoodEvaluator
+from ..hub.saved_model import saved_config_of_texts
 from ..latent_distribution import LatentDistribution
 from ..latent_space import decode_latents, encode_texts, sample_prior
 from ..modeling_vae import VAEModel
@@ -238,17 +238,7 @@ def load_explored(
     packaged = model is None or model in ("sentences", "paraphrase")
     name = model or "sentences"
     folder = hf_vae.demo(name) if packaged else name
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{name} holds no model that can be loaded: name the folder of a trained model of hf_vae. ({reason})"
-        ) from error
-    if not isinstance(config, VAEConfig):
-        raise ValueError(f"{name} holds a model of type {config.model_type!r}, which is not a model of hf_vae: name one of hf_vae.")
-    if config.embedding_size is not None:
-        raise ValueError(f"{name} reads vectors of {config.embedding_size} numbers and no texts: use `hf_vae.latent_space.invert`.")
+    saved_config_of_texts(folder, name)
     processor = AutoProcessor.from_pretrained(folder)
     # Before the weights are loaded, which may take long.
     corpus = read_corpus(file, processor, most=most, seed=seed, **reading) if file else None

@@ -11,8 +11,8 @@ from .evaluate import ModelArguments as EvaluatedModel
 from .explore import ExploreArguments
 from .export_vllm import ExportArguments
 from .generate import GenerateArguments, SourceArguments
-from .generate import ModelArguments as GeneratingModel
 from .model import ConditionalArguments, ModelArguments
+from .saved_model import SavedModelArguments
 from .tasks import cvae, dialog, paraphrase, vae
 
 
@@ -71,7 +71,7 @@ COMMANDS = {
     ),
     "generate": Command(
         "generate",
-        (GeneratingModel, SourceArguments, GenerateArguments),
+        (SavedModelArguments, SourceArguments, GenerateArguments),
         "Generates several texts for each row of a file, each with a z of its own, and goes on where it was stopped.",
         "MODEL",
     ),

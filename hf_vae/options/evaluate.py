@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .data import FileArguments
+from .saved_model import SavedModelArguments
 
 
 @dataclass
-class ModelArguments:
-    model_name_or_path: str = field(metadata={"help": "Hub id or path of a model of hf_vae; may stand first, without its name."})
-    dtype: str = field(
-        default="auto",
-        metadata={"help": "Number format of all weights; auto: as they were saved."},
-    )
+class ModelArguments(SavedModelArguments):
     language_model: str | None = field(
         default=None,
         metadata={"help": "Hub id or path of a causal language model, measured on the same texts; with its own tokenizer, if any."},

@@ -7,15 +7,6 @@ from dataclasses import dataclass, field
 from .data import FileArguments
 
 
-@dataclass
-class ModelArguments:
-    model_name_or_path: str = field(metadata={"help": "Hub id or path of a model of hf_vae; may stand first, without its name."})
-    dtype: str = field(
-        default="auto",
-        metadata={"help": "Number format of all weights; auto: as they were saved."},
-    )
-
-
 @dataclass(kw_only=True)
 class SourceArguments(FileArguments):
     file: str = field(

@@ -188,7 +188,7 @@ def test_a_card_says_what_it_reads_and_the_commands_refuse_files_of_texts(proces
     assert "processor(embeddings=vectors)" in card
     model.save_pretrained(tmp_path)
     for command, more in ((evaluate, []), (generate, ["--output", str(tmp_path / "out.jsonl")])):
-        with pytest.raises(ValueError, match="reads vectors of 6 numbers, and files hold texts"):
+        with pytest.raises(ValueError, match="reads vectors of 6 numbers and no texts"):
             command.main([str(tmp_path), "--file", "test.txt", *more])
     with pytest.raises(ValueError, match="reads vectors of 6 numbers, and `rows` hold texts"):
         generate_to_file(model, processor, [{"text": "a"}], tmp_path / "out.jsonl")
