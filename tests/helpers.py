@@ -394,3 +394,15 @@ def exact_nll(evaluator):
     """-log ∫ p(y|x,z) N(z; 0, 1) dz by the trapezoidal rule."""
     log_prior = DiagonalGaussian.standard(1, 1).log_prob(GRID.view(-1, 1)).squeeze(-1)
     return -(torch.logsumexp(log_prior - nll_on_grid(evaluator), dim=1) + math.log(16 / 800))
+
+
+def left_padded(rows: int = 3):
+    """Sources of up to five tokens, padded on the left, with their mask."""
+    source = torch.randint(4, VOCAB, (rows, 5), generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1], [0, 0, 0, 0, 1]])[:rows]
+    return source.masked_fill(mask == 0, PAD), mask
+
+
+def draw(*shape: int, seed: int = 2) -> torch.Tensor:
+    """Standard normal numbers, the same for every caller."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
