@@ -292,8 +292,9 @@ def test_two_people_do_not_disturb_each_other(visit):
 
 
 @pytest.mark.parametrize("name", ["paraphrase", "dialog"])
-def test_a_phone_has_the_whole_page_in_its_width(visit, name):
-    page = visit(name, 390, 844)
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_has_the_whole_page_in_its_width(visit, name, width):
+    page = visit(name, width, 844)
     for panel in ("Map", "Path", "Sliders", "Chat" if name == "dialog" else "Outputs", "Words", "Report"):
         tab(page, panel)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, panel
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, panel
