@@ -3,7 +3,7 @@ Likelihood bounds, what z says and whether the decoder listens, and text metrics
 neither on batches nor on the number of processes.
 """
 
-from .bootstrap import Estimate, bootstrapped_metrics
+from .bootstrap import Estimate, bootstrapped_differences, bootstrapped_metrics
 from .callbacks import CollapseReportCallback
 from .collapse_report import CollapseReport, collapse_report
 from .compute_metrics import elbo_metrics
@@ -54,6 +54,7 @@ __all__ = [
     "aggregate_log_prob",
     "baseline_curves",
     "bleu",
+    "bootstrapped_differences",
     "bootstrapped_metrics",
     "bow_similarities",
     "chrf",

@@ -17,6 +17,7 @@ from hf_vae.evaluation import (
     TextEmbedder,
     above,
     baseline_curves,
+    bootstrapped_differences,
     bootstrapped_metrics,
     copying,
     frontier,
@@ -73,6 +74,27 @@ def test_intervals_follow_from_the_seed_and_narrow_with_the_sources():
     assert whole == bootstrapped_metrics(outputs, references, seed=1) != bootstrapped_metrics(outputs, references, seed=2)
     few = bootstrapped_metrics(outputs[:10], references[:10])
     assert all(whole[name].high - whole[name].low < few[name].high - few[name].low for name in ("chrf", "self_bleu"))
+
+
+def test_differences_are_of_the_same_resamples():
+    """The interval of two copies of the same outputs has no width, although each metric's own has."""
+    outputs, others = (texts_of(seed, 2, range(3, 4), shortest=4) for seed in (6, 7))
+    references = texts_of(8, 2, range(2, 3), shortest=4)
+    same = bootstrapped_differences(outputs, outputs, references)
+    assert set(same.values()) == {Estimate(0.0, 0.0, 0.0)}
+    found = bootstrapped_differences(outputs, others, references, of_sources={"mine": [1.0, -3.0]})
+    ours, theirs = reference_metrics(outputs, references), reference_metrics(others, references)
+    # As above, the ends are what each of the two sources has alone.
+    alone = []
+    for row in range(2):
+        mine, its = (reference_metrics([each[row]] * 2, [references[row]] * 2) for each in (outputs, others))
+        alone.append({name: mine[name] - its[name] for name in found.keys() - {"mine"}})
+    for name in found.keys() - {"mine"}:
+        assert found[name].value == pytest.approx(ours[name] - theirs[name], abs=1e-9), name
+        ends = sorted(each[name] for each in alone)
+        assert found[name].low == pytest.approx(min(ends[0], found[name].value)), name
+        assert found[name].high == pytest.approx(max(ends[1], found[name].value)), name
+    assert found["mine"] == Estimate(-1.0, -3.0, 1.0)
 
 
 def test_outputs_that_cannot_be_compared_are_refused():
