@@ -3,7 +3,8 @@ Trains both demo models by the recipes of the embedded grammar, and puts them in
 
     python -m hf_vae.demos FOLDER
 
-A model that is already in FOLDER is packed as it is, so that a second call does not train again.
+A model that is already in FOLDER is packed as it is, so that a second call does not train again. The one of sentences is given
+attributes: mood, voice and the place of the time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from transformers import AutoModel, AutoProcessor
+
 from ..cli.tasks import paraphrase, vae
+from ..latent_space.grammar_probe import grammar_attributes
 from .folders import FOLDER
 from .packing import pack
 
@@ -28,9 +32,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="Where the trained models lie, or will lie: metrics and pictures stay here.")
     work = parser.parse_args(argv).folder
     for name, (train, arguments, kind) in DEMOS.items():
-        if not (work / name / "metrics.json").is_file():
-            train([*arguments, "--output_dir", str(work / name)])
-        pack(work / name, FOLDER / name, kind)
+        trained = work / name
+        if not (trained / "metrics.json").is_file():
+            train([*arguments, "--output_dir", str(trained)])
+        attributes = {}
+        if name == "sentences":
+            attributes = grammar_attributes(AutoModel.from_pretrained(trained), AutoProcessor.from_pretrained(trained))
+        pack(trained, FOLDER / name, kind, attributes)
         print(f"{FOLDER / name}: {sum(path.stat().st_size for path in (FOLDER / name).rglob('*') if path.is_file()) / 1e6:.1f} MB")
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from ..evaluation.metrics import known_metrics
 from ..training.files import write_whole
 from ..variants import paper_of
+from .attribute_section import attribute_section
 from .markdown import LONGEST, as_text, code_block
 from .run_record import RunRecord
 
@@ -27,7 +28,7 @@ PICTURES = {
 
 def make_model_card(model: PreTrainedModel, record: RunRecord, pictures: Collection[str] = ()) -> ModelCard:
     """
-    Makes the card of a trained model.
+    Makes the card of a trained model. If it holds attributes, the card lists them, and shows how to ask for one.
 
     Args:
         model ([`VAEModel`]): the model.
@@ -81,6 +82,7 @@ def make_model_card(model: PreTrainedModel, record: RunRecord, pictures: Collect
         ],
         pictures=[(caption, name) for name, caption in PICTURES.items() if name in pictures],
         paper=paper_of(model.config.model_type),
+        attributes=attribute_section(cast(Any, model).latent_attributes, model.config.is_conditional),
     )
 
 

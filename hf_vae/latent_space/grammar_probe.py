@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..data import grammar
+from ..latent_attribute import LatentAttribute
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
 from .arithmetic import arithmetic
@@ -93,6 +94,24 @@ def grammar_metrics(
     return metrics
 
 
+def grammar_attributes(
+    model: VAEModel, processor: VAEProcessor, num_labels: int = 500, seed: int = 0
+) -> dict[str, LatentAttribute]:
+    """
+    p(a|z) of mood, voice and place of the time, fitted to labelled sentences.
+
+    Args:
+        model ([`VAEModel`]): trained on the grammar's sentences.
+        processor ([`VAEProcessor`]): its processor.
+        num_labels (`int`, defaults to 500): labelled sentences.
+        seed (`int`, defaults to 0): of these, which are not those that `grammar.draw_sentences` has with this seed.
+    """
+    labelled = grammar.draw_sentences(num_labels, seed + 1_000)
+    means = encode_texts(model, processor, labelled).mode()
+    known = [_factors(grammar.parse_source(text)) for text in labelled]
+    return {factor: fit_attribute(model, processor, means, [each[factor] for each in known], seed=seed) for factor in CONTROLLED}
+
+
 def grammar_control(
     model: VAEModel,
     processor: VAEProcessor,
@@ -122,15 +141,12 @@ def grammar_control(
     """
     before = [_factors(grammar.parse_source(text)) for text in texts]
     drawn = random.Random(seed)
-    # Not those of the seed that the texts may be of.
-    labelled = grammar.draw_sentences(num_labels, seed + 1_000)
-    means = encode_texts(model, processor, labelled).mode()
-    known = [_factors(grammar.parse_source(text)) for text in labelled]
+    attributes = grammar_attributes(model, processor, num_labels, seed)
     metrics = {}
     for factor, values in CONTROLLED.items():
-        attribute = fit_attribute(model, processor, means, [each[factor] for each in known], seed=seed)
         wanted = [drawn.choice([value for value in values if value != each[factor]]) for each in before]
-        edited = edit(model, processor, list(texts), {factor: wanted}, held={factor: attribute}, **generation_options).texts
+        held = {factor: attributes[factor]}
+        edited = edit(model, processor, list(texts), {factor: wanted}, held=held, **generation_options).texts
         after = [_factors(parsed) if (parsed := grammar.parse(text)) else {} for text in edited]
         free = {factor, "opening"} if factor == "mood" else {factor}
         right = [each.get(factor) == value for each, value in zip(after, wanted)]

@@ -16,6 +16,7 @@ from hf_vae.data import grammar
 from hf_vae.demos.folders import FOLDER, NAMES
 from hf_vae.demos.packing import pack
 from hf_vae.evaluation import generate_texts
+from hf_vae.latent_attribute import LatentAttribute
 from hf_vae.latent_space import reconstruct
 
 every_demo = pytest.mark.parametrize("name", NAMES)
@@ -70,6 +71,20 @@ def test_the_paraphrases_are_right_and_differ():
     assert judged["meaning_kept"] > 0.95 and judged["distinct_correct"] > 5
 
 
+def test_the_sentences_are_told_or_asked_as_the_card_says():
+    model, processor = load("sentences")
+    card = (FOLDER / "sentences" / "README.md").read_text(encoding="utf-8")
+    assert set(model.latent_attributes) == {"mood", "voice", "time_position"}
+    for name, each in model.latent_attributes.items():
+        assert f"| `{name}` | {', '.join(each.labels)} | accuracy {100 * each.score:.1f} % |" in card
+    assert "Share of edits in z that set the wanted factor | 1.000 |" in card
+    assert "Share of edits in z that keep all other factors | 1.000 |" in card
+    asked = {"mood": "asked", "voice": "passive"}
+    tokens = model.generate(num_samples=20, attributes=asked, generator=torch.Generator().manual_seed(0), do_sample=False)
+    texts = processor.batch_decode(tokens, skip_special_tokens=True)
+    assert sum(text.endswith("?") and " by the " in text for text in texts) >= 18
+
+
 def test_the_sentences_come_back_word_for_word():
     texts = grammar.draw_sentences(20, seed=0)
     assert reconstruct(*load("sentences"), texts).texts == texts
@@ -89,13 +104,18 @@ def test_packing_keeps_the_model_but_for_its_rounding(tmp_path):
     model.save_pretrained(tmp_path / "trained")
     processor.save_pretrained(tmp_path / "trained")
     (tmp_path / "trained" / "metrics.json").write_text(json.dumps({"kl": 1.5, "iw_nll": 2.0, "num_examples": 7}))
+    attribute = LatentAttribute(model.config.total_latent_size, ["long", "short"])
+    torch.nn.init.normal_(attribute.weight)
     for _ in range(2):
-        pack(tmp_path / "trained", tmp_path / "small", "model of a test")
+        pack(tmp_path / "trained", tmp_path / "small", "model of a test", {"size": attribute})
     packed = AutoModel.from_pretrained(tmp_path / "small")
+    model.set_attribute("size", attribute)
     expected = {name: tensor.half().float() for name, tensor in model.state_dict().items()}
     assert packed.state_dict().keys() == expected.keys()
     for name, tensor in packed.state_dict().items():
-        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0, equal_nan=True)
+    assert packed.latent_attributes["size"].labels == ["long", "short"]
     assert AutoProcessor.from_pretrained(tmp_path / "small")(text).input_ids.tolist() == processor(text).input_ids.tolist()
     card = (tmp_path / "small" / "README.md").read_text(encoding="utf-8")
+    assert "| `size` | long, short | – |" in card and "generate(**inputs, num_return_sequences=5" in card
     assert "# small\n" in card and "| KL(q ‖ p) (nats per sentence) | 1.500 |" in card and "examples" not in card

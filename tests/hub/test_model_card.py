@@ -7,7 +7,8 @@ from huggingface_hub import ModelCard
 from transformers import TrainingArguments
 
 from helpers import make_model
-from hf_vae.hub import RunRecord, make_model_card, run_record, write_metrics, write_model_card
+from hf_vae.hub import RunRecord, make_model_card, run_record, write_attributes, write_metrics, write_model_card
+from hf_vae.latent_attribute import LatentAttribute
 from hf_vae.options.model import ConditionalArguments, ModelArguments
 
 RECORD = RunRecord(
@@ -49,6 +50,56 @@ def test_card_without_baseline_samples_or_ids(tmp_path):
     card = make_model_card(make_model("vae"), record)
     assert "without z" not in card.text and "## Samples" not in card.text
     assert card.data.base_model is None
+
+
+def attribute(labels, score):
+    made = LatentAttribute(4, labels)
+    made.score.fill_(score)
+    return made
+
+
+def test_a_card_lists_the_attributes_and_shows_how_to_ask_for_one():
+    model = make_model("vae")
+    assert "## Attributes" not in make_model_card(model, RECORD).text
+    model.set_attribute("polite", attribute([True, False], 0.975))
+    number = attribute(None, 0.5)
+    number.lowest.fill_(3.0)
+    number.highest.fill_(12.0)
+    model.set_attribute("words", number)
+    model.set_attribute("topic", attribute(["a | b", "<b>"], float("nan")))
+    card = make_model_card(model, RECORD).text
+    assert "| `polite` | True, False | accuracy 97.5 % |" in card
+    assert "| `words` | a number from 3 to 12 | R² 0.50 |" in card
+    assert r"| `topic` | a \| b, &lt;b&gt; | – |" in card
+    assert 'model.generate(num_samples=5, attributes={"polite": True}, do_sample=False' in card
+    assert card.index("## Use") < card.index("## Attributes") < card.index("## Results")
+    # A conditional model is given its source too.
+    model = make_model("paraphrase-prompt")
+    model.set_attribute("words", number)
+    code = 'model.generate(**inputs, num_return_sequences=5, attributes={"words": 7.5}, do_sample=False, max_new_tokens=40)'
+    assert code in make_model_card(model, RECORD).text
+
+
+def test_attributes_that_are_fitted_later_come_into_the_card_that_is_there(tmp_path):
+    model = make_model("vae")
+    with pytest.raises(ValueError, match=r"has no README\.md: write one with `hf_vae\.hub\.write_model_card`"):
+        write_attributes(model, tmp_path)
+    path = write_model_card(model, RECORD, tmp_path)
+    before = path.read_text()
+    assert write_attributes(model, tmp_path) == path and path.read_text() == before
+    for score in (0.5, 0.75):
+        model.set_attribute("voice", attribute(['say "a"', "b"], score))
+        write_attributes(model, tmp_path)
+    # As if the card were written now.
+    after = path.read_text()
+    assert after == write_model_card(model, RECORD, tmp_path).read_text()
+    assert after.count("## Attributes") == 1 and "accuracy 75.0 %" in after and r'{"voice": "say \"a\""}' in after
+    # A card of other headings has it at its end.
+    path.write_text("# mine\n")
+    write_attributes(model, tmp_path)
+    assert path.read_text().startswith("# mine\n\n## Attributes\n") and path.read_text().endswith("to a text.\n")
+    write_attributes(make_model("vae"), tmp_path)
+    assert path.read_text() == "# mine\n\n"
 
 
 @pytest.mark.parametrize("variant, key", [("vae", "bowman2015generating"), ("cvae", "sohn2015learning")])
