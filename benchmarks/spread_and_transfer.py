@@ -36,6 +36,7 @@ from hf_vae.evaluation import (
     generate_texts,
     information_metrics,
 )
+from hf_vae.evaluation.distributed import spread_samples
 from hf_vae.latent_space import transfer
 from hf_vae.latent_spread import LATENT_SPREADS
 
@@ -43,6 +44,8 @@ from .report import write_between
 
 PAGE = Path(__file__).parent.parent / "docs" / "measured" / "spread.md"
 OUTPUTS = 10
+# First words that are told of one by one.
+OPENINGS = 6
 # A dimension of z that says less than this of a target, in nats, is hardly read.
 SAYS_SOMETHING = 0.1
 # Names of measures that are looked up by them.
@@ -178,15 +181,14 @@ def draw_sources(test_file: str, processor: Any, num: int, max_length: int, seed
     return [row["source"] for row in drawn], [row["targets"] for row in drawn]
 
 
-def what_z_says(
-    model: Any, processor: Any, sources: Sequence[str], references: Sequence[Sequence[str]], max_length: int, seed: int
-) -> str:
-    """In words: the KL, how many numbers of z it lies in, and how far all q together are from the prior."""
-    lengths = {"max_length": max_length, "max_target_length": max_length}
-    evaluator = LikelihoodEvaluator(model, processor, list(sources), [each[0] for each in references], **lengths)
+def what_z_says(evaluator: LikelihoodEvaluator, seed: int) -> tuple[str, list[int]]:
+    """
+    In words the KL, how many numbers of z it lies in, and how far all q together are from the prior; and the places of the numbers
+    that say something, all if there is no KL of each.
+    """
     with evaluator.reading_once():
         posterior, prior = evaluator.posterior(), evaluator.prior()
-        noise = torch.randn((len(sources), 1, posterior.noise_size), generator=torch.Generator().manual_seed(seed))
+        noise = torch.randn((len(evaluator), 1, posterior.noise_size), generator=torch.Generator().manual_seed(seed))
         own = posterior.from_noise(noise)
         drawn = prior.from_noise(torch.randn(noise.shape, generator=torch.Generator().manual_seed(seed + 1)))
         nll = evaluator.nll(torch.cat([own, own[evaluator.shuffled_partners()], drawn], dim=1)).mean(0).tolist()
@@ -196,17 +198,28 @@ def what_z_says(
         f"{found['active_units_0.01']:.0f} of its {found['latent_size']:.0f} numbers are active units."
     ]
     by_number = posterior.kl(prior)
+    loud = list(range(prior.noise_size))
     if by_number is not None:
         nats = by_number.mean(0)
-        many = int((nats > SAYS_SOMETHING).sum())
-        told.append(f"The KL is {nats.sum():.1f} nats, and {many} numbers have more than {SAYS_SOMETHING} of them.")
+        loud = (nats > SAYS_SOMETHING).nonzero().flatten().tolist()
+        told.append(f"The KL is {nats.sum():.1f} nats, and {len(loud)} numbers have more than {SAYS_SOMETHING} of them.")
     if "marginal_kl" in found:
         told.append(f"All q together are {found['marginal_kl']:.1f} nats from the prior.")
     told.append(
         f"A target costs {nll[0]:.1f} nats with its own z, {nll[1]:.1f} with the z of another pair and {nll[2]:.1f} with one from "
         "the prior."
     )
-    return " ".join(told)
+    return " ".join(told), loud
+
+
+def repelled_where_z_speaks(
+    evaluator: LikelihoodEvaluator, loud: Sequence[int], num_samples: int, temperature: float, seed: int
+) -> torch.Tensor:
+    """z from the prior `(sources, num_samples, latent_size)`, of which only the numbers at the places `loud` repel each other."""
+    prior, sources = evaluator.prior(), range(len(evaluator))
+    noise = spread_samples(sources, num_samples, prior.noise_size, seed, "independent")
+    noise[..., list(loud)] = spread_samples(sources, num_samples, len(loud), seed, "repelled")
+    return prior.from_noise(noise, temperature)
 
 
 def estimate(value: Estimate, digits: int, signed: bool = False) -> str:
@@ -237,13 +250,26 @@ def spread_table(
     for name, each in outputs.items():
         metrics = bootstrapped_metrics(each, references, of_sources={"distinct": distinct[name]}, **drawn)
         cells = [f"{metrics[column].value:.{digits}f}" for column, (_, digits) in SPREAD_COLUMNS.items()]
-        lines.append(f"| `{name}` | {' | '.join(cells)} | {1000 * seconds[name]:.0f} |")
+        label = f"`{name}`" if name in LATENT_SPREADS else name
+        lines.append(f"| {label} | {' | '.join(cells)} | {1000 * seconds[name]:.0f} |")
         if name != baseline:
             gained = [own - its for own, its in zip(distinct[name], distinct[baseline])]
             found = bootstrapped_differences(each, outputs[baseline], references, of_sources={"distinct": gained}, **drawn)
             cells = [estimate(found[column], digits, signed=True) for column, (_, digits) in SPREAD_COLUMNS.items()]
-            below.append(f"| `{name}` less `{baseline}` | {' | '.join(cells)} | |")
+            below.append(f"| {label} less `{baseline}` | {' | '.join(cells)} | |")
     return "\n".join([*lines, *below])
+
+
+def kept_openings(found: dict[str, dict[str, list[float]]], examples: Sequence[str]) -> str:
+    """In words how often the outputs begin as the example, for the commonest first words of examples."""
+    first = [(words_of(text) or [""])[0] for text in examples]
+    told = []
+    for word, many in Counter(first).most_common(OPENINGS):
+        shares = [
+            statistics.fmean(share for share, each in zip(row[FIRST], first) if each == word) for row in list(found.values())[:-1]
+        ]
+        told.append(f"`{word}` {' / '.join(f'{share:.0f}' for share in shares)} of {many}")
+    return "By the example's first word, per cent that begin with it too, in the order of the rows: " + ", ".join(told) + "."
 
 
 def transfer_table(found: dict[str, dict[str, list[float]]], rare: Sequence[int], commonest: str) -> str:
@@ -286,6 +312,9 @@ def measure(options: argparse.Namespace) -> str:
     temperature = options.latent_temperature
     if temperature is None:
         temperature = getattr(model.generation_config, "latent_temperature", None) or 1.0
+    lengths = {"max_length": options.max_length, "max_target_length": options.max_length}
+    evaluator = LikelihoodEvaluator(model, processor, sources, [each[0] for each in references], **lengths)
+    told, loud = what_z_says(evaluator, options.seed)
     written, seconds = {}, {}
     common: dict[str, Any] = {"latent_temperature": temperature, "seed": options.seed, "max_length": options.max_length}
     # The first call takes longer than those after it.
@@ -294,6 +323,12 @@ def measure(options: argparse.Namespace) -> str:
         start = time.process_time()
         written[spread] = generate_texts(model, processor, sources, OUTPUTS, latent_spread=spread, **common, **generation)
         seconds[spread] = (time.process_time() - start) / len(sources)
+    if loud:
+        where = f"repelled, in {len(loud)} numbers"
+        latents = repelled_where_z_speaks(evaluator, loud, OUTPUTS, temperature, options.seed)
+        start = time.process_time()
+        written[where] = generate_texts(model, processor, sources, OUTPUTS, latents, max_length=options.max_length, **generation)
+        seconds[where] = (time.process_time() - start) / len(sources)
     first = [each[0] for each in references]
     pairs = list(zip(sources, first))
     # The order is random, so the rows behind are pairs by chance.
@@ -313,12 +348,13 @@ def measure(options: argparse.Namespace) -> str:
     }
     sizes = f"{len(sources)} sources, seed {options.seed}, z at a temperature of {temperature:g}."
     parts = [
-        what_z_says(model, processor, sources, references, options.max_length, options.seed),
+        told,
         f"Ten greedy outputs a source; {sizes}",
         spread_table(written, references, seconds, options.resamples, options.seed),
         f"Form transfer: z of one pair, given to another source. {len(rare)} of {len(forms)} examples begin with another word than "
         f"`{commonest}`.",
         transfer_table(found, rare, commonest),
+        kept_openings(found, forms),
     ]
     shown = []
     for pair, others in EXAMPLES.get(options.name, []):

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoProcessor
 
 import hf_vae
@@ -13,17 +14,20 @@ from benchmarks.spread_and_transfer import (
     draw_sources,
     foreign_share,
     form_of,
+    kept_openings,
     length_difference,
     main,
     marks,
     mean_and_error,
     rare_openings,
+    repelled_where_z_speaks,
     same_ending,
     same_opening,
     spread_table,
     transfer_table,
 )
 from hf_vae.data import grammar
+from hf_vae.evaluation.distributed import spread_samples
 
 
 def test_openings_and_endings_are_compared_word_by_word():
@@ -80,7 +84,37 @@ def test_the_tables_show_differences_to_the_first_row_and_of_the_first_row():
         "| mine | 50.0 | 100.0 | 1.50 |", "| its | 0.0 | 0.0 | 2.50 |", "| own | 50.0 | 100.0 | 1.50 |",
         "| mine, less its | +50.0 ± 50.0 | +100.0 ± nan | -1.00 ± 1.00 |",
     ]  # fmt: skip
+    told = kept_openings({"mine": row, "its": less, "own": row}, ["a b", "the c"])
+    assert told.endswith("in the order of the rows: `a` 100 / 0 of 1, `the` 0 / 0 of 1.")
     assert transfer_table({"mine": row, "its": less, "own": row}, [], "a").splitlines()[2] == "| mine | 50.0 |  | 1.50 |"
+
+
+def test_z_repel_each_other_in_some_numbers_and_are_independent_in_the_others():
+    drawn = []
+
+    class Prior:
+        noise_size = 6
+
+        def from_noise(self, noise, temperature):
+            drawn.append(noise)
+            return temperature * noise
+
+    class Evaluator:
+        def __len__(self):
+            return 50
+
+        def prior(self):
+            return Prior()
+
+    latents = repelled_where_z_speaks(Evaluator(), [1, 4], 3, 2.0, seed=0)
+    torch.testing.assert_close(latents, 2 * drawn[0])
+    assert latents.shape == (50, 3, 6)
+    # Three directions in a plane that keep away from each other: 120 degrees between any two.
+    angles = torch.nn.functional.normalize(latents[..., [1, 4]], dim=-1)
+    cosines = angles @ angles.mT
+    torch.testing.assert_close(cosines[:, [0, 0, 1], [1, 2, 2]], torch.full((50, 3), -0.5), atol=1e-2, rtol=0)
+    assert latents[..., [0, 2, 3, 5]].std() == pytest.approx(2, abs=0.15)
+    torch.testing.assert_close(drawn[0][..., 0], spread_samples(range(50), 3, 6, 0, "independent")[..., 0])
 
 
 @pytest.fixture
