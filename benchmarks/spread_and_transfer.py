@@ -8,7 +8,7 @@ MODEL is a paraphrase model, such as that of `examples/recipes/paraphrase_captio
 their `targets`. `--write` puts the tables into docs/measured/spread.md, between the marks of `--name`.
 
 Spreads are compared over the same resamples of the sources. A form is measured by what is seen of a text without a parser: its
-first words, its last one, its length.
+first words, its last one, its length, whether it has a word in -ing.
 """
 
 from __future__ import annotations
@@ -96,6 +96,15 @@ def same_ending(text: str, example: str) -> float:
     return float(bool(own) and own[-1:] == its[-1:])
 
 
+def same_participle(text: str, example: str) -> float:
+    """1 if both have a word in -ing, or neither: "a dog is running" and "a dog runs" differ in it."""
+
+    def has_one(each: str) -> bool:
+        return any(word.endswith("ing") for word in words_of(each))
+
+    return float(has_one(text) == has_one(example))
+
+
 def length_difference(text: str, example: str) -> float:
     """By how many words one is longer than the other."""
     return float(abs(len(words_of(text)) - len(words_of(example))))
@@ -131,6 +140,7 @@ def look_at(text: str, example: str, source: str, references: Sequence[str]) -> 
         FIRST: 100 * same_opening(text, example),
         "first two words, %": 100 * same_opening(text, example, 2),
         "last word, %": 100 * same_ending(text, example),
+        "with or without -ing, %": 100 * same_participle(text, example),
         LENGTH: length_difference(text, example),
         "BLEU to the source's references": sentence_bleu(text, references),
         "the example's own words, %": 100 * foreign_share(text, example, [source, *references]),

@@ -23,6 +23,7 @@ from benchmarks.spread_and_transfer import (
     repelled_where_z_speaks,
     same_ending,
     same_opening,
+    same_participle,
     spread_table,
     transfer_table,
 )
@@ -36,6 +37,8 @@ def test_openings_and_endings_are_compared_word_by_word():
     # Not its letters, and not what is not there.
     assert same_opening("them", "the") == same_opening("", "") == same_opening("a", "a", 2) == 0
     assert same_ending("a dog .", "cats .") == 1 and same_ending("a dog.", "cats .") == same_ending("", "") == 0
+    assert same_participle("A dog running", "boys are jumping") == same_participle("a dog runs", "boys jump") == 1
+    assert same_participle("a dog runs", "boys jumping") == same_participle("a Running dog", "boys jump") == 0
     assert length_difference("a b c", "a") == length_difference("a", "a b c") == 2 and length_difference("", "a") == 1
 
 
