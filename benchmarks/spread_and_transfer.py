@@ -37,7 +37,7 @@ from hf_vae.evaluation import (
     information_metrics,
 )
 from hf_vae.evaluation.distributed import spread_samples
-from hf_vae.latent_space import transfer
+from hf_vae.latent_space import encode_texts, fit_attribute, transfer
 from hf_vae.latent_spread import LATENT_SPREADS
 
 from .report import write_between
@@ -222,6 +222,21 @@ def what_z_says(evaluator: LikelihoodEvaluator, seed: int) -> tuple[str, list[in
     return " ".join(told), loud
 
 
+def what_z_tells(model: Any, processor: Any, pairs: Sequence[tuple[str, str]], seed: int) -> str:
+    """In words how well the length of a target, and whether it has a word in -ing, can be told from its z, linearly."""
+    means = encode_texts(model, processor, [y for _, y in pairs], sources=[x for x, _ in pairs]).mode()
+    told = []
+    lengths = [float(len(words_of(y))) for _, y in pairs]
+    if len(set(lengths)) > 1:
+        told.append(f"the number of words with R² {fit_attribute(model, processor, means, lengths, seed=seed).score:.2f}")
+    participles = [bool(same_participle(y, "being")) for _, y in pairs]
+    if len(set(participles)) > 1:
+        accuracy = 100 * fit_attribute(model, processor, means, participles, seed=seed).score
+        commonest = 100 * max(Counter(participles).values()) / len(participles)
+        told.append(f"whether there is a word in -ing with an accuracy of {accuracy:.0f} %, where a guess has {commonest:.0f} %")
+    return f"From z can be told, cross-validated: {', '.join(told)}." if told else ""
+
+
 def repelled_where_z_speaks(
     evaluator: LikelihoodEvaluator, loud: Sequence[int], num_samples: int, temperature: float, seed: int
 ) -> torch.Tensor:
@@ -240,6 +255,7 @@ def estimate(value: Estimate, digits: int, signed: bool = False) -> str:
 SPREAD_COLUMNS = {
     "distinct": ("distinct of ten", 2), "best_bleu": ("BLEU, best", 1), "best_chrf": ("chrF, best", 1),
     "bleu": ("BLEU, average", 1), "self_bleu": ("self-BLEU", 1), "distinct_2": ("distinct-2", 3),
+    "lengths": ("deviation of length, words", 2),
 }  # fmt: skip
 
 
@@ -251,20 +267,29 @@ def spread_table(
     seed: int,
 ) -> str:
     """Each spread's metrics; of all but the first their differences to it, with 95 % intervals over sources."""
-    distinct = {name: [float(len(set(texts))) for texts in each] for name, each in outputs.items()}
+    of_sources = {
+        name: {
+            "distinct": [float(len(set(texts))) for texts in each],
+            "lengths": [statistics.pstdev(len(words_of(text)) for text in texts) for texts in each],
+        }
+        for name, each in outputs.items()
+    }
     baseline = next(iter(outputs))
     lines = [f"| `latent_spread` | {' | '.join(title for title, _ in SPREAD_COLUMNS.values())} | CPU ms a source |"]
     lines.append("|---" * (len(SPREAD_COLUMNS) + 2) + "|")
     drawn = {"num_resamples": num_resamples, "seed": seed}
     below = []
     for name, each in outputs.items():
-        metrics = bootstrapped_metrics(each, references, of_sources={"distinct": distinct[name]}, **drawn)
+        metrics = bootstrapped_metrics(each, references, of_sources=of_sources[name], **drawn)
         cells = [f"{metrics[column].value:.{digits}f}" for column, (_, digits) in SPREAD_COLUMNS.items()]
         label = f"`{name}`" if name in LATENT_SPREADS else name
         lines.append(f"| {label} | {' | '.join(cells)} | {1000 * seconds[name]:.0f} |")
         if name != baseline:
-            gained = [own - its for own, its in zip(distinct[name], distinct[baseline])]
-            found = bootstrapped_differences(each, outputs[baseline], references, of_sources={"distinct": gained}, **drawn)
+            gained = {
+                column: [own - its for own, its in zip(values, of_sources[baseline][column])]
+                for column, values in of_sources[name].items()
+            }
+            found = bootstrapped_differences(each, outputs[baseline], references, of_sources=gained, **drawn)
             cells = [estimate(found[column], digits, signed=True) for column, (_, digits) in SPREAD_COLUMNS.items()]
             below.append(f"| {label} less `{baseline}` | {' | '.join(cells)} | |")
     return "\n".join([*lines, *below])
@@ -358,7 +383,7 @@ def measure(options: argparse.Namespace) -> str:
     }
     sizes = f"{len(sources)} sources, seed {options.seed}, z at a temperature of {temperature:g}."
     parts = [
-        told,
+        f"{told} {what_z_tells(model, processor, pairs, options.seed)}".strip(),
         f"Ten greedy outputs a source; {sizes}",
         spread_table(written, references, seconds, options.resamples, options.seed),
         f"Form transfer: z of one pair, given to another source. {len(rare)} of {len(forms)} examples begin with another word than "

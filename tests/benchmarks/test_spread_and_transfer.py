@@ -79,6 +79,8 @@ def test_the_tables_show_differences_to_the_first_row_and_of_the_first_row():
         "`independent`", "`repelled`", "`repelled` less `independent`"
     ]  # fmt: skip
     assert "| `independent` | 1.00 |" in lines and "| +1.00 (+1.00 to +1.00) |" in lines and "| 200 |" in lines
+    # "two men" and "a man" are as long.
+    assert "| 0.00 | 200 |" in lines
     row = {"first word, %": [100.0, 0.0], "difference of length, words": [1.0, 2.0]}
     less = {"first word, %": [0.0, 0.0], "difference of length, words": [1.0, 4.0]}
     lines = transfer_table({"mine": row, "its": less, "own": row}, [0], "a").splitlines()
@@ -152,6 +154,7 @@ def test_it_runs_and_writes_into_the_page(test_file, tmp_path, monkeypatch, caps
         assert f"| {row} |" in printed
     # What is asked of a model that transfers a form exactly.
     assert f"{source}  →  {target}\n    {other}  →  at dawn the coat was" in printed
+    assert "the number of words with R² " in printed
     assert "of its 8 numbers are active units" in printed and "nan" not in printed
     written = page.read_text()
     assert written.startswith(f"before\n{first}\nz says") and written.endswith(f"```\n{last}\nbehind\n")
