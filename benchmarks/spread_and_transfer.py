@@ -64,12 +64,12 @@ EXAMPLES: dict[str, list[tuple[tuple[str, str], list[str]]]] = {
     ],
     "quora": [
         (
-            ("how do i learn to cook ?", "what is the best way to learn cooking ?"),
-            ["how can i lose weight ?", "how do i get better at chess ?"],
+            ("how do i learn to cook", "what is the best way to learn cooking"),
+            ["how can i lose weight", "how do i get better at chess"],
         ),
         (
-            ("how do i learn to cook ?", "is there any way to learn cooking ?"),
-            ["how can i lose weight ?", "how do i get better at chess ?"],
+            ("how do i learn to cook", "is there any way to learn cooking"),
+            ["how can i lose weight", "how do i get better at chess"],
         ),
     ],
 }
