@@ -50,6 +50,8 @@ OPENINGS = 6
 SAYS_SOMETHING = 0.1
 # Names of measures that are looked up by them.
 FIRST, LENGTH = "first word, %", "difference of length, words"
+# What is held against another target, that of the source's own pair, and so not compared with the other rows.
+OWN, PRIOR_OWN = "of the source's own pair, held against its own target", "from the prior, held against that target too"
 # Pairs and sources of our own, in the manner of each corpus.
 EXAMPLES: dict[str, list[tuple[tuple[str, str], list[str]]]] = {
     "captions": [
@@ -298,19 +300,18 @@ def spread_table(
 def kept_openings(found: dict[str, dict[str, list[float]]], examples: Sequence[str]) -> str:
     """In words how often the outputs begin as the example, for the commonest first words of examples."""
     first = [(words_of(text) or [""])[0] for text in examples]
+    compared = [row for name, row in found.items() if name not in (OWN, PRIOR_OWN)]
     told = []
     for word, many in Counter(first).most_common(OPENINGS):
-        shares = [
-            statistics.fmean(share for share, each in zip(row[FIRST], first) if each == word) for row in list(found.values())[:-1]
-        ]
+        shares = [statistics.fmean(share for share, each in zip(row[FIRST], first) if each == word) for row in compared]
         told.append(f"`{word}` {' / '.join(f'{share:.0f}' for share in shares)} of {many}")
     return "By the example's first word, per cent that begin with it too, in the order of the rows: " + ", ".join(told) + "."
 
 
 def transfer_table(found: dict[str, dict[str, list[float]]], rare: Sequence[int], commonest: str) -> str:
     """
-    A row for each way to come by z, and what the first one has more than each of the others, with standard errors. The last way is
-    held against another target, and so not compared.
+    A row for each way to come by z, and what the first one has more than each of the others, with standard errors. Those that are
+    held against another target are not compared.
     """
     other = f"the same, if it is not `{commonest}`, %"
     columns = [*next(iter(found.values()))]
@@ -329,7 +330,7 @@ def transfer_table(found: dict[str, dict[str, list[float]]], rare: Sequence[int]
     lines = [f"| z | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name in found:
         lines.append(f"| {name} | {' | '.join(shown(values(name, column), column, False) for column in columns)} |")
-    first, *others = list(found)[:-1]
+    first, *others = [name for name in found if name not in (OWN, PRIOR_OWN)]
     for name in others:
         cells = []
         for column in columns:
@@ -379,7 +380,8 @@ def measure(options: argparse.Namespace) -> str:
         "of the example": seen([[text] for text in moved], forms),
         "of another pair": seen([[text] for text in strange], forms),
         "from the prior": seen(written["independent"], forms),
-        "of the source's own pair, held against its own target": seen([[text] for text in own], first),
+        OWN: seen([[text] for text in own], first),
+        PRIOR_OWN: seen(written["independent"], first),
     }
     sizes = f"{len(sources)} sources, seed {options.seed}, z at a temperature of {temperature:g}."
     parts = [

@@ -11,6 +11,7 @@ from transformers import AutoProcessor
 import hf_vae
 from benchmarks import spread_and_transfer
 from benchmarks.spread_and_transfer import (
+    OWN,
     draw_sources,
     foreign_share,
     form_of,
@@ -83,15 +84,15 @@ def test_the_tables_show_differences_to_the_first_row_and_of_the_first_row():
     assert "| 0.00 | 200 |" in lines
     row = {"first word, %": [100.0, 0.0], "difference of length, words": [1.0, 2.0]}
     less = {"first word, %": [0.0, 0.0], "difference of length, words": [1.0, 4.0]}
-    lines = transfer_table({"mine": row, "its": less, "own": row}, [0], "a").splitlines()
+    lines = transfer_table({"mine": row, "its": less, OWN: row}, [0], "a").splitlines()
     assert lines[0] == "| z | first word, % | the same, if it is not `a`, % | difference of length, words |"
     assert lines[2:] == [
-        "| mine | 50.0 | 100.0 | 1.50 |", "| its | 0.0 | 0.0 | 2.50 |", "| own | 50.0 | 100.0 | 1.50 |",
+        "| mine | 50.0 | 100.0 | 1.50 |", "| its | 0.0 | 0.0 | 2.50 |", f"| {OWN} | 50.0 | 100.0 | 1.50 |",
         "| mine, less its | +50.0 ± 50.0 | +100.0 ± nan | -1.00 ± 1.00 |",
     ]  # fmt: skip
-    told = kept_openings({"mine": row, "its": less, "own": row}, ["a b", "the c"])
+    told = kept_openings({"mine": row, "its": less, OWN: row}, ["a b", "the c"])
     assert told.endswith("in the order of the rows: `a` 100 / 0 of 1, `the` 0 / 0 of 1.")
-    assert transfer_table({"mine": row, "its": less, "own": row}, [], "a").splitlines()[2] == "| mine | 50.0 |  | 1.50 |"
+    assert transfer_table({"mine": row, "its": less, OWN: row}, [], "a").splitlines()[2] == "| mine | 50.0 |  | 1.50 |"
 
 
 def test_z_repel_each_other_in_some_numbers_and_are_independent_in_the_others():
