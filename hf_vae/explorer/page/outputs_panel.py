@@ -35,13 +35,14 @@ def build_outputs(explored: Explored) -> None:
     lead = (
         "How many ways does one source have, and does a z mean the same for another source?"
         if explored.is_conditional
-        else "What does the model write by itself, or near a text?"
+        else f"What does the model write by itself{', or near a text' if explored.has_posterior else ''}?"
     )
     gr.HTML(f'<p class="explorer-lead">{lead}</p>')
     if explored.is_conditional:
         source = source_field(explored)
     else:
-        source = gr.Textbox("", label="A text, whose neighbours are drawn; if it is empty, z comes from the prior")
+        label = "A text, whose neighbours are drawn; if it is empty, z comes from the prior"
+        source = gr.Textbox("", label=label, visible=explored.has_posterior)
     options = drawing_fields(6)
     fields = attribute_fields(explored)
     with gr.Row(visible=bool(fields)):
