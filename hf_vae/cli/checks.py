@@ -17,7 +17,6 @@ from ..part_files import part_config, settle_pooling
 from ..training.checkpoints import check_resume
 from ..training.techniques import check_techniques
 from .lora import parse_lora
-from .plots import picture_kinds
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Files that tell what else a directory holds, beside which a model of ours would be loaded wrongly.
@@ -217,13 +216,6 @@ def check_writable(name: str, file: str | None) -> None:
     folder = next(parent for parent in path.parents if parent.exists())
     if not folder.is_dir():
         raise ValueError(f"`--{name}` {path} cannot be written: {folder} is a file; choose another path.")
-
-
-def check_picture(name: str, file: str | None) -> None:
-    """Raises a `ValueError` if the argument `name` gives a `file` whose ending is that of no picture."""
-    kind, kinds = Path(file or "").suffix[1:].lower(), sorted(picture_kinds())
-    if kind and kind not in kinds:
-        raise ValueError(f"`--{name}` ends in .{kind}, which is no kind of picture; choose one of {', '.join(kinds)}.")
 
 
 def check_evaluation(training_args: TrainingArguments) -> None:

@@ -13,7 +13,9 @@ from hf_vae.options import door
 
 WITHOUT_GRADIO = """
 import sys
-sys.modules["gradio"] = None
+# The second takes its time, and the page draws without it.
+sys.modules["gradio"] = sys.modules["matplotlib"] = None
+import hf_vae.cli.explore
 import hf_vae.explorer
 try:
     import hf_vae.explorer.page
