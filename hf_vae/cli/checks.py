@@ -199,8 +199,13 @@ def check_unfinished(training_args: TrainingArguments, overwrite: bool) -> None:
 
 
 def check_model_name(name: str) -> None:
-    """Raises a `FileNotFoundError` if the `name` of a model can only be that of a folder, and there is none."""
+    """
+    Raises a `FileNotFoundError` if the `name` of a model can only be that of a folder, and there is none; a `ValueError` if it is
+    that of a file.
+    """
     path = Path(name)
+    if path.is_file():
+        raise ValueError(f"{name} is a file, and a model is a folder: name that, and a file of texts with `--file`.")
     is_folder = path.is_absolute() or name.startswith(".") or path.parts[0] == "outputs" or len(path.parts) > 2
     if is_folder and not path.is_dir():
         raise FileNotFoundError(f"There is no folder {name}: train a model into it, or name another one.")

@@ -60,5 +60,5 @@ def main(argv: Sequence[str]) -> ServedModel:
     print(f"Saved to {directory}: the language model (lm), and what makes its prompts ({PROMPT_FILE}).")
     if served.prior["kind"] == "given":
         print(f"A client must be given z: {served.prior['why']}.")
-    print(f"Serve it with\n\n    {served.command}\n")
+    print(f"Serve it with the Python of vLLM's environment, on a CPU with `--enforce-eager`:\n\n    {served.command}\n")
     return served

@@ -46,10 +46,10 @@ class ServedModel:
 
     @property
     def command(self) -> str:
-        """The command that serves it."""
+        """The command that serves it, with the Python of vLLM's environment. The program `vllm` of its build for CPUs does not start."""
         return (
-            f"vllm serve {self.directory / LANGUAGE_MODEL} --served-model-name {self.name} --enable-prompt-embeds "
-            f"--dtype {self.dtype}"
+            f"python -m vllm.entrypoints.openai.api_server --model {self.directory / LANGUAGE_MODEL} "
+            f"--served-model-name {self.name} --enable-prompt-embeds --dtype {self.dtype}"
         )
 
 

@@ -72,7 +72,7 @@ def test_a_server_that_is_down_is_told(exported, client):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(ConnectionError, match=rf"No server answers at {address} \(.*refused\): start it with `vllm serve`"):
+    with pytest.raises(ConnectionError, match=rf"No server answers at {address} \(.*refused\): start vLLM there"):
         client.Server(address, served.name)
     with pytest.raises(SystemExit, match=r"client.py: No server answers"):
         client.main([str(served.directory), "--server", address, "--source", "a dog"])
@@ -120,20 +120,8 @@ def test_vllm_serves_it(processor, placement, client, tmp_path):
     of_vllm = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
     # Its environment is not this one.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    # What `vllm serve` starts; the program itself asks for a package called vllm, which vllm-cpu is not.
-    options = served.command.removeprefix("vllm serve ").split()
-    command = [
-        VLLM,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        *options,
-        "--enforce-eager",
-        "--port",
-        str(port),
-        "--host",
-        "127.0.0.1",
-    ]
+    options = served.command.removeprefix("python ").split()
+    command = [VLLM, *options, "--enforce-eager", "--port", str(port), "--host", "127.0.0.1"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, env={**inherited, **of_vllm}, stdout=log, stderr=log)
         try:
