@@ -1,8 +1,9 @@
-"""
+r"""
 Texts from a model that vLLM serves: one z for each, drawn here and sent as a prompt of embeddings.
 
     hf-vae export-vllm outputs/prefix outputs/served
-    python -m vllm.entrypoints.openai.api_server --model outputs/served/lm --served-model-name … --enable-prompt-embeds --dtype float32
+    python -m vllm.entrypoints.openai.api_server --model outputs/served/lm --served-model-name … \
+        --enable-prompt-embeds --dtype float32
     python examples/serve_vllm/client.py outputs/served --source "at noon the nurse sold the coat ." --number 5
 
 Copy this file to where your clients run. It needs torch, safetensors, and tokenizers if there is a source. If the prior is p(z|x),

@@ -46,7 +46,8 @@ class ServedModel:
 
     @property
     def command(self) -> str:
-        """The command that serves it, with the Python of vLLM's environment. The program `vllm` of its build for CPUs does not start."""
+        """The command that serves it, by the Python of vLLM's environment."""
+        # Not the program `vllm`, which does not start in the build for CPUs.
         return (
             f"python -m vllm.entrypoints.openai.api_server --model {self.directory / LANGUAGE_MODEL} "
             f"--served-model-name {self.name} --enable-prompt-embeds --dtype {self.dtype}"
