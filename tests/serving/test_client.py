@@ -123,9 +123,7 @@ ENGINE_FAMILIES = {
         max_position_embeddings=64, init_std=0.3,
     ),
 }  # fmt: skip
-needs_vllm = pytest.mark.skipif(
-    VLLM is None, reason="vLLM is not installed here: name the Python of its environment in HF_VAE_VLLM"
-)
+needs_vllm = pytest.mark.skipif(VLLM is None, reason="vLLM is not installed: name the Python of its environment in HF_VAE_VLLM")
 
 
 @pytest.mark.slow
