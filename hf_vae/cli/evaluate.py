@@ -35,10 +35,10 @@ from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_dialog import DialogCVAEProcessor
 from ..processing_vae import VAEProcessor, check_text_length, load_tokenizer
 from ..training.divergence import leave_out_cudnn_attention
-from .checks import DTYPES, check_least, check_model_name, check_picture, check_writable
+from .checks import DTYPES, check_least, check_model_name, check_writable
 from .frontier import check_frontier, frontier_metrics, measure_frontier, report_frontier
 from .parsing import parse_plain
-from .plots import plot_rate_distortion
+from .plots import check_picture, plot_rate_distortion
 from .processes import use_all_cores
 
 logger = logging.getLogger(__name__)

@@ -60,5 +60,6 @@ def main(argv: Sequence[str]) -> ServedModel:
     print(f"Saved to {directory}: the language model (lm), and what makes its prompts ({PROMPT_FILE}).")
     if served.prior["kind"] == "given":
         print(f"A client must be given z: {served.prior['why']}.")
-    print(f"Serve it with\n\n    {served.command}\n")
+    print(f"Serve it with the Python of vLLM's environment:\n\n    {served.command}\n")
+    print("On a CPU put VLLM_CPU_KVCACHE_SPACE=1 in the environment, and --enforce-eager behind the command.")
     return served

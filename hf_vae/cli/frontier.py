@@ -17,8 +17,8 @@ from ..modeling_vae import VAEModel
 from ..options.evaluate import FrontierArguments
 from ..part_files import settle_pooling
 from ..processing_vae import VAEProcessor
-from .checks import check_least, check_picture, check_writable
-from .plots import plot_frontier
+from .checks import check_least, check_writable
+from .plots import check_picture, plot_frontier
 
 
 def check_frontier(args: FrontierArguments, name: str, config: VAEConfig) -> None:

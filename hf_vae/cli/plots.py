@@ -31,6 +31,13 @@ def picture_kinds() -> list[str]:
     return list(Figure().canvas.get_supported_filetypes())
 
 
+def check_picture(name: str, file: str | None) -> None:
+    """Raises a `ValueError` if the argument `name` gives a `file` whose ending is that of no picture."""
+    kind, kinds = Path(file or "").suffix[1:].lower(), sorted(picture_kinds())
+    if kind and kind not in kinds:
+        raise ValueError(f"`--{name}` ends in .{kind}, which is no kind of picture; choose one of {', '.join(kinds)}.")
+
+
 # The panels of a training, with the colour of each.
 _PANELS = (
     ("loss", "loss\n(nats per token)", "tab:grey"),

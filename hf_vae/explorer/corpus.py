@@ -145,8 +145,12 @@ def read_corpus(
         # A row of several texts says nothing of each of them.
         columns = _columns_beside(rows, text_column) if len(texts) == len(rows) else {}
         corpus = Corpus(texts=texts, origin="", columns=columns)
-        corpus = corpus.select(range(min(len(texts), most)))
-        unit = "texts"
+        if len(texts) != len(rows):
+            # Rows of several texts each, of which there are more than rows.
+            total, unit = (len(texts), "texts") if len(rows) == total else (total, "rows")
+            corpus = corpus.select(sampled(range(len(texts)), most, seed)[0])
+        else:
+            unit = "texts"
     if len(corpus) < total:
         corpus.origin = f"{len(corpus):,} of the {total:,} {unit} of {path_or_name}, drawn by chance with seed {seed}."
     else:

@@ -14,7 +14,7 @@ import hf_vae
 
 from ..encoders import longest_text, reserved_positions
 from ..evaluation import LikelihoodEvaluator
-from ..hub.saved_model import saved_config_of_texts
+from ..hub.saved_model import saved_config
 from ..latent_distribution import LatentDistribution
 from ..latent_space import decode_latents, encode_texts, sample_prior
 from ..modeling_vae import VAEModel
@@ -67,10 +67,12 @@ class Explored:
     @property
     def has_posterior(self) -> bool:
         """Whether a text has a code."""
-        return self.model.config.has_posterior
+        return self.model.config.has_posterior and self.processor.embedding_size is None
 
     def check_posterior(self) -> None:
         """Raises a `ValueError` if texts have no codes."""
+        if self.processor.embedding_size is not None:
+            raise ValueError(_reads_vectors(self.processor.embedding_size) + " Draw from the prior.")
         if not self.has_posterior:
             raise ValueError(
                 "This model has no posterior (it was trained with `objective='gsnn'`), so a text has no code. Draw from the prior."
@@ -121,7 +123,9 @@ class Explored:
     def note_on(self, *texts: str | None) -> str:
         """What is to be said of words that the model does not know; empty if there are none."""
         given = [text for text in texts if text is not None and is_text(text)]
-        share = max(unknown_share(each, given) for each in (self.processor.encoder_tokenizer, self.processor.tokenizer))
+        # A model of given vectors has one tokenizer.
+        tokenizers = [each for each in (self.processor.encoder_tokenizer, self.processor.tokenizer) if each is not None]
+        share = max(unknown_share(each, given) for each in tokenizers)
         if share <= WARN_ABOVE:
             return ""
         return (
@@ -164,7 +168,7 @@ class Explored:
     @cached_property
     def cut(self) -> int:
         """How many texts of the corpus the encoder does not read whole."""
-        if self.corpus is None or self.longest is None:
+        if self.corpus is None or not self.has_posterior or self.longest is None:
             return 0
         rows = self.processor.encoder_tokenizer(self.corpus.texts)["input_ids"]
         return sum(len(row) > self.longest for row in rows)
@@ -233,12 +237,14 @@ def load_explored(
 
     Raises:
         OSError: there is no such model or file.
-        ValueError: a model that is not one of the family, or a file that cannot be read.
+        ValueError: a model that is not one of the family, a file that cannot be read, or one for a model that reads given vectors.
     """
     packaged = model is None or model in ("sentences", "paraphrase")
     name = model or "sentences"
     folder = hf_vae.demo(name) if packaged else name
-    saved_config_of_texts(folder, name)
+    size = saved_config(folder, name).embedding_size
+    if size is not None and file is not None:
+        raise ValueError(f"{_reads_vectors(size)} Leave `--file` out, and the page shows draws from the prior.")
     processor = AutoProcessor.from_pretrained(folder)
     # Before the weights are loaded, which may take long.
     corpus = read_corpus(file, processor, most=most, seed=seed, **reading) if file else None
@@ -248,3 +254,7 @@ def load_explored(
     elif corpus is None and not explored.is_conditional:
         explored.corpus = explored.draw(min(most, 500), seed)
     return explored
+
+
+def _reads_vectors(size: int) -> str:
+    return f"This model reads vectors of {size} numbers in the place of texts, so a text has no code."

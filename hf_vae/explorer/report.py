@@ -59,11 +59,11 @@ def model_card(name: str) -> str | None:
 def facts(explored: Explored) -> dict[str, str]:
     """What the model is, in words."""
     config = explored.model.config
-    parts = {name: getattr(config, name).model_type for name in ("encoder", "decoder")}
+    reads = f"vectors of {config.embedding_size} numbers" if config.encoder is None else config.encoder.model_type
     number = sum(parameter.numel() for parameter in explored.model.parameters())
     return {
         "class": type(explored.model).__name__,
-        "encoder, decoder": f"{parts['encoder']}, {parts['decoder']}",
+        "encoder, decoder": f"{reads}, {config.decoder.model_type}",
         "parameters": f"{number / 1e6:.1f} million" if number > 1e5 else f"{number:,}",
         "units of z": str(config.total_latent_size),
         "z enters by": ", ".join(config.latent_injection),

@@ -46,10 +46,11 @@ class ServedModel:
 
     @property
     def command(self) -> str:
-        """The command that serves it."""
+        """The command that serves it, by the Python of vLLM's environment."""
+        # Not the program `vllm`, which does not start in the build for CPUs.
         return (
-            f"vllm serve {self.directory / LANGUAGE_MODEL} --served-model-name {self.name} --enable-prompt-embeds "
-            f"--dtype {self.dtype}"
+            f"python -m vllm.entrypoints.openai.api_server --model {self.directory / LANGUAGE_MODEL} "
+            f"--served-model-name {self.name} --enable-prompt-embeds --dtype {self.dtype}"
         )
 
 

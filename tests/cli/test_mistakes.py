@@ -118,3 +118,6 @@ def test_a_name_on_the_hub_is_not_taken_for_a_folder(tmp_path):
     for name in ("outputs/none", "./none", "/none", "a/b/c"):
         with pytest.raises(FileNotFoundError, match=f"There is no folder {name}"):
             check_model_name(name)
+    (tmp_path / "texts.txt").write_text("the cat\n")
+    with pytest.raises(ValueError, match=r"texts.txt is a file, and a model is a folder: .* with `--file`"):
+        check_model_name(str(tmp_path / "texts.txt"))

@@ -291,10 +291,48 @@ def test_two_people_do_not_disturb_each_other(visit):
     expect(first.locator("#words-heat")).not_to_contain_text("nurse")
 
 
+PANELS = ("Map", "Path", "Sliders", "Outputs", "Words", "Report")
+
+
 @pytest.mark.parametrize("name", ["paraphrase", "dialog"])
 @pytest.mark.parametrize("width", [320, 390])
 def test_a_phone_has_the_whole_page_in_its_width(visit, name, width):
     page = visit(name, width, 844)
-    for panel in ("Map", "Path", "Sliders", "Chat" if name == "dialog" else "Outputs", "Words", "Report"):
-        tab(page, panel)
+    for panel in PANELS:
+        tab(page, "Chat" if name == "dialog" and panel == "Outputs" else panel)
+        if panel == "Report" and name == "paraphrase":
+            # Its card has long lines of code.
+            page.get_by_role("button", name="Model card").click()
+            expect(page.locator("#report-card pre").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, panel
+        cramped = "[...document.querySelectorAll('button.lg')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)"
+        assert page.evaluate(cramped) == [], panel
+
+
+def test_all_panels_are_as_wide(visit):
+    page = visit("sentences")
+    widths = {}
+    for panel in PANELS:
+        tab(page, panel)
+        widths[panel] = page.locator(".explorer-head").bounding_box()["width"]
+    assert len(set(widths.values())) == 1, widths
+
+
+def test_a_chosen_region_stands_out_until_it_is_let_go(visit):
+    page = visit("sentences")
+    picture = "document.querySelector('#latent-map canvas').toDataURL()"
+    expect(page.locator("#latent-map .latent-map-legend button").first).to_be_visible()
+    before = page.evaluate(picture)
+    page.locator(".latent-map-legend button").first.click()
+    assert page.evaluate(picture) != before
+    page.locator("#latent-map canvas").focus()
+    page.keyboard.press("Escape")
+    assert page.evaluate(picture) == before
+
+
+def test_a_model_without_sources_lists_what_it_writes(visit):
+    page = visit("sentences")
+    tab(page, "Outputs")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(page.locator("#outputs-list li")).to_have_count(6)
+    assert page.get_by_role("button", name="Keep the z of the ticked outputs").count() == 0

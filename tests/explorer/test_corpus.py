@@ -41,6 +41,16 @@ def test_columns_come_along(tmp_path):
     assert read_corpus(str(table), make_published("vae")[1]).columns["score"][-2:] == [2.0, None]
 
 
+def test_rows_of_several_texts_are_sampled_too(tmp_path):
+    rows = [{"targets": [f"text {n} {k}" for k in range(4)]} for n in range(20)]
+    file, processor = write_rows(tmp_path / "rows.jsonl", rows), make_published("vae")[1]
+    corpus = read_corpus(file, processor, text_column="targets", most=40)
+    assert corpus.origin == f"40 of the 80 texts of {file}, drawn by chance with seed 0."
+    assert len(set(corpus.texts)) == 40 and any(text.startswith("text 19") for text in corpus.texts)
+    few = read_corpus(file, processor, text_column="targets", most=10)
+    assert len(few) == 10 and few.origin == f"10 of the 20 rows of {file}, drawn by chance with seed 0."
+
+
 def test_pairs_that_are_copies_are_left_out_with_their_columns(tmp_path):
     rows = [{"source": "a dog", "targets": ["a dog"], "kind": "copy"}]
     rows += [{"source": "a dog", "targets": [f"dog {n}", "more"], "kind": "xy"[n % 2]} for n in range(4)]

@@ -14,7 +14,9 @@ from hf_vae.options import door
 WITHOUT_GRADIO = """
 import sys
 sys.modules["gradio"] = None
-import hf_vae.explorer
+import hf_vae.cli.explore
+# It takes a third of a second, and a page draws without it.
+assert "matplotlib" not in sys.modules
 try:
     import hf_vae.explorer.page
 except ImportError as error:
@@ -54,7 +56,7 @@ def test_what_a_person_or_a_file_writes_is_escaped(vae):
     found = reconstruction(vae, bad)
     shown = [
         markup.note(bad), markup.text(bad, bad), markup.text(marked("a", bad)), markup.steps([bad, "a"], [bad, "1"], 0),
-        markup.table((bad,), [(bad,)]), markup.region(in_common(vae.corpus, [0])), markup.heat(found),
+        markup.table((bad,), [(bad,)]), markup.listed([bad]), markup.region(in_common(vae.corpus, [0])), markup.heat(found),
         markup.bars([(bad, 1.0)], bad), markup.talk([{"role": "user", "content": bad}]),
     ]  # fmt: skip
     assert all(bad not in each for each in shown) and sum("&lt;b&gt;" in each for each in shown) == len(shown)
@@ -84,6 +86,10 @@ def test_the_same_text_in_succession_stands_once():
     listed = markup.steps(["a b", "a b", "a c", "c"], ["0", "1", "2", "3"], here=1)
     assert listed.count("<li") == 3 and "0 to 1" in listed and listed.count("is-here") == 1
     assert "<mark>c</mark>" in listed and "<del>a</del>" in listed
+
+
+def test_a_text_without_words_is_named():
+    assert "<td><i>(empty)</i></td>" in markup.table(("a",), [("",)]) and "(empty)" in markup.listed([""])
 
 
 def test_a_port_in_use_is_refused_before_anything_is_loaded(capsys, monkeypatch):

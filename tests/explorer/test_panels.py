@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from explorer_models import make_explored
-from helpers import TEXTS, make_model, make_published, resized, tiny_gpt2_config
-from hf_vae import LatentAttribute, VAEConfig
+from helpers import TEXTS, make_model, make_published, resized, take_special_tokens, tiny_gpt2_config
+from hf_vae import LatentAttribute, VAEConfig, VAEModel, VAEProcessor
 from hf_vae.evaluation import LikelihoodEvaluator
 from hf_vae.explorer import (
     Corpus,
@@ -146,6 +146,28 @@ def test_a_model_without_a_posterior_says_so_and_draws():
     assert explored.unit_kl is None and len(draw_outputs(explored, "the cat", 2)) == 2
 
 
+def test_a_model_that_reads_given_vectors_shows_draws(tmp_path, vae_processor):
+    processor = VAEProcessor(vae_processor.tokenizer, embedding_size=6)
+    decoder = tiny_gpt2_config()
+    decoder.vocab_size = len(processor.tokenizer)
+    take_special_tokens(decoder, processor.tokenizer)
+    VAEModel(VAEConfig(decoder=decoder, embedding_size=6, latent_size=4)).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"vectors of 6 numbers in the place of texts, .* Leave `--file` out"):
+        load_explored(str(tmp_path), file="texts.txt")
+    explored = load_explored(str(tmp_path), most=3)
+    assert explored.codes.shape == (3, 4) and explored.cut == 0 and explored.unit_kl is None
+    assert facts(explored)["encoder, decoder"] == "vectors of 6 numbers, gpt2" and explored.note_on("the cat") == ""
+    assert len(draw_outputs(explored, None, 2)) == 2
+    for function in (
+        lambda: draw_outputs(explored, "the cat"),
+        lambda: reconstruction(explored, "the cat"),
+        lambda: measure_collapse(explored),
+    ):
+        with pytest.raises(ValueError, match=r"vectors of 6 numbers .* Draw from the prior"):
+            function()
+
+
 def test_unknown_words_are_told():
     explored = load_explored("sentences", most=4)
     assert explored.note_on("the farmer bought the lamp") == "" == explored.note_on("", None)
@@ -164,9 +186,6 @@ def test_what_is_no_model_of_the_family_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="'bert', which is not a model of hf_vae"):
         load_explored(str(tmp_path))
-    VAEConfig(embedding_size=8, decoder=tiny_gpt2_config()).save_pretrained(tmp_path / "vectors")
-    with pytest.raises(ValueError, match=r"reads vectors of 8 numbers and no texts: .*`hf_vae.latent_space.invert`"):
-        load_explored(str(tmp_path / "vectors"))
     (tmp_path / "config.json").write_text('{"hidden_size": 8}')
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path, tmp_path / "empty"):

@@ -1,5 +1,6 @@
 """The client of the example, over HTTP: to a server that speaks as vLLM's does, and to vLLM's where that is installed."""
 
+import copy
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+import transformers as hf
 
 from helpers import prefixed, tiny_llama_config
 from hf_vae.serving import export_vllm
@@ -72,7 +74,7 @@ def test_a_server_that_is_down_is_told(exported, client):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(ConnectionError, match=rf"No server answers at {address} \(.*refused\): start it with `vllm serve`"):
+    with pytest.raises(ConnectionError, match=rf"No server answers at {address} \(.*refused\): start vLLM there"):
         client.Server(address, served.name)
     with pytest.raises(SystemExit, match=r"client.py: No server answers"):
         client.main([str(served.directory), "--server", address, "--source", "a dog"])
@@ -107,12 +109,39 @@ def test_inputs_that_fit_no_prompt_are_refused(exported, client):
         prompt.embeds(torch.ones(1, 4), "a " * 45 + "a")
 
 
+# vLLM's attention on a CPU has heads of 32 numbers and more.
+_COMMON = {"vocab_size": 40, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+_LAYERS = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "initializer_range": 0.3}
+_GROUPED = {**_COMMON, **_LAYERS, "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 64}
+ENGINE_FAMILIES = {
+    "gpt2": hf.GPT2Config(**_COMMON, n_embd=64, n_layer=2, n_head=2, n_positions=64, initializer_range=0.3),
+    "qwen3": hf.Qwen3Config(**_GROUPED),
+    "gemma": hf.GemmaConfig(**_GROUPED),
+    "gpt_neox": hf.GPTNeoXConfig(**_COMMON, **_LAYERS, max_position_embeddings=64),
+    "opt": hf.OPTConfig(
+        **_COMMON, hidden_size=64, word_embed_proj_dim=64, ffn_dim=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=64, init_std=0.3,
+    ),
+}  # fmt: skip
+needs_vllm = pytest.mark.skipif(VLLM is None, reason="vLLM is not installed: name the Python of its environment in HF_VAE_VLLM")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(VLLM is None, reason="vLLM is not installed here: name the Python of its environment in HF_VAE_VLLM")
+@needs_vllm
 def test_vllm_serves_it(processor, placement, client, tmp_path):
-    # vLLM's attention on a CPU has heads of 32 numbers and more.
-    config = tiny_llama_config(head_dim=32)
-    model = prefixed(processor, decoder=config, latent_placement=placement)
+    model = prefixed(processor, decoder=tiny_llama_config(head_dim=32), latent_placement=placement)
+    check_served_by_vllm(model, processor, client, tmp_path)
+
+
+@pytest.mark.slow
+@needs_vllm
+@pytest.mark.parametrize("family", ENGINE_FAMILIES)
+def test_vllm_serves_a_decoder_of_any_family(processor, family, client, tmp_path):
+    check_served_by_vllm(prefixed(processor, decoder=copy.deepcopy(ENGINE_FAMILIES[family])), processor, client, tmp_path)
+
+
+def check_served_by_vllm(model, processor, client, tmp_path):
+    """vLLM is started by the command that the export prints, and writes what our `generate` writes."""
     served = export_vllm(model, processor, tmp_path / "served")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -120,20 +149,8 @@ def test_vllm_serves_it(processor, placement, client, tmp_path):
     of_vllm = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
     # Its environment is not this one.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    # What `vllm serve` starts; the program itself asks for a package called vllm, which vllm-cpu is not.
-    options = served.command.removeprefix("vllm serve ").split()
-    command = [
-        VLLM,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        *options,
-        "--enforce-eager",
-        "--port",
-        str(port),
-        "--host",
-        "127.0.0.1",
-    ]
+    options = served.command.removeprefix("python ").split()
+    command = [VLLM, *options, "--enforce-eager", "--port", str(port), "--host", "127.0.0.1"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, env={**inherited, **of_vllm}, stdout=log, stderr=log)
         try:

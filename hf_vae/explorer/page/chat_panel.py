@@ -34,7 +34,7 @@ def build_chat(explored: Explored) -> None:
         reset = gr.Button("New conversation", min_width=160, scale=0)
     note = message_field()
     replies = gr.Radio([], label="Replies", elem_id="chat-replies")
-    options = drawing_fields(4)
+    options = drawing_fields(4, "Number of replies")
     acts = getattr(explored.processor, "acts", None)
     with gr.Row(visible=bool(acts)):
         act = gr.Dropdown([AS_IT_IS, *(acts or ())], value=AS_IT_IS, label="Act of the replies", min_width=160)
@@ -97,7 +97,7 @@ def build_chat(explored: Explored) -> None:
     @told(2)
     def keep_chosen(found: list[Output], chosen: int | None, before: list[Output]):
         now = keep(found, [] if chosen is None else [chosen], before)
-        return f"{len(now)} z are kept.", now, gr.update(choices=choices(now), value=[])
+        return f"Kept: {len(now)} z.", now, gr.update(choices=choices(now), value=[])
 
     keeper.click(keep_chosen, [replies_state, replies, kept_state], [note, kept_state, kept], show_progress="hidden")
 

@@ -26,12 +26,12 @@ def message_field() -> gr.HTML:
     return gr.HTML("")
 
 
-def drawing_fields(count: int) -> list[Any]:
+def drawing_fields(count: int, what: str = "Outputs") -> list[Any]:
     """How many z, their temperature, their spread, and their seed."""
     with gr.Row():
-        number = gr.Slider(1, 20, value=count, step=1, label="Outputs", min_width=140)
+        number = gr.Slider(1, 20, value=count, step=1, label=what, min_width=140)
         temperature = gr.Slider(0, 2, value=1, step=0.05, label="Temperature of z", min_width=140)
-        spread = gr.Dropdown(list(LATENT_SPREADS), value="independent", label="Spread of z", min_width=140)
+        spread = gr.Dropdown(list(LATENT_SPREADS), value="independent", label="Spread of z", min_width=170)
         seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
     return [number, temperature, spread, seed]
 

@@ -80,7 +80,9 @@ def build_map(explored: Explored) -> None:
         projection = gr.Radio(projections, value="pca", label="Projection", visible=len(projections) > 1, min_width=120)
     with gr.Row(visible=explored.is_conditional):
         source = source_field(explored)
-    redraw = gr.Button("Draw from the prior" if first is None else "Draw others", visible=first is None or not first.is_file)
+    with gr.Row():
+        shows_draws = first is None or not first.is_file
+        redraw = gr.Button("Draw from the prior" if first is None else "Draw others", visible=shows_draws, min_width=180, scale=0)
     note = gr.HTML(markup.note(message))
     with gr.Row():
         with gr.Column(scale=5, min_width=320):

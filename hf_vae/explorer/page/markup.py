@@ -55,6 +55,11 @@ def steps(texts: Sequence[str], labels: Sequence[str], here: int | None = None, 
     return f'<ol class="explorer-list">{"".join(rows)}</ol>'
 
 
+def listed(texts: Sequence[str]) -> str:
+    """Texts below each other."""
+    return f'<ul class="explorer-list">{"".join(f"<li>{_inline(each)}</li>" for each in texts)}</ul>'
+
+
 def talk(messages: Sequence[Message]) -> str:
     """The turns of a conversation."""
     if not messages:
@@ -73,7 +78,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str | float]]) -> str:
 
     def cell(tag: str, place: int, value: str | float) -> str:
         kind = ' class="number"' if numeric[place] else ""
-        return f"<{tag}{kind}>{f'{value:.2f}' if isinstance(value, float) else escape(str(value))}</{tag}>"
+        words = f"{value:.2f}" if isinstance(value, float) else _inline(value) if tag == "td" else escape(value)
+        return f"<{tag}{kind}>{words}</{tag}>"
 
     body = "".join(f"<tr>{''.join(cell('td', place, value) for place, value in enumerate(row))}</tr>" for row in rows)
     first = "".join(cell("th", place, name) for place, name in enumerate(head))
@@ -91,7 +97,7 @@ def region(found: Region) -> str:
     if found.means:
         parts.append(table(("mean of", "here", "elsewhere"), [(name, *means) for name, means in found.means.items()]))
     parts.append('<div class="explorer-label">Some of them:</div>')
-    parts.append(f'<ul class="explorer-list">{"".join(f"<li>{escape(each)}</li>" for each in found.texts)}</ul>')
+    parts.append(listed(found.texts))
     return "".join(parts)
 
 

@@ -44,8 +44,8 @@ def build_path(explored: Explored) -> None:
         different = len(set(path.texts))
         mean, most = (100 * figures[name] for name in ("edit_distance", "max_edit_distance"))
         said = (
-            f"{different} different texts on {STEPS} places. From one place to the next {mean:.0f} % of the words change in the "
-            f"mean, and {most:.0f} % at most. {explored.note_on(first, last, written)}"
+            f"{different} different {'text' if different == 1 else 'texts'} on {STEPS} places. From one place to the next "
+            f"{mean:.0f} % of the words change in the mean, and {most:.0f} % at most. {explored.note_on(first, last, written)}"
         )
         return (said, path.texts, 0, *view(path.texts, 0))
 

@@ -34,7 +34,10 @@ def build_sliders(explored: Explored) -> None:
     gr.HTML('<p class="explorer-lead">What does one direction of z, one attribute or one unit say?</p>')
     with gr.Row():
         start = gr.Textbox(
-            explored.example(0) if explored.has_posterior else "", label="Start from this text; from z = 0 if it is empty", scale=4
+            explored.example(0) if explored.has_posterior else "",
+            label="Start from this text; from z = 0 if it is empty",
+            scale=4,
+            visible=explored.has_posterior,
         )
         again = gr.Button("Start again", min_width=120, scale=0)
     source = source_field(explored)

@@ -11,6 +11,8 @@ const axes = frame.querySelector(".latent-map-axes");
 const COLOURS = ["#4477aa", "#ee6677", "#228833", "#c9a800", "#33aacc", "#aa3377", "#ee7733", "#009988", "#888888"];
 const SCALE = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 const NEAR = 14; // pixels within which a point is meant
+// Of so many points each is small, and a square, which is drawn in a tenth of a disc's time.
+const SEVERAL = 800, MANY = 5000;
 
 let data = { points: [], texts: [], colouring: null, axes: ["", ""] };
 let box = { left: 0, top: 0, width: 1, height: 1 };
@@ -18,13 +20,17 @@ let cursor = null; // the place that was asked for, in the map's own numbers
 let lasso = null; // pixels
 let drawing = false;
 let region = new Set();
+// The points by themselves, so that a cross or a line that moves does not draw them anew.
+const layer = document.createElement("canvas");
+let stale = true;
 
 const css = (name, otherwise) => getComputedStyle(frame).getPropertyValue(name).trim() || otherwise;
 
 function measure() {
   // The ends of the axes, with a margin; a map of one point has a width too.
   const xs = data.points.map((p) => p[0]), ys = data.points.map((p) => p[1]);
-  const ends = (v) => (v.length ? [Math.min(...v), Math.max(...v)] : [-1, 1]);
+  // Not as arguments, of which a browser takes some ten thousands.
+  const ends = (v) => (v.length ? [v.reduce((a, b) => Math.min(a, b)), v.reduce((a, b) => Math.max(a, b))] : [-1, 1]);
   const [x0, x1] = ends(xs), [y0, y1] = ends(ys);
   const w = (x1 - x0) || 2, h = (y1 - y0) || 2;
   box = { left: x0 - 0.06 * w - (x1 === x0 ? 1 : 0), top: y1 + 0.06 * h + (y1 === y0 ? 1 : 0), width: 1.12 * w, height: 1.12 * h };
@@ -47,24 +53,32 @@ function colourOf(row) {
   return `rgb(${SCALE[low].map((v, i) => Math.round(v + (at - low) * (SCALE[low + 1][i] - v))).join(",")})`;
 }
 
+function drawPoints(ratio) {
+  layer.width = canvas.width;
+  layer.height = canvas.height;
+  const g = layer.getContext("2d"), count = data.points.length;
+  g.setTransform(ratio, 0, 0, ratio, 0, 0);
+  const size = count > SEVERAL ? 3 : 4.5;
+  const dot = count > MANY
+    ? (px, py) => g.fillRect(px - size / 2, py - size / 2, size, size)
+    : (px, py) => { g.beginPath(); g.arc(px, py, size, 0, 7); g.fill(); };
+  data.points.forEach((point, row) => {
+    g.globalAlpha = region.size && !region.has(row) ? 0.18 : 0.85;
+    g.fillStyle = colourOf(row);
+    dot(...toPixel(point));
+  });
+  stale = false;
+}
+
 function draw() {
   const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.max(1, canvas.clientWidth * ratio);
   canvas.height = Math.max(1, canvas.clientHeight * ratio);
+  if (stale || layer.width !== canvas.width || layer.height !== canvas.height) drawPoints(ratio);
   const g = canvas.getContext("2d");
+  g.drawImage(layer, 0, 0);
   g.setTransform(ratio, 0, 0, ratio, 0, 0);
-  const ink = css("--body-text-color", "#222");
-  const size = data.points.length > 800 ? 3 : 4.5;
-  data.points.forEach((point, row) => {
-    const [px, py] = toPixel(point);
-    g.globalAlpha = region.size && !region.has(row) ? 0.18 : 0.85;
-    g.fillStyle = colourOf(row);
-    g.beginPath();
-    g.arc(px, py, size, 0, 7);
-    g.fill();
-  });
-  g.globalAlpha = 1;
-  g.strokeStyle = ink;
+  g.strokeStyle = css("--body-text-color", "#222");
   if (cursor) {
     const [px, py] = toPixel(cursor);
     g.lineWidth = 2;
@@ -116,6 +130,7 @@ function ask(place) {
 function choose(rows, outline) {
   region = new Set(rows);
   lasso = outline;
+  stale = true;
   draw();
   said.textContent = `${rows.length} points chosen`;
   trigger("region", { rows });
@@ -179,7 +194,7 @@ canvas.addEventListener("keydown", (event) => {
   } else if (event.key === "Enter" || event.key === " ") {
     ask(cursor || [box.left + box.width / 2, box.top - box.height / 2]);
   } else if (event.key === "Escape") {
-    region = new Set(); lasso = null; tip.hidden = true; draw();
+    region = new Set(); lasso = null; tip.hidden = true; stale = true; draw();
   } else return;
   event.preventDefault();
 });
@@ -217,13 +232,15 @@ function writeLegend() {
 
 function show() {
   const before = data.points;
-  data = props.value || data;
+  // Plain numbers and texts: what Gradio hands over is watched, and each look at it takes its time.
+  data = props.value ? JSON.parse(JSON.stringify(props.value)) : data;
   if (JSON.stringify(before) !== JSON.stringify(data.points)) {
     // Another map: nothing of the old one is meant any more.
     cursor = null; lasso = null; region = new Set();
   }
   axes.textContent = data.points.length ? `→ ${data.axes[0]}${data.axes[1] ? `   ↑ ${data.axes[1]}` : ""}` : "";
   tip.hidden = true;
+  stale = true;
   measure();
   writeLegend();
   draw();
