@@ -104,13 +104,14 @@ def check_parts(model_args: ModelArguments, has_data: bool) -> None:
 
 
 def check_encoder_alone(model_args: ModelArguments) -> None:
-    """Raises a `ValueError` for what cannot be done to a decoder from scratch, or should not be done to the encoder in front of it."""
+    """Raises a `ValueError` if the decoder from scratch is frozen, or the encoder in front of it learns at the decoder's rate."""
     if model_args.freeze_decoder:
         raise ValueError("`--freeze_decoder` is set, and the decoder starts from scratch: name a pretrained one, or leave it out.")
     if not (model_args.freeze_encoder or model_args.new_weights_learning_rate):
         raise ValueError(
-            "The encoder is pretrained and the decoder starts from scratch. At the decoder's learning rate the encoder would forget "
-            "what it knows: add `--freeze_encoder`, or a small `--learning_rate` and the decoder's as `--new_weights_learning_rate`."
+            "The encoder is pretrained and the decoder starts from scratch. At the decoder's learning rate the encoder would "
+            "forget what it knows: add `--freeze_encoder`, or a small `--learning_rate` and the decoder's as "
+            "`--new_weights_learning_rate`."
         )
 
 
