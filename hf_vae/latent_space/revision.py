@@ -113,6 +113,8 @@ def revise(
 
     def read(rows: Sequence[int], written: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """The z of texts that could stand in these rows, and by how much each lacks the attributes."""
+        if not written:
+            return latents[:0], lacking[:0]
         codes = posterior_of(model, processor, sources_of(rows, written), written, batch_size).mode()
         return codes, missing(codes, rows)
 
