@@ -52,8 +52,8 @@ class PretrainedParts(AdapterLoading):
     @classmethod
     def from_encoder_decoder_pretrained(
         cls: Any,
-        encoder_name_or_path: str | None,
-        decoder_name_or_path: str,
+        encoder_name_or_path: str | PreTrainedConfig | None,
+        decoder_name_or_path: str | PreTrainedConfig,
         dtype: torch.dtype | str = torch.float32,
         freeze: Sequence[str] = (),
         **latent_options,
@@ -62,9 +62,11 @@ class PretrainedParts(AdapterLoading):
         A model around a pretrained encoder and a pretrained decoder.
 
         Args:
-            encoder_name_or_path (`str`, *optional*): Hub id or local path of any `AutoModel` encoder; `None` for a model with an
-                `embedding_size`, which reads given vectors.
-            decoder_name_or_path (`str`): Hub id or local path of any `AutoModelForCausalLM` decoder.
+            encoder_name_or_path (`str` or `PreTrainedConfig`, *optional*): Hub id or local path of any `AutoModel` encoder, or the
+                configuration of one that starts from scratch; `None` for a model with an `embedding_size`, which reads given
+                vectors.
+            decoder_name_or_path (`str` or `PreTrainedConfig`): Hub id or local path of any `AutoModelForCausalLM` decoder, or the
+                configuration of one that starts from scratch.
             dtype (`torch.dtype` or `str`, defaults to `torch.float32`): the dtype of both parts' weights. Training wants float32
                 (with the Trainer's `bf16` for speed), also of a part that was saved in bfloat16, in which an optimizer's small
                 steps round to nothing; `"auto"` keeps the dtype that each part was saved in.
@@ -78,8 +80,8 @@ class PretrainedParts(AdapterLoading):
 
         Raises:
             ValueError: the configuration has no such field, an encoder is named beside an `embedding_size` or neither is, a
-                part is no encoder or no causal language model, its weights are GGUF or quantised and not in `freeze`, or a pooling
-                of sentence-transformers that there is not here.
+                part is no encoder or no causal language model, its weights are GGUF or quantised and not in `freeze`, `freeze`
+                names a part that starts from scratch, or a pooling of sentence-transformers that there is not here.
         """
         unknown = sorted(set(latent_options) - set(cls.config_class.__dataclass_fields__))
         if unknown:
@@ -89,17 +91,21 @@ class PretrainedParts(AdapterLoading):
         check_reader("encoder_name_or_path", encoder_name_or_path, latent_options.get("embedding_size"))
         if encoder_name_or_path is None and "encoder" in freeze:
             raise ValueError("`freeze` names the encoder, and a model with an `embedding_size` has none: leave it out.")
-        given = zip(PARTS, (encoder_name_or_path, decoder_name_or_path))
-        names = {part: name for part, name in given if name is not None}
-        configs = {part: part_config(part, name, is_trained=part not in freeze) for part, name in names.items()}
+        given = dict(zip(PARTS, (encoder_name_or_path, decoder_name_or_path)))
+        configs = {part: value for part, value in given.items() if isinstance(value, PreTrainedConfig)}
+        from_scratch = set(configs)
+        if not from_scratch.isdisjoint(freeze):
+            raise ValueError(f"`freeze` is {list(freeze)}, and of these what starts from scratch has to be trained: leave it out.")
+        names = {part: value for part, value in given.items() if isinstance(value, str | Path)}
+        configs |= {part: part_config(part, name, is_trained=part not in freeze) for part, name in names.items()}
         asked_for = latent_options.pop("pooling", None) or default_pooling(latent_options.get("num_latents", 1))
-        pooling = asked_for if encoder_name_or_path is None else settle_pooling(encoder_name_or_path, asked_for)
+        pooling = settle_pooling(names["encoder"], asked_for) if "encoder" in names else asked_for
         if pooling is not None:
             latent_options["pooling"] = pooling
         config = cls.config_class(**configs, **latent_options)
-        if "eos_token_id" not in latent_options:
+        if "eos_token_id" not in latent_options and "decoder" in names:
             # Labels end with the tokenizer's EOS, which is not always what the configuration names.
-            ends = end_tokens(tokenizer_eos(decoder_name_or_path), config.eos_token_id)
+            ends = end_tokens(tokenizer_eos(names["decoder"]), config.eos_token_id)
             config.eos_token_id = ends[0] if len(ends) == 1 else ends or None
         cls.prepare_decoder_config(config)
         loaded = {part: load_part(part, name, config, dtype=dtype) for part, name in names.items()}
@@ -110,6 +116,8 @@ class PretrainedParts(AdapterLoading):
         model.missing_in_parts = {
             f"{prefix}{name}" for part, (_, missing) in loaded.items() for prefix in PREFIXES[part] for name in missing
         }
+        new = tuple(prefix for part in from_scratch for prefix in PREFIXES[part])
+        model.missing_in_parts |= {name for name, _ in model.named_parameters() if new and name.startswith(new)}
         model.part_folders = {part: str(Path(names[part]).resolve()) for part in freeze if Path(names[part]).is_dir()}
         return model
 

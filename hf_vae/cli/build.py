@@ -53,10 +53,12 @@ def build_model(
     config_class: Any = model_class.config_class
     latent_options = {**config_options(config_class, model_args), **(config_of_data or {})}
     encoder_name, decoder_name = model_args.encoder_name_or_path, model_args.decoder_name_or_path
-    if encoder_name and decoder_name:
-        tokenizer, encoder_tokenizer = load_tokenizer(decoder_name), load_tokenizer(encoder_name)
+    if decoder_name:
+        tokenizer = encoder_tokenizer = load_tokenizer(decoder_name)
     else:
         tokenizer, encoder_tokenizer = train_tokenizers(texts, model_args.vocab_size, model_args.tokenizer_type)
+    if encoder_name:
+        encoder_tokenizer = load_tokenizer(encoder_name)
     processor = processor_class(tokenizer, encoder_tokenizer, **processor_options)
     # One that had no padding token has it now.
     tokenizer = processor.tokenizer
@@ -67,15 +69,19 @@ def build_model(
     if model_args.word_dropout:
         candidates = (tokenizer.unk_token_id, tokenizer.mask_token_id, tokenizer.pad_token_id)
         latent_options["word_dropout_token_id"] = next(token for token in candidates if token is not None)
-    if encoder_name and decoder_name:
-        freeze = [part for part in PARTS if model_args.save_trained_only and getattr(model_args, f"freeze_{part}")]
-        model = model_class.from_encoder_decoder_pretrained(encoder_name, decoder_name, freeze=freeze, **latent_options)
-    else:
+    encoder: Any = encoder_name
+    decoder: Any = decoder_name
+    if not decoder:
         sizes = {name: getattr(model_args, name) for name in _SIZES}
         # z may stand on some positions too, with the memory on as many as there are vectors.
         filled = (model_args.prefix_length or max(4, model_args.num_latents)) + model_args.num_latents - 1
         longest = max(256, encoder_tokens, decoder_tokens + 1 + filled)
-        encoder, decoder = small_configs(tokenizer, max_position_embeddings=longest, **sizes)
+        small_encoder, decoder = small_configs(tokenizer, max_position_embeddings=longest, **sizes)
+        encoder = encoder or small_encoder
+    if encoder_name:
+        freeze = [part for part in PARTS if model_args.save_trained_only and getattr(model_args, f"freeze_{part}")]
+        model = model_class.from_encoder_decoder_pretrained(encoder, decoder, freeze=freeze, **latent_options)
+    else:
         model = model_class(config_class(encoder=encoder, decoder=decoder, **latent_options))
     check_lengths(model, encoder_tokens, decoder_tokens)
     return model, processor

@@ -79,8 +79,13 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
 def check_parts(model_args: ModelArguments, has_data: bool) -> None:
     """Raises a `ValueError` for an encoder and a decoder that cannot be had, frozen or adapted in this way."""
     pretrained = bool(model_args.encoder_name_or_path)
-    if pretrained != bool(model_args.decoder_name_or_path):
-        raise ValueError("Give both `--encoder_name_or_path` and `--decoder_name_or_path`, or neither to train from scratch.")
+    if model_args.decoder_name_or_path and not pretrained:
+        raise ValueError(
+            "`--decoder_name_or_path` is given without `--encoder_name_or_path`: give both, an encoder alone in front of a small "
+            "decoder from scratch, or neither to train both from scratch."
+        )
+    if pretrained and not model_args.decoder_name_or_path:
+        check_encoder_alone(model_args)
     if pretrained and not has_data:
         raise ValueError("Pretrained parts need `--train_file`; the embedded grammar is for models trained from scratch.")
     if model_args.save_trained_only:
@@ -97,6 +102,18 @@ def check_parts(model_args: ModelArguments, has_data: bool) -> None:
         )
 
 
+def check_encoder_alone(model_args: ModelArguments) -> None:
+    """Raises a `ValueError` if the decoder from scratch is frozen, or the encoder in front of it learns at the decoder's rate."""
+    if model_args.freeze_decoder:
+        raise ValueError("`--freeze_decoder` is set, and the decoder starts from scratch: name a pretrained one, or leave it out.")
+    if not (model_args.freeze_encoder or model_args.new_weights_learning_rate):
+        raise ValueError(
+            "The encoder is pretrained and the decoder starts from scratch. At the decoder's learning rate the encoder would "
+            "forget what it knows: add `--freeze_encoder`, or a small `--learning_rate` and the decoder's as "
+            "`--new_weights_learning_rate`."
+        )
+
+
 def check_part_files(model_args: ModelArguments) -> None:
     """
     Looks at what lies in the folders or repositories of pretrained parts, before data is read.
@@ -108,8 +125,10 @@ def check_part_files(model_args: ModelArguments) -> None:
     if not model_args.encoder_name_or_path:
         return
     for part in PARTS:
-        is_frozen = model_args.save_trained_only and getattr(model_args, f"freeze_{part}")
-        part_config(part, getattr(model_args, f"{part}_name_or_path"), is_trained=not is_frozen)
+        name = getattr(model_args, f"{part}_name_or_path")
+        if name:
+            is_frozen = model_args.save_trained_only and getattr(model_args, f"freeze_{part}")
+            part_config(part, name, is_trained=not is_frozen)
     settle_pooling(model_args.encoder_name_or_path, model_args.pooling or default_pooling(model_args.num_latents))
 
 

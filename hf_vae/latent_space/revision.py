@@ -23,6 +23,8 @@ logger = logging.get_logger(__name__)
 
 # Nats of the decoder that a unit of a margin is worth. With less the likelihood under z* decides more, and more words are changed.
 REVISION_WEIGHT = 100.0
+# Tokens of a text that may be replaced or written before: those without which its attributes are clearest.
+PLACES = 4
 # Of the candidates for a text, so many with the clearest attributes are read by the decoder.
 SHORTLIST = 16
 
@@ -58,9 +60,10 @@ def revise(
     Changes what a text is like, a token at a time, and leaves all other words as they are. [`edit`] writes a text anew from a moved
     z, and so keeps only what z holds. Here z only says which words to change.
 
-    \(z^*\) is the z nearest to the text's that has the attributes ([`smallest_move`]). At each place the decoder proposes tokens
-    that \(z^*\) makes likely, those first that it makes likelier than the text's own z does. They replace the token there or are
-    put in front of it, and each token may be left out. Of all these texts \(y'\) that which maximises
+    \(z^*\) is the z nearest to the text's that has the attributes ([`smallest_move`]). Each token may be left out. Where that helps
+    the attributes most, and at the end, the decoder proposes tokens that \(z^*\) makes likely, those first that it makes likelier
+    than the text's own z does. They replace the token there or are put in front of it. Of all these texts \(y'\) that which
+    maximises
     \(\log p(y'|x,z^*) + \lambda \sum_i \min(0, m_i(z(y')))\) is taken, with the margins \(m_i\) of the attributes at its own
     posterior mean \(z(y')\). So it goes on until no margin is below 0, or no change makes the attributes clearer.
 
@@ -108,6 +111,13 @@ def revise(
     def sources_of(rows: Sequence[int], written: list[str]) -> list:
         return written if given is None else [given[row] for row in rows]
 
+    def read(rows: Sequence[int], written: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The z of texts that could stand in these rows, and by how much each lacks the attributes."""
+        if not written:
+            return latents[:0], lacking[:0]
+        codes = posterior_of(model, processor, sources_of(rows, written), written, batch_size).mode()
+        return codes, missing(codes, rows)
+
     latents = encode_texts(model, processor, texts, sources, batch_size).mode()
     moved, _ = smallest_move(latents, margins(range(len(texts))))
     revised, num_changes, lacking = list(texts), [0] * len(texts), missing(latents, range(len(texts)))
@@ -115,15 +125,22 @@ def revise(
     for _ in range(max_changes):
         if not unfinished:
             break
-        own, candidates = [], []
+        shortened = {row: _without_each_token(processor, revised[row]) for row in unfinished}
+        own = [row for row, texts_without in shortened.items() for _ in texts_without]
+        candidates = [text for texts_without in shortened.values() for text in texts_without]
+        codes, lacks = read(own, candidates)
+        # A text of one token cannot do without it.
+        by_place = dict(zip(unfinished, lacks.split([len(shortened[row]) for row in unfinished])))
+        places = {row: by_place[row].topk(min(PLACES, len(by_place[row]))).indices.tolist() or [0] for row in unfinished}
+        added: list[str] = []
         for rows in _in_batches(unfinished, batch_size):
             written = [revised[row] for row in rows]
             evaluator = LikelihoodEvaluator(model, processor, sources_of(rows, written), written, batch_size)
-            for row, proposed in zip(rows, _proposals(evaluator, moved[rows], latents[rows], num_candidates)):
-                own += [row] * len(proposed)
-                candidates += proposed
-        codes = posterior_of(model, processor, sources_of(own, candidates), candidates, batch_size).mode()
-        lacks = missing(codes, own)
+            proposed = _proposals(evaluator, moved[rows], latents[rows], [places[row] for row in rows], num_candidates)
+            own += [row for row, texts_with in zip(rows, proposed) for _ in texts_with]
+            added += [text for texts_with in proposed for text in texts_with]
+        more_codes, more_lacks = read(own[len(candidates) :], added)
+        candidates, codes, lacks = candidates + added, torch.cat([codes, more_codes]), torch.cat([lacks, more_lacks])
         # What the decoder reads costs most: of each text only the candidates whose attributes are clearest, and clearer than now.
         better = [number for number in lacks.argsort(descending=True).tolist() if lacks[number] > lacking[own[number]]]
         taken: dict[int, list[int]] = {}
@@ -157,8 +174,21 @@ def _in_batches(rows: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]
     return (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
 
 
-def _proposals(evaluator: LikelihoodEvaluator, moved: torch.Tensor, latents: torch.Tensor, num_candidates: int) -> list[list[str]]:
-    """For each example of `evaluator` the texts that differ from it by one token, as [`revise`] describes them."""
+def _spans(processor: VAEProcessor, text: str) -> list[tuple[int, int]]:
+    """Where each token of the text begins and ends."""
+    return processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+
+
+def _without_each_token(processor: VAEProcessor, text: str) -> list[str]:
+    """The text without its first token, without its second and so on; none of one that has no more than one."""
+    spans = _spans(processor, text)
+    return [(text[:start].rstrip() + text[end:]).strip() for start, end in spans] if len(spans) > 1 else []
+
+
+def _proposals(
+    evaluator: LikelihoodEvaluator, moved: torch.Tensor, latents: torch.Tensor, places: list[list[int]], num_candidates: int
+) -> list[list[str]]:
+    """For each example of `evaluator` the texts with another or one more token at these of its `places`, as [`revise`] says."""
     model, processor = evaluator.model, evaluator.processor
     tokenizer = processor.tokenizer
     size = model.config.decoder.get_text_config().vocab_size
@@ -178,16 +208,16 @@ def _proposals(evaluator: LikelihoodEvaluator, moved: torch.Tensor, latents: tor
         return scores.topk(num_candidates, dim=-1).indices.tolist()
 
     found = []
-    for written, tokens in zip(evaluator.targets, evaluator.map(likely, "proposals")):
-        spans = tokenizer(written, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        variants: list[str] = []
+    for written, tokens, chosen in zip(evaluator.targets, evaluator.map(likely, "proposals"), places):
         # At the last place stands EOS, in front of which a token may be put.
-        for (start, end), proposed in zip([*spans, (len(written), len(written))], tokens):
-            before, after = written[:start].rstrip(), written[end:]
+        spans = [*_spans(processor, written), (len(written), len(written))]
+        variants: list[str] = []
+        for place in (*chosen, len(spans) - 1):
+            (start, end), proposed = spans[place], tokens[place]
+            before = written[:start].rstrip()
             space = written[len(before) : start]
-            variants.append(before + after)
             for piece in map(str.strip, tokenizer.batch_decode([[token] for token in proposed])):
-                variants += [before + space + piece + after, f"{before} {piece}{space}{written[start:]}"]
+                variants += [before + space + piece + written[end:], f"{before} {piece}{space}{written[start:]}"]
         texts = dict.fromkeys(map(str.strip, variants))
         found.append([text for text in texts if text and text != written])
     return found

@@ -36,7 +36,10 @@ class ModelArguments(
         default=None,
         metadata={"help": "Hub id or path of a pretrained encoder. Without it, encoder and decoder start from scratch."},
     )
-    decoder_name_or_path: str | None = field(default=None, metadata={"help": "Hub id or path of a pretrained causal LM."})
+    decoder_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Hub id or path of a pretrained causal LM. Without it, a small decoder starts from scratch."},
+    )
     encoder_type: str = field(default="bert", metadata={"help": "Architecture of the encoder."})
     decoder_type: str = field(default="llama", metadata={"help": "Architecture of the decoder."})
     hidden_size: int = field(default=128, metadata={"help": "Width of encoder and decoder."})

@@ -52,14 +52,15 @@ def default_recipe(task: str, named: Collection[str]) -> str:
     """
     if "train_file" not in named:
         return f"{task}_embedded.yaml"
-    return f"{task}_pretrained.yaml" if _PART_NAMES & set(named) else f"{task}_from_scratch.yaml"
+    # A decoder from scratch is trained like one behind an encoder from scratch.
+    return f"{task}_pretrained.yaml" if "decoder_name_or_path" in named else f"{task}_from_scratch.yaml"
 
 
 def replaced_by(said: Mapping[str, Any]) -> set[str]:
     """The arguments of a [`default_recipe`] that cannot be meant beside what the command line has `said`."""
     replaced: set[str] = set()
     if _PART_NAMES & set(said):
-        # One part alone is refused, and not completed by the recipe's other.
+        # One part alone is not completed by the recipe's other.
         replaced |= _PART_NAMES
     if "num_train_epochs" in said:
         # The Trainer would follow the recipe's number of steps.

@@ -243,7 +243,7 @@ def test_every_recipe_parses_and_its_model_trains(script, recipe, tmp_path):
     [
         (["--label_smoothing_factor", "0.1"], "`--label_smoothing_factor` must be 0"),
         (["--kl_schedule", "linear", "--kl_schedule_options", '{"steps": 0}'], "`steps` is 0"),
-        (["--encoder_name_or_path", "x"], "Give both"),
+        (["--decoder_name_or_path", "x"], "is given without `--encoder_name_or_path`"),
         (["--num_paraphrases", "0"], "`--num_paraphrases` is 0"),
         (["--importance_samples", "0"], "`--importance_samples` is 0"),
         (["--resume_from_checkpoint", "last"], "holds no checkpoint"),

@@ -300,7 +300,7 @@ NO_STAGE = ["--latent_free_steps", "0"]
         (["--encoder_type", "gru"], "`encoder_type` is 'gru'"),
         (["--tokenizer_type", "char"], "`tokenizer_type` is 'char'"),
         (["--tokenizer_type", "bpe", "--vocab_size", "20"], "`vocab_size` is 20"),
-        (["--encoder_name_or_path", "x"], "Give both"),
+        (["--decoder_name_or_path", "x"], "is given without `--encoder_name_or_path`"),
         (["--encoder_name_or_path", "x", "--decoder_name_or_path", "x"], "Pretrained parts need `--train_file`"),
         (["--encoder_pretraining_steps", "2", "--encoder_type", "lstm"], "LSTMModel has no masked-language model"),
         (["--minimum_rate", "5", "--free_bits", "18", *CONSTANT], r"`--free_bits` \(18.0\)"),

@@ -37,6 +37,7 @@ def shared_start(one: str, other: str) -> int:
 
 def test_one_change_is_the_best_of_all_that_there_are(vae, vae_processor, monkeypatch):
     monkeypatch.setattr(revision, "SHORTLIST", 10_000)
+    monkeypatch.setattr(revision, "PLACES", 10_000)
     text = TEXTS[0]
     z = encode_texts(vae, vae_processor, [text]).mode()
     attribute = along(torch.tensor([1.0, -1.0, 0.5, 0.0]))
@@ -55,6 +56,29 @@ def test_one_change_is_the_best_of_all_that_there_are(vae, vae_processor, monkey
     assert found.texts == [candidates[int(scores.argmax())]]
     assert found.num_changes == [1]
     torch.testing.assert_close(found.latents, encode_texts(vae, vae_processor, found.texts).mode())
+
+
+def test_other_words_are_looked_for_where_leaving_one_out_helps_most(vae, vae_processor, monkeypatch):
+    monkeypatch.setattr(revision, "PLACES", 1)
+    attribute = along(torch.tensor([30.0, 0.0, 0.0, 0.0]))
+    text = max(TEXTS, key=lambda each: len(each.split()))
+    words = text.split()
+    without = [" ".join([*words[:place], *words[place + 1 :]]) for place in range(len(words))]
+    for wanted in ("low", "high"):
+        margins = attribute.margin(encode_texts(vae, vae_processor, without).mode(), attribute.target(wanted), 1.0)
+        place = int(margins.clamp(max=0).argmax())
+        [found] = revise(vae, vae_processor, text, {"side": wanted}, held={"side": attribute}, strength=1.0, max_changes=1).texts
+        at_the_place = found.startswith(" ".join(words[:place])) and found.endswith(" ".join(words[place + 1 :]))
+        assert found in without or at_the_place or found.startswith(text), (found, place)
+
+
+def test_a_text_of_one_token_can_be_changed(vae, vae_processor):
+    word = TEXTS[0].split()[0]
+    z = encode_texts(vae, vae_processor, [word]).mode()
+    attribute = along(torch.tensor([30.0, 0.0, 0.0, 0.0]))
+    wanted = "low" if attribute.predict(z) == ["high"] else "high"
+    found = revise(vae, vae_processor, word, {"side": wanted}, held={"side": attribute}, strength=0.0, max_changes=1)
+    assert found.texts != [word] and found.texts[0]
 
 
 def test_a_text_that_has_the_attribute_stays_and_others_come_to_have_it(vae, vae_processor, caplog):

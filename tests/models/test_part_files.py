@@ -7,7 +7,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
 from helpers import load_script, make_batch, make_model, write_rows
 from hf_vae import VAEModel, VAEProcessor, part_files
@@ -47,11 +47,11 @@ def build(parts, **options):
 
 
 def train(parts, tmp_path, *options):
-    """What `train_vae.py` does with the parts, by one step."""
+    """What `train_vae.py` does with the parts that there are, by one step."""
     rows = write_rows(tmp_path / "rows.jsonl", [{"text": "the cat sat"}, {"text": "a dog ran"}] * 2)
     load_script("train_vae").main(
         [
-            "--encoder_name_or_path", str(parts[ENCODER]), "--decoder_name_or_path", str(parts[DECODER]), "--train_file", rows,
+            *(word for part, folder in parts.items() for word in (f"--{part}_name_or_path", str(folder))), "--train_file", rows,
             "--validation_file", rows, "--output_dir", str(tmp_path / "out"), "--max_steps", "1", "--use_cpu",
             "--report_to", "none", "--importance_samples", "2", "--max_new_tokens", "3", "--max_length", "16",
             "--disable_tqdm", "true", "--per_device_train_batch_size", "2", "--latent_free_steps", "0",
@@ -69,6 +69,22 @@ def make_sentence_transformer(folder: Path, modules: list[dict], **pooling) -> N
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 16, **pooling}))
+
+
+def test_an_encoder_alone_stands_in_front_of_a_decoder_from_scratch(parts, tmp_path):
+    small = ("--hidden_size", "16", "--num_attention_heads", "2", "--decoder_layers", "1", "--tokenizer_type", "word")
+    with pytest.raises(ValueError, match="`--freeze_decoder` is set, and the decoder starts from scratch"):
+        train({ENCODER: parts[ENCODER]}, tmp_path, *small, "--freeze_decoder")
+    with pytest.raises(ValueError, match="the encoder would forget what it knows: add `--freeze_encoder`, or a small"):
+        train({ENCODER: parts[ENCODER]}, tmp_path, *small)
+    train({ENCODER: parts[ENCODER]}, tmp_path, *small, "--freeze_encoder")
+    before = AutoModel.from_pretrained(parts[ENCODER]).state_dict()
+    model, processor = AutoModel.from_pretrained(tmp_path / "out"), AutoProcessor.from_pretrained(tmp_path / "out")
+    assert all(model.encoder.state_dict()[key].equal(value) for key, value in before.items() if "pooler" not in key)
+    assert model.config.decoder.hidden_size == 16 and processor.tokenizer.tokenize("the cat") == ["the", "cat"]
+    assert len(processor.encoder_tokenizer) == model.config.encoder.vocab_size
+    with pytest.raises(ValueError, match="`--decoder_name_or_path` is given without `--encoder_name_or_path`"):
+        train({DECODER: parts[DECODER]}, tmp_path)
 
 
 @pytest.mark.parametrize("left", [(), ("config.json",)], ids=["nothing else", "and a configuration"])

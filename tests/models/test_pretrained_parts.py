@@ -11,6 +11,7 @@ from transformers import AutoModel, AutoModelForCausalLM, Trainer, TrainingArgum
 from helpers import generation_inputs, make_batch, make_model
 from hf_vae import CVAEModel, DialogCVAEModel, ParaphraseVAEModel, VAEModel
 from hf_vae.saved_files import weights_digest
+from hf_vae.training.learning_rates import new_weights
 
 CLASSES = {"vae": VAEModel, "cvae-cross": CVAEModel, "paraphrase-prompt": ParaphraseVAEModel, "dialog-acts": DialogCVAEModel}
 LORA = {"target_modules": r"(encoder\..*\.(query|value))|(decoder\.lm\..*\.c_attn)", "r": 2, "fan_in_fan_out": True}
@@ -34,6 +35,23 @@ def build(name, halves, **options):
 def objective(model, batch):
     with torch.no_grad():
         return model(**batch, latents=torch.ones(3, 4)).reconstruction_loss
+
+
+@pytest.mark.parametrize("name", ["vae", "cvae-cross"])
+def test_a_part_may_start_from_scratch_beside_a_pretrained_one(name, halves, tmp_path):
+    decoder = make_model("vae").config.decoder
+    decoder.add_cross_attention = name == "cvae-cross"
+    model = build(name, (halves[0], decoder), freeze=["encoder"])
+    pretrained = AutoModel.from_pretrained(halves[0]).state_dict()
+    assert all(model.encoder.state_dict()[key].equal(value) for key, value in pretrained.items() if "pooler" not in key)
+    # The decoder is new, and so it learns at the rate of what is new and is saved.
+    assert {key for key, _ in model.named_parameters() if key.startswith("decoder.lm.")} <= new_weights(model)
+    assert not any(key.startswith("encoder.") for key in new_weights(model))
+    model.eval().save_pretrained(tmp_path / "saved")
+    again, batch = AutoModel.from_pretrained(tmp_path / "saved"), make_batch(model)
+    assert objective(again, batch).equal(objective(model, batch))
+    with pytest.raises(ValueError, match=r"`freeze` is \['decoder'\], and of these what starts from scratch has to be trained"):
+        build(name, (halves[0], decoder), freeze=["decoder"])
 
 
 @pytest.mark.parametrize("name", CLASSES)
