@@ -21,12 +21,12 @@ from .smallest_move import smallest_move
 
 logger = logging.get_logger(__name__)
 
-# Nats of the decoder that a unit of a margin is worth. With less the likelihood under z* decides more, and more words are changed.
+# Nats of the decoder that a unit of a margin is worth. With less the likelihood decides more, and more words are changed.
 REVISION_WEIGHT = 100.0
 # Tokens of a text that may be replaced or written before: those without which its attributes are clearest.
 PLACES = 4
 # Of the candidates for a text, so many with the clearest attributes are read by the decoder.
-SHORTLIST = 16
+SHORTLIST = 32
 
 
 @dataclass(repr=False)
@@ -60,12 +60,13 @@ def revise(
     Changes what a text is like, a token at a time, and leaves all other words as they are. [`edit`] writes a text anew from a moved
     z, and so keeps only what z holds. Here z only says which words to change.
 
-    \(z^*\) is the z nearest to the text's that has the attributes ([`smallest_move`]). Each token may be left out. Where that helps
-    the attributes most, and at the end, the decoder proposes tokens that \(z^*\) makes likely, those first that it makes likelier
-    than the text's own z does. They replace the token there or are put in front of it. Of all these texts \(y'\) that which
-    maximises
-    \(\log p(y'|x,z^*) + \lambda \sum_i \min(0, m_i(z(y')))\) is taken, with the margins \(m_i\) of the attributes at its own
-    posterior mean \(z(y')\). So it goes on until no margin is below 0, or no change makes the attributes clearer.
+    \(z\) is the text's own, and \(z^*\) the nearest to it that has the attributes ([`smallest_move`]). Each token may be left out.
+    Where that helps the attributes most, and at the end, the decoder proposes tokens, which replace the token there or are put in
+    front of it. Of all these texts \(y'\) that which maximises
+    \[\log p(y'|x,z^*) + \log\frac{p(y'|x,z^*)}{p(y'|x,z)} + \lambda \sum_i \min(0, m_i(z(y')))\]
+    is taken: it is likely under \(z^*\), likelier than under \(z\), and the margins \(m_i\) of the attributes at its own posterior
+    mean \(z(y')\) say that it has them. The first two terms decide which tokens are proposed. So it goes on until no margin is
+    below 0, or no change makes the attributes clearer.
 
     Args:
         model ([`VAEModel`]): any model of the family, with attributes of `set_attribute`.
@@ -76,7 +77,7 @@ def revise(
             between the labels, at 1 as far behind it as the texts that `fit_attribute` saw lie in the mean.
         max_changes (`int`, defaults to 5): tokens of a text that are changed, at most.
         num_candidates (`int`, defaults to 10): tokens that are tried at each place.
-        attribute_weight (`float`, defaults to 100.0): λ, nats of log p(y'|x,z*) that a unit of a margin is worth.
+        attribute_weight (`float`, defaults to 100.0): λ, nats that a unit of a margin is worth.
         held (mapping of `str` to [`LatentAttribute`], *optional*): attributes in the place of the model's own.
         sources (*optional*): x of each text, as the processor takes it, for a conditional model.
         batch_size (`int`, defaults to 64): rows at once.
@@ -118,8 +119,11 @@ def revise(
         codes = posterior_of(model, processor, sources_of(rows, written), written, batch_size).mode()
         return codes, missing(codes, rows)
 
-    latents = encode_texts(model, processor, texts, sources, batch_size).mode()
-    moved, _ = smallest_move(latents, margins(range(len(texts))))
+    own_latents = encode_texts(model, processor, texts, sources, batch_size).mode()
+    moved, _ = smallest_move(own_latents, margins(range(len(texts))))
+    # What is likely under z*, and likelier than under the text's own z.
+    compared = torch.stack([moved, own_latents], dim=1)
+    latents = own_latents.clone()
     revised, num_changes, lacking = list(texts), [0] * len(texts), missing(latents, range(len(texts)))
     unfinished = lacking.lt(0).nonzero().flatten().tolist()
     for _ in range(max_changes):
@@ -136,7 +140,7 @@ def revise(
         for rows in _in_batches(unfinished, batch_size):
             written = [revised[row] for row in rows]
             evaluator = LikelihoodEvaluator(model, processor, sources_of(rows, written), written, batch_size)
-            proposed = _proposals(evaluator, moved[rows], latents[rows], [places[row] for row in rows], num_candidates)
+            proposed = _proposals(evaluator, compared[rows], [places[row] for row in rows], num_candidates)
             own += [row for row, texts_with in zip(rows, proposed) for _ in texts_with]
             added += [text for texts_with in proposed for text in texts_with]
         more_codes, more_lacks = read(own[len(candidates) :], added)
@@ -152,7 +156,8 @@ def revise(
             break
         rows, written = [own[number] for number in shortlist], [candidates[number] for number in shortlist]
         evaluator = LikelihoodEvaluator(model, processor, sources_of(rows, written), written, batch_size)
-        scores = attribute_weight * lacks[shortlist] - evaluator.nll(moved[rows].unsqueeze(1)).squeeze(1).cpu()
+        there, here = evaluator.nll(compared[rows]).cpu().unbind(1)
+        scores = attribute_weight * lacks[shortlist] - 2 * there + here
         for number, _ in sorted(zip(shortlist, scores.tolist()), key=lambda each: each[1]):
             # The best comes last, and stays.
             row = own[number]
@@ -186,7 +191,7 @@ def _without_each_token(processor: VAEProcessor, text: str) -> list[str]:
 
 
 def _proposals(
-    evaluator: LikelihoodEvaluator, moved: torch.Tensor, latents: torch.Tensor, places: list[list[int]], num_candidates: int
+    evaluator: LikelihoodEvaluator, compared: torch.Tensor, places: list[list[int]], num_candidates: int
 ) -> list[list[str]]:
     """For each example of `evaluator` the texts with another or one more token at these of its `places`, as [`revise`] says."""
     model, processor = evaluator.model, evaluator.processor
@@ -201,7 +206,7 @@ def _proposals(
         with evaluation_mode(model):
             there, here = (
                 model.decode(z[batch.indices].to(model.device), labels, **batch.conditioning).float().log_softmax(-1)
-                for z in (moved, latents)
+                for z in compared.unbind(1)
             )
         scores = 2 * there - here
         scores[..., forbidden] = -torch.inf

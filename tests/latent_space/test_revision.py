@@ -50,8 +50,9 @@ def test_one_change_is_the_best_of_all_that_there_are(vae, vae_processor, monkey
     candidates = sorted(one_token_edits(vae_processor, text))
     codes = encode_texts(vae, vae_processor, candidates).mode()
     lacks = attribute.margin(codes, target).clamp(max=0)
-    nll = LikelihoodEvaluator(vae, vae_processor, candidates, candidates).nll(moved.expand(len(candidates), 1, -1)).squeeze(1)
-    scores = 2.0 * lacks - nll
+    evaluator = LikelihoodEvaluator(vae, vae_processor, candidates, candidates)
+    there, here = evaluator.nll(torch.stack([moved, z], dim=1).expand(len(candidates), 2, -1)).unbind(1)
+    scores = 2.0 * lacks - there - (there - here)
     scores[lacks <= attribute.margin(z, target).clamp(max=0)] = -torch.inf
     assert found.texts == [candidates[int(scores.argmax())]]
     assert found.num_changes == [1]
