@@ -119,8 +119,9 @@ def spread_noise(
     """
     check_choice("latent_spread", spread, tuple(LATENT_SPREADS))
     check_count("samples", samples)
-    device = device if generator is None else generator.device
-    return LATENT_SPREADS[spread](rows, samples, size, generator=generator, device=device)
+    # With a `generator`, be it `None`, torch.compile draws no tensor whose sizes it is to leave open.
+    drawn = {"device": device} if generator is None else {"generator": generator, "device": generator.device}
+    return LATENT_SPREADS[spread](rows, samples, size, **drawn)
 
 
 __all__ = ["LATENT_SPREADS", "spread_noise"]

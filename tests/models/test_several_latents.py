@@ -253,11 +253,13 @@ def test_a_prompt_that_was_read_without_z_serves_every_z(way):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_training_step_is_one_graph():
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_training_step_is_one_graph(dynamic):
+    torch._dynamo.reset()
     model = several().train()
     batch = make_batch(model)
     losses = []
-    for each in (model, torch.compile(model, fullgraph=True, backend="eager")):
+    for each in (model, torch.compile(model, fullgraph=True, backend="eager", dynamic=dynamic)):
         torch.manual_seed(0)
         losses.append(each(**batch).loss)
     torch.testing.assert_close(*losses)
