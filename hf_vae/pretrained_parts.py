@@ -94,8 +94,8 @@ class PretrainedParts(AdapterLoading):
         given = dict(zip(PARTS, (encoder_name_or_path, decoder_name_or_path)))
         configs = {part: value for part, value in given.items() if isinstance(value, PreTrainedConfig)}
         from_scratch = set(configs)
-        if not from_scratch.isdisjoint(freeze):
-            raise ValueError(f"`freeze` is {list(freeze)}, and of these what starts from scratch has to be trained: leave it out.")
+        for part in from_scratch.intersection(freeze):
+            raise ValueError(f"`freeze` names the {part}, which starts from scratch and has to be trained: leave it out.")
         names = {part: value for part, value in given.items() if isinstance(value, str | Path)}
         configs |= {part: part_config(part, name, is_trained=part not in freeze) for part, name in names.items()}
         asked_for = latent_options.pop("pooling", None) or default_pooling(latent_options.get("num_latents", 1))

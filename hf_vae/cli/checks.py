@@ -103,7 +103,10 @@ def check_parts(model_args: ModelArguments, has_data: bool) -> None:
 
 
 def check_encoder_alone(model_args: ModelArguments) -> None:
-    """Raises a `ValueError` if the decoder from scratch is frozen, or the encoder in front of it learns at the decoder's rate."""
+    """
+    Raises a `ValueError` if the decoder from scratch is frozen, the encoder in front of it learns at the decoder's rate, or
+    there is nothing left for adapters.
+    """
     if model_args.freeze_decoder:
         raise ValueError("`--freeze_decoder` is set, and the decoder starts from scratch: name a pretrained one, or leave it out.")
     if not (model_args.freeze_encoder or model_args.new_weights_learning_rate):
@@ -111,6 +114,11 @@ def check_encoder_alone(model_args: ModelArguments) -> None:
             "The encoder is pretrained and the decoder starts from scratch. At the decoder's learning rate the encoder would "
             "forget what it knows: add `--freeze_encoder`, or a small `--learning_rate` and the decoder's as "
             "`--new_weights_learning_rate`."
+        )
+    if model_args.lora and model_args.freeze_encoder:
+        raise ValueError(
+            "`--lora` puts adapters on what is pretrained. The encoder is frozen and the decoder starts from scratch, so there is "
+            "nothing to put them on: leave it out."
         )
 
 

@@ -77,6 +77,8 @@ def test_an_encoder_alone_stands_in_front_of_a_decoder_from_scratch(parts, tmp_p
         train({ENCODER: parts[ENCODER]}, tmp_path, *small, "--freeze_decoder")
     with pytest.raises(ValueError, match="the encoder would forget what it knows: add `--freeze_encoder`, or a small"):
         train({ENCODER: parts[ENCODER]}, tmp_path, *small)
+    with pytest.raises(ValueError, match="`--lora` puts adapters on what is pretrained"):
+        train({ENCODER: parts[ENCODER]}, tmp_path, *small, "--freeze_encoder", "--lora", "2")
     train({ENCODER: parts[ENCODER]}, tmp_path, *small, "--freeze_encoder")
     before = AutoModel.from_pretrained(parts[ENCODER]).state_dict()
     model, processor = AutoModel.from_pretrained(tmp_path / "out"), AutoProcessor.from_pretrained(tmp_path / "out")
