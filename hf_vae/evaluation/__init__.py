@@ -29,7 +29,7 @@ from .likelihood import conditional_log_likelihoods, likelihood_metrics
 from .metrics import METRICS, Metric, known_metrics, metrics_table
 from .perplexity import count_tokens_and_words, perplexities
 from .rate_distortion import RateDistortionPoint, rate_distortion_points, rate_distortion_table
-from .reconstruction import Reconstruction, reconstruction_at_mean
+from .reconstruction import Reconstruction, reconstruction_at_mean, token_accuracy
 from .refinement import Refinement, refine
 from .text_metrics import bleu, chrf, distinct, paraphrase_metrics, reference_metrics, self_bleu
 from .word_vectors import load_word_vectors
@@ -89,5 +89,6 @@ __all__ = [
     "refine",
     "reply_distinct",
     "self_bleu",
+    "token_accuracy",
     "token_f1",
 ]

@@ -109,6 +109,12 @@ METRICS = (
     Metric(
         "reconstruction_at_mean_exact_match", "Share of sentences reconstructed exactly from the posterior's mean", better="higher"
     ),
+    Metric(
+        "reconstruction_at_mean_token_accuracy",
+        "Share of tokens at their place in reconstructions from the posterior's mean",
+        better="higher",
+        detail=True,
+    ),
     Metric("reconstruction_at_mean_bleu", "BLEU of reconstructions from the posterior's mean", better="higher"),
     *_of_inversion("", ""),
     *_of_inversion("best_of_{count}_", ", nearest of {count}"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 
@@ -21,18 +23,33 @@ class Reconstruction:
         texts (`list[str]`): the decodings, in the examples' order.
         targets (`list[str]`): the targets as the decoder's vocabulary spells them, so that what a tokenizer folds away (case, say)
             is no error.
+        tokens, target_tokens (`list[list[int]]`): the token ids of both, with an EOS at the end of all that were finished.
     """
 
     texts: list[str]
     targets: list[str]
+    tokens: list[list[int]]
+    target_tokens: list[list[int]]
 
     def metrics(self, tokenize: str | None = None) -> dict[str, float]:
-        """`reconstruction_at_mean_exact_match`, the share of targets met exactly; `reconstruction_at_mean_bleu`, 0 to 100."""
+        """
+        `reconstruction_at_mean_exact_match`, the share of targets met exactly; `reconstruction_at_mean_token_accuracy`, see
+        [`token_accuracy`], the mean over targets; `reconstruction_at_mean_bleu`, 0 to 100.
+        """
         exact = sum(text == target for text, target in zip(self.texts, self.targets))
         return {
             "reconstruction_at_mean_exact_match": exact / len(self.texts),
+            "reconstruction_at_mean_token_accuracy": fmean(map(token_accuracy, self.tokens, self.target_tokens)),
             "reconstruction_at_mean_bleu": bleu(self.texts, [[target] for target in self.targets], tokenize),
         }
+
+
+def token_accuracy(tokens: Sequence[int], target: Sequence[int]) -> float:
+    """
+    The share of the target's tokens, its EOS among them, that a free-running decoding has at the very same place. A token too many
+    puts all that follow it in the wrong place.
+    """
+    return sum(token == wanted for token, wanted in zip(tokens, target)) / len(target)
 
 
 @torch.no_grad()
@@ -51,8 +68,8 @@ def reconstruction_at_mean(
     longest = max(map(len, labels)) if max_new_tokens is None else max_new_tokens
     limits = evaluator.max_new_tokens_each(longest)
 
-    def write(batch: ExampleBatch) -> list[str]:
-        written: dict[int, str] = {}
+    def write(batch: ExampleBatch) -> list[list[int]]:
+        written: dict[int, list[int]] = {}
         # A long prompt may leave less room than the longest target of all takes, but never less than its own target does.
         for limit in sorted({limits[index] for index in batch.indices}):
             rows = [row for row, index in enumerate(batch.indices) if limits[index] == limit]
@@ -62,14 +79,15 @@ def reconstruction_at_mean(
 
     with evaluator.reading_once():
         codes = (evaluator.posterior() if posterior is None else posterior).mode()
-        texts = evaluator.map(write, "reconstructing")
-    return Reconstruction(texts, [_decode_row(evaluator, row[:-1]) for row in labels])
+        tokens = evaluator.map(write, "reconstructing")
+    texts, targets = ([_decode_row(evaluator, row) for row in rows] for rows in (tokens, labels))
+    return Reconstruction(texts, targets, tokens, labels)
 
 
 def _greedy(
     evaluator: LikelihoodEvaluator, batch: ExampleBatch, rows: list[int], latents: torch.Tensor, max_new_tokens: int
-) -> list[str]:
-    """The greedy text of each z, for some rows of the batch."""
+) -> list[list[int]]:
+    """The tokens of the greedy text of each z, for some rows of the batch, up to and with EOS."""
     sequences = evaluator.model.generate(
         **{name: tensor[rows] for name, tensor in batch.inputs.items()},
         source=batch.source.select(rows),
@@ -80,10 +98,10 @@ def _greedy(
         max_new_tokens=max_new_tokens,
     )
     eos = evaluator.processor.tokenizer.eos_token_id
-    tokens = sequences[:, 1:].tolist()
-    return [_decode_row(evaluator, row[: row.index(eos)] if eos in row else row) for row in tokens]
+    return [row[: row.index(eos) + 1] if eos in row else row for row in sequences[:, 1:].tolist()]
 
 
 def _decode_row(evaluator: LikelihoodEvaluator, tokens: list[int]) -> str:
     # Not without special tokens: some vocabularies count the unknown word among them.
-    return evaluator.processor.batch_decode([tokens])[0].strip()
+    text = tokens[:-1] if tokens[-1:] == [evaluator.processor.tokenizer.eos_token_id] else tokens
+    return evaluator.processor.batch_decode([text])[0].strip()

@@ -25,6 +25,7 @@ from hf_vae import CVAEModel, CVAEProcessor, DiagonalGaussian, DialogCVAEProcess
 from hf_vae.cli.plots import plot_rate_distortion
 from hf_vae.evaluation import (
     LikelihoodEvaluator,
+    Reconstruction,
     count_tokens_and_words,
     evaluate_vae,
     generate_texts,
@@ -35,6 +36,7 @@ from hf_vae.evaluation import (
     rate_distortion_points,
     rate_distortion_table,
     reconstruction_at_mean,
+    token_accuracy,
 )
 from hf_vae.evaluation.distributed import NOISE_BLOCK, example_noise, sample_noise
 from hf_vae.evaluation.importance_sampling import error_of_mean
@@ -234,11 +236,28 @@ def test_reconstruction_at_the_mean(evaluated):
             **evaluated.processor(TEXTS[i]), latents=posterior.mean[i : i + 1], do_sample=False, max_new_tokens=limit
         )
         assert text == evaluated.processor.batch_decode(sequence, skip_special_tokens=True)[0].strip()
+        assert found.tokens[i] == sequence[0, 1:].tolist()[: len(found.tokens[i])]
+    assert found.target_tokens == evaluated.label_ids()
     assert found.metrics()["reconstruction_at_mean_exact_match"] == 0
     found.texts[1:3] = TARGETS[1:3]
     assert found.metrics()["reconstruction_at_mean_exact_match"] == 2 / 5
-    found.texts, found.targets = TEXTS[:2], TEXTS[:2]
-    assert found.metrics() == {"reconstruction_at_mean_exact_match": 1.0, "reconstruction_at_mean_bleu": pytest.approx(100)}
+    whole = Reconstruction(TEXTS[:2], TEXTS[:2], found.target_tokens[:2], found.target_tokens[:2])
+    assert whole.metrics() == {
+        "reconstruction_at_mean_exact_match": 1.0,
+        "reconstruction_at_mean_token_accuracy": 1.0,
+        "reconstruction_at_mean_bleu": pytest.approx(100),
+    }
+
+
+def test_tokens_are_counted_at_their_places():
+    eos = 2
+    assert token_accuracy([5, 6, 7, eos], [5, 6, 7, eos]) == 1
+    # A word too many puts the rest off, a wrong one does not; and what ends early has not the rest.
+    assert token_accuracy([5, 9, 6, 7, eos], [5, 6, 7, eos]) == 1 / 4
+    assert token_accuracy([5, 9, 7, eos], [5, 6, 7, eos]) == 3 / 4
+    assert token_accuracy([5, eos], [5, 6, 7, eos]) == token_accuracy([5], [5, 6, 7, eos]) == 1 / 4
+    # The end is one of them: a decoding that goes on past it has missed it.
+    assert token_accuracy([5, 6, 7, 8], [5, 6, 7, eos]) == 3 / 4
 
 
 def test_a_language_model_s_nll_counts_eos_and_not_the_start():
