@@ -7,7 +7,7 @@ Long texts through several vectors of z: what comes back, what it costs in nats,
     python -m benchmarks.long_texts write NAME RESULTS [RESULTS ...]
 
 `data` makes `train.jsonl`, `validation.jsonl` and `test.jsonl` of a corpus in DIR: `captions` puts the captions of a picture in a
-row, one to five of them to train on and all five to measure; `dialogues` puts the turns of a dialogue in a row; `paragraphs` joins
+row; `dialogues` puts the turns of a dialogue in a row; `paragraphs` joins
 the sentences of a book. MODEL is a sentence VAE of such texts. `measure` writes what it is worth on held-out ones, of each length
 by itself if `--lengths` are given: a text counts for a length from which it differs by a quarter at most. `curve` trains it
 further under heavier weights of the KL, one after the other, and measures each: its rate and its distortion. `write` puts the
@@ -41,24 +41,20 @@ from .report import write_between
 PAGE = Path(__file__).parent.parent / "docs" / "measured" / "long_texts.md"
 SPLITS = ("train", "validation", "test")
 CAPTIONS_OF_A_PICTURE = 5
-# Each picture is taken so often to train on, with other captions and in another order each time.
-COPIES = 8
+# Each picture is trained on so often, its captions in another order each time.
+ORDERS = 4
 # How many words a made paragraph has, and how far a text may be from a length to count for it.
 PARAGRAPHS, NEAR = (20, 40, 80, 160), 0.25
 STEPS_BETWEEN = 5
 
 
 def caption_sets(rows: Sequence[dict[str, Any]], split: str, rng: random.Random) -> Iterator[str]:
-    """
-    The captions of a picture in a row. Held-out sets have all five in the file's order; those to train on have one to five in any
-    order, so that short ones teach where a word of z belongs before long ones ask for it.
-    """
-    for _ in range(COPIES if split == "train" else 1):
+    """The five captions of a picture in a row, in the file's order; to train on also in others."""
+    for order in range(ORDERS if split == "train" else 1):
         for row in rows:
             captions = [each.lower().strip() for each in (row["source"], *row["targets"])][:CAPTIONS_OF_A_PICTURE]
-            if split == "train":
+            if order:
                 rng.shuffle(captions)
-                captions = captions[: rng.choice((*range(1, CAPTIONS_OF_A_PICTURE), *[CAPTIONS_OF_A_PICTURE] * 2))]
             yield " ".join(captions)
 
 

@@ -9,7 +9,7 @@ import torch
 from ..checks import check_number
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
-from .codes import LatentTexts, TextsOrLatents, as_latents, codes_of, decode_latents
+from .codes import LatentTexts, TextsOrLatents, as_latents, codes_of, decode_latents, source_rows
 
 
 def arithmetic(
@@ -45,6 +45,7 @@ def arithmetic(
     """
     check_number("scale", scale)
     given = {"a": a, "b": b, "c": c}
+    sources = None if sources is None else source_rows(model, processor, sources)
     codes = list(codes_of(model, processor, given, sources, batch_size).values())
     rows = max(map(len, codes))
     if any(len(code) not in (1, rows) for code in codes):

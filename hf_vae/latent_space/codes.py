@@ -127,6 +127,14 @@ def check_sources(model: VAEModel, processor: VAEProcessor, texts: list[str], so
                 "none, latents from `encode_texts(..., sources=...)`."
             )
         return None
+    given = source_rows(model, processor, sources)
+    if len(given) != len(texts):
+        raise ValueError(f"{len(given)} `sources` for {len(texts)} `texts`; each text needs one.")
+    return given
+
+
+def source_rows(model: VAEModel, processor: VAEProcessor, sources: Any) -> list:
+    """One or several sources as a list of them, each as it was given; a `ValueError` if they do not suit the model."""
     refuse_sources(model)
     given = sources if isinstance(sources, (str, dict)) else list(sources)
     try:
@@ -134,10 +142,7 @@ def check_sources(model: VAEModel, processor: VAEProcessor, texts: list[str], so
         is_single = processor.batch(given)[1]
     except ValueError as error:
         raise ValueError(f"`sources`: {error}") from error
-    given = [given] if is_single else list(given)
-    if len(given) != len(texts):
-        raise ValueError(f"{len(given)} `sources` for {len(texts)} `texts`; each text needs one.")
-    return given
+    return [given] if is_single else list(given)
 
 
 def as_latents(model: VAEModel, processor: VAEProcessor, name: str, given: TextsOrLatents, batch_size: int = 64) -> torch.Tensor:
@@ -168,21 +173,19 @@ def codes_of(
     [`as_latents`] of several arguments by their names. All texts are encoded at once, each with its source: the only one, or the
     one at its place.
     """
-    if sources is not None:
-        refuse_sources(model)
+    rows = None if sources is None else source_rows(model, processor, sources)
     texts = {name: as_list(name, each) for name, each in given.items() if not isinstance(each, torch.Tensor)}
     if not texts:
         return {name: as_latents(model, processor, name, each) for name, each in given.items()}
-    together = [text for rows in texts.values() for text in rows]
+    together = [text for each in texts.values() for text in each]
     pairs: dict[str, Any] = {}
-    if sources is not None:
-        rows, _ = processor.batch(sources)
+    if rows is not None:
         wrong = [f"{len(each)} `{name}`" for name, each in texts.items() if len(rows) not in (1, len(each))]
         if wrong:
             raise ValueError(f"{len(rows)} `sources` for {', '.join(wrong)}: give one for all, or one for each text.")
         pairs["sources"] = [row for each in texts.values() for row in (rows * len(each) if len(rows) == 1 else rows)]
     means = encode_texts(model, processor, together, batch_size=batch_size, **pairs).mode()
-    encoded = dict(zip(texts, means.split([len(rows) for rows in texts.values()])))
+    encoded = dict(zip(texts, means.split([len(each) for each in texts.values()])))
     return {name: as_latents(model, processor, name, encoded.get(name, each)) for name, each in given.items()}
 
 

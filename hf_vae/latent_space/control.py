@@ -87,7 +87,7 @@ def edit(
     # What the decoder writes may be longer than what the encoder holds.
     longest = None if given else longest_text(model.encoder.config, reserved_positions(model.encoder))
     lengths = {} if longest is None else {"max_length": longest, "max_target_length": longest}
-    start = encode_texts(model, processor, texts, sources, batch_size).mode()
+    start = encode_texts(model, processor, texts, given, batch_size).mode()
     latents, edited, used = start.clone(), list(texts), [0.0] * len(texts)
     unfinished = list(range(len(texts)))
     for each in strengths:

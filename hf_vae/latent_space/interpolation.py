@@ -12,7 +12,7 @@ import torch
 from ..checks import check_choice, check_count
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor
-from .codes import LatentTexts, codes_of, decode_latents, shown_texts
+from .codes import LatentTexts, codes_of, decode_latents, shown_texts, source_rows
 
 # Below this sine of the angle between two codes, rounding chooses the plane in which a great circle would run.
 SMALLEST_SINE = 1e-6
@@ -132,6 +132,7 @@ def interpolate(
     """
     check_choice("method", method, tuple(PATHS))
     check_count("steps", steps, least=2)
+    sources = None if sources is None else source_rows(model, processor, sources)
     codes = codes_of(model, processor, {"start": start, "end": end}, sources, batch_size)
     first, last = (one_latent(name, code) for name, code in codes.items())
     if sources is not None:

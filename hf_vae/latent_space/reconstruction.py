@@ -15,7 +15,7 @@ from ..latent_spread import LATENT_SPREADS
 from ..modeling_vae import VAEModel
 from ..prior import GaussianMixturePrior
 from ..processing_vae import Texts, VAEProcessor
-from .codes import LatentTexts, decode_latents, encode_texts, evaluation_mode
+from .codes import LatentTexts, decode_latents, encode_texts, evaluation_mode, source_rows
 
 
 def reconstruct(
@@ -56,6 +56,7 @@ def reconstruct(
     """
     check_count("num_return_sequences", num_return_sequences)
     check_number("latent_temperature", latent_temperature, least=0)
+    sources = None if sources is None else source_rows(model, processor, sources)
     posterior = encode_texts(model, processor, texts, sources, batch_size).repeat(num_return_sequences)
     rows = range(len(posterior) // num_return_sequences)
     noise = spread_samples(rows, num_return_sequences, posterior.noise_size, seed, latent_spread)

@@ -119,7 +119,7 @@ def revise(
         codes = posterior_of(model, processor, sources_of(rows, written), written, batch_size).mode()
         return codes, missing(codes, rows)
 
-    own_latents = encode_texts(model, processor, texts, sources, batch_size).mode()
+    own_latents = encode_texts(model, processor, texts, given, batch_size).mode()
     moved, _ = smallest_move(own_latents, margins(range(len(texts))))
     # What is likely under z*, and likelier than under the text's own z.
     compared = torch.stack([moved, own_latents], dim=1)

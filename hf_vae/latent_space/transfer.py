@@ -7,7 +7,7 @@ from typing import Any
 
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor, is_text
-from .codes import LatentTexts, decode_latents, encode_texts, reads_pairs
+from .codes import LatentTexts, decode_latents, encode_texts, reads_pairs, source_rows
 
 
 def transfer(
@@ -42,7 +42,7 @@ def transfer(
     for each in pairs:
         if not isinstance(each, tuple) or len(each) != 2 or not is_text(each[1]):
             raise ValueError(f"`pair` holds {each!r}; give a tuple of a source and the text that follows from it.")
-    rows, _ = processor.batch(sources)
+    rows = source_rows(model, processor, sources)
     if len(pairs) not in (1, len(rows)):
         raise ValueError(f"`pair` holds {len(pairs)} pairs for {len(rows)} sources: give one for all, or one for each.")
     latents = encode_texts(model, processor, [y for _, y in pairs], [x for x, _ in pairs], batch_size).mode()

@@ -24,6 +24,7 @@ from hf_vae.latent_space import (
     nearest_neighbours,
     reconstruct,
     sample_prior,
+    transfer,
 )
 from hf_vae.prior import GaussianMixturePrior
 
@@ -211,6 +212,15 @@ def test_a_dialogue_is_a_source(tokenizers):
     assert len(reconstruct(model, processor, "the mat", sources=talk, **SHORT).texts) == 1
     again = encode_texts(model, processor, ["the mat", "a park"], sources=iter([talk, talk[:1]]))
     torch.testing.assert_close(again.mean, both.mean)
+    path = interpolate(model, processor, "the mat", "a park", steps=3, sources=talk, **SHORT)
+    assert len(path.texts) == 3 and path.texts[0] == reconstruct(model, processor, "the mat", sources=talk, **SHORT).texts[0]
+    several = [talk, talk[:1]]
+    once = reconstruct(model, processor, ["the mat", "a park"], sources=iter(several), **SHORT)
+    assert once.texts == reconstruct(model, processor, ["the mat", "a park"], sources=several, **SHORT).texts
+    assert len(transfer(model, processor, (talk, "the mat"), several, **SHORT).texts) == 2
+    assert len(transfer(model, processor, (talk, "the mat"), talk, **SHORT).texts) == 1
+    assert len(arithmetic(model, processor, ["the mat"] * 2, ["a park"] * 2, ["the cat"] * 2, sources=several, **SHORT).texts) == 2
+    assert len(arithmetic(model, processor, "the mat", "a park", "the cat", sources=[talk], **SHORT).texts) == 1
     with pytest.raises(ValueError, match="`sources`: Dialogue 1 has no turns"):
         encode_texts(model, processor, ["the mat", "a park"], sources=[talk, {"messages": []}])
 
