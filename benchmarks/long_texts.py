@@ -20,6 +20,7 @@ import argparse
 import json
 import random
 import statistics
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -184,7 +185,7 @@ def curve(args: argparse.Namespace) -> list[dict[str, Any]]:
     for weight in (None, *args.weights):
         if weight is not None:
             training = TrainingArguments(
-                output_dir=str(args.output.with_suffix(".training")), max_steps=args.steps, learning_rate=args.learning_rate,
+                output_dir=tempfile.gettempdir(), max_steps=args.steps, learning_rate=args.learning_rate,
                 per_device_train_batch_size=args.batch_size, lr_scheduler_type="cosine", warmup_steps=50, save_strategy="no",
                 report_to="none", seed=args.seed, logging_steps=100, disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
                 train_sampling_strategy="group_by_length",

@@ -80,7 +80,7 @@ def transferred(monkeypatch):
 
 class _Texts:
     def batch(self, texts):
-        return list(texts), True
+        return list(texts), isinstance(texts, str)
 
     def __call__(self, texts):
         return {"texts": texts}
