@@ -261,18 +261,22 @@ def marks(name: str) -> tuple[str, str]:
     return f"<!-- long texts: {name} -->", f"<!-- end of long texts: {name} -->"
 
 
+def samples_of(rows: Sequence[dict[str, Any]]) -> str:
+    return f"K = {' and '.join(map(str, sorted({row['importance_samples'] for row in rows})))}"
+
+
 def page(rows: Sequence[dict[str, Any]]) -> str:
     """The tables of a corpus in Markdown, and one text of each model."""
     measured = [row for row in rows if row["kind"] == "measure"]
     curves = [row for row in rows if row["kind"] == "curve"]
-    samples = {row["importance_samples"] for row in rows}
-    parts = [f"Nats per text; the bound has K = {' and '.join(map(str, sorted(samples)))}.", measured_table(measured)]
+    parts = [f"Nats per text; the bound has {samples_of(measured)}.", measured_table(measured)]
     paths = [row for row in measured if "between" in row]
     if paths:
         said = "On the line between two texts, F1 of the words with the reconstruction of the start and of the end, per cent:"
         parts += [said, between_table(paths)]
     if curves:
-        parts += ["Trained further under heavier weights of the KL, one after the other:", curve_table(curves)]
+        said = f"Trained further under heavier weights of the KL, one after the other; here the bound has {samples_of(curves)}:"
+        parts += [said, curve_table(curves)]
     parts.append("A held-out text, and what comes back:")
     longest: dict[str, dict[str, Any]] = {}
     for row in measured:
