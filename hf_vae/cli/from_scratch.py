@@ -178,8 +178,7 @@ _POSITIONS = ("position_embeddings", "wpe")
 def begin_with_sinusoids(part: nn.Module, initializer_range: float) -> None:
     """
     Sets the learned position embeddings of a part, if it has any, to sines and cosines of the position (Vaswani et al. 2017,
-    section 3.5), of wavelengths from 2 positions to half of all there are. Neighbours then begin alike, and what is
-    learned of one position holds for the next. Drawn at random, each has to learn by itself where z has its word.
+    section 3.5), of wavelengths from 2 positions to half of all there are. Neighbours then begin alike.
 
     Args:
         part (`nn.Module`): an encoder or a decoder.

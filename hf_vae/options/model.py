@@ -52,7 +52,7 @@ class ModelArguments(
     initializer_range: float = field(default=0.1, metadata={"help": "Standard deviation of the first weights."})
     sinusoidal_positions: bool = field(
         default=False,
-        metadata={"help": "Positions that are learned begin as sines and cosines, so that neighbours begin alike: for long texts."},
+        metadata={"help": "Positions that are learned begin as sines and cosines, so that neighbours begin alike."},
     )
     dropout: float = field(default=0.0, metadata={"help": "Dropout of encoder and decoder."})
     recurrent_dropout: float = field(default=0.0, metadata={"help": "LSTMs: dropout of the weights from state to state."})
