@@ -7,11 +7,10 @@ Long texts through several vectors of z: what comes back, what it costs in nats,
     python -m benchmarks.long_texts write NAME RESULTS [RESULTS ...]
 
 `data` makes `train.jsonl`, `validation.jsonl` and `test.jsonl` of a corpus in DIR: `captions` puts the captions of a picture in a
-row; `dialogues` puts the turns of a dialogue in a row; `paragraphs` joins
-the sentences of a book. MODEL is a sentence VAE of such texts. `measure` writes what it is worth on held-out ones, of each length
-by itself if `--lengths` are given: a text counts for a length from which it differs by a quarter at most. `curve` trains it
-further under heavier weights of the KL, one after the other, and measures each: its rate and its distortion. `write` puts the
-tables of a corpus into docs/measured/long_texts.md.
+row; `dialogues` puts the turns of a dialogue in a row; `paragraphs` joins the sentences of a book. MODEL is a sentence VAE of such
+texts. `measure` writes what it is worth on held-out ones, of each length by itself if `--lengths` are given: a text counts for a
+length from which it differs by a quarter at most. `curve` trains it further under heavier weights of the KL, one after the other,
+and measures each: its rate and its distortion. `write` puts the tables of a corpus into docs/measured/long_texts.md.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from typing import Any, cast
 
 import torch
 from datasets import Dataset
-from transformers import AutoModel, AutoProcessor, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from hf_vae import KLAnnealingCallback, VAEDataCollator
 from hf_vae.data import load_texts
@@ -38,6 +37,7 @@ from hf_vae.latent_space import decode_latents, interpolate_latents, word_edit_d
 from hf_vae.training import ConstantSchedule
 
 from .report import write_between
+from .what_z_is_for import load
 
 PAGE = Path(__file__).parent.parent / "docs" / "measured" / "long_texts.md"
 SPLITS = ("train", "validation", "test")
@@ -143,10 +143,6 @@ def worth(model: Any, processor: Any, texts: list[str], importance_samples: int,
         longest = max(map(len, tokens))
         found["between"] = between(model, processor, posterior.mode()[: 2 * num_paths], texts[: 2 * num_paths], longest)
     return found
-
-
-def load(folder: str) -> tuple[Any, Any]:
-    return AutoModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
 
 
 def num_tokens(processor: Any, texts: Sequence[str]) -> list[int]:

@@ -167,13 +167,12 @@ def as_latents(model: VAEModel, processor: VAEProcessor, name: str, given: Texts
 
 
 def codes_of(
-    model: VAEModel, processor: VAEProcessor, given: dict[str, TextsOrLatents], sources: Any = None, batch_size: int = 64
+    model: VAEModel, processor: VAEProcessor, given: dict[str, TextsOrLatents], rows: list | None = None, batch_size: int = 64
 ) -> dict[str, torch.Tensor]:
     """
-    [`as_latents`] of several arguments by their names. All texts are encoded at once, each with its source: the only one, or the
-    one at its place.
+    [`as_latents`] of several arguments by their names. All texts are encoded at once, each with its source of [`source_rows`]: the
+    only one, or the one at its place.
     """
-    rows = None if sources is None else source_rows(model, processor, sources)
     texts = {name: as_list(name, each) for name, each in given.items() if not isinstance(each, torch.Tensor)}
     if not texts:
         return {name: as_latents(model, processor, name, each) for name, each in given.items()}
