@@ -16,12 +16,15 @@ and measures each: its rate and its distortion. `write` puts the tables of a cor
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
+import re
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,50 +45,112 @@ from .what_z_is_for import load
 PAGE = Path(__file__).parent.parent / "docs" / "measured" / "long_texts.md"
 SPLITS = ("train", "validation", "test")
 CAPTIONS_OF_A_PICTURE = 5
-# Each picture is trained on so often, its captions in another order each time.
-ORDERS = 4
+# Such a share of the words of a text to train on are others, one share or another each time. They are the most frequent words, as
+# many as the tokenizer knows, from a stock that is drawn once.
+OTHER_WORDS = (0.0, 0.2, 0.5)
+KNOWN_WORDS, STOCK = 3990, 2_000_000
 # How many words a made paragraph has, and how far a text may be from a length to count for it.
 PARAGRAPHS, NEAR = (20, 40, 80, 160), 0.25
 STEPS_BETWEEN = 5
 
-
-def caption_sets(rows: Sequence[dict[str, Any]], split: str, rng: random.Random) -> Iterator[str]:
-    """The five captions of a picture in a row, in the file's order; to train on also in others."""
-    for order in range(ORDERS if split == "train" else 1):
-        for row in rows:
-            captions = [each.lower().strip() for each in (row["source"], *row["targets"])][:CAPTIONS_OF_A_PICTURE]
-            if order:
-                rng.shuffle(captions)
-            yield " ".join(captions)
+TextMaker = Callable[[Sequence[Any], random.Random], Iterator[str]]
 
 
-def dialogues(rows: Sequence[dict[str, Any]], split: str, rng: random.Random) -> Iterator[str]:
+def captions_of_pictures(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    return [[each.lower().strip() for each in (row["source"], *row["targets"])][:CAPTIONS_OF_A_PICTURE] for row in rows]
+
+
+def caption_sets(rows: Sequence[dict[str, Any]], rng: random.Random) -> Iterator[str]:
+    """The five captions of a picture in a row."""
+    return map(" ".join, captions_of_pictures(rows))
+
+
+def shuffled_caption_sets(rows: Sequence[dict[str, Any]], rng: random.Random) -> Iterator[str]:
+    """Without end: the captions of a picture in another order, then as many of any pictures, and so on."""
+    pictures = captions_of_pictures(rows)
+    captions = [caption for each in pictures for caption in each]
+
+    def of_any_pictures() -> Iterator[list[str]]:
+        while True:
+            rng.shuffle(captions)
+            for place in range(0, len(captions) - CAPTIONS_OF_A_PICTURE + 1, CAPTIONS_OF_A_PICTURE):
+                yield captions[place : place + CAPTIONS_OF_A_PICTURE]
+
+    groups = of_any_pictures()
+    for picture in itertools.cycle(pictures):
+        in_a_row = list(picture)
+        rng.shuffle(in_a_row)
+        yield " ".join(in_a_row)
+        yield " ".join(next(groups))
+
+
+def dialogues(rows: Sequence[dict[str, Any]], rng: random.Random) -> Iterator[str]:
     """The turns of a dialogue in a row."""
     for row in rows:
         yield " ".join(turn["text"].lower().strip() for turn in row["turns"])
 
 
-def paragraphs(rows: Sequence[Any], split: str, rng: random.Random) -> Iterator[str]:
+def words_of(rows: Iterable[str]) -> list[str]:
+    """The words and the punctuation marks of a book."""
+    return [word for row in rows for word in re.findall(r"\w+|[^\w\s]", row.lower())]
+
+
+def paragraphs(rows: Sequence[str], rng: random.Random) -> Iterator[str]:
     """Sentences of a book, joined until there are as many words as one of `PARAGRAPHS` has, and cut there."""
-    words: list[str] = []
-    wanted = rng.choice(PARAGRAPHS)
-    for row in rows:
-        words += row.lower().split()
-        while len(words) >= wanted:
-            yield " ".join(words[:wanted])
-            words, wanted = words[wanted:], rng.choice(PARAGRAPHS)
+    words, start = words_of(rows), 0
+    while start + (wanted := rng.choice(PARAGRAPHS)) <= len(words):
+        yield " ".join(words[start : start + wanted])
+        start += wanted
 
 
-CORPORA = {"captions": caption_sets, "dialogues": dialogues, "paragraphs": paragraphs}
+def paragraphs_from_anywhere(rows: Sequence[str], rng: random.Random) -> Iterator[str]:
+    """Without end: as many words of a book as one of `PARAGRAPHS`, from any word on."""
+    words = words_of(rows)
+    while True:
+        wanted = rng.choice(PARAGRAPHS)
+        start = rng.randrange(len(words) - wanted + 1)
+        yield " ".join(words[start : start + wanted])
 
 
-def make_data(corpus: str, source: Path, folder: Path, seed: int) -> None:
+def again_and_again(make: TextMaker) -> TextMaker:
+    def texts(rows: Sequence[Any], rng: random.Random) -> Iterator[str]:
+        while True:
+            yield from make(rows, rng)
+
+    return texts
+
+
+def with_other_words(texts: Iterable[str], of: Iterable[str], rng: random.Random) -> Iterator[str]:
+    """
+    The texts, many of whose words are replaced by others of the texts `of`, each of them as likely as the square root of how often
+    it is there. Such words cannot be guessed from those around them: they have to come through z, the rare ones too.
+    """
+    counts = Counter(word for text in of for word in text.split()).most_common(KNOWN_WORDS)
+    stock = rng.choices([word for word, _ in counts], [count**0.5 for _, count in counts], k=STOCK)
+    for text in texts:
+        share = rng.choice(OTHER_WORDS)
+        yield " ".join(rng.choice(stock) if rng.random() < share else word for word in text.split())
+
+
+# Of each corpus the texts to measure on, and those to train on, which do not end.
+CORPORA: dict[str, tuple[TextMaker, TextMaker]] = {
+    "captions": (caption_sets, shuffled_caption_sets),
+    "dialogues": (dialogues, again_and_again(dialogues)),
+    "paragraphs": (paragraphs, paragraphs_from_anywhere),
+}
+
+
+def make_data(corpus: str, source: Path, folder: Path, num_train: int, seed: int) -> None:
     """Writes the three files of a corpus."""
+    measured_on, trained_on = CORPORA[corpus]
+    folder.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         [path] = source.glob(f"{split}.*")
         rows = load_texts(str(path), split) if path.suffix == ".txt" else read_rows(str(path), split)
-        texts = CORPORA[corpus](rows, split, random.Random(seed))
-        folder.mkdir(parents=True, exist_ok=True)
+        rng = random.Random(seed)
+        texts = measured_on(rows, rng)
+        if split == "train":
+            texts = itertools.islice(with_other_words(trained_on(rows, rng), texts, rng), num_train)
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
 
@@ -296,6 +361,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("corpus", choices=list(CORPORA))
     data.add_argument("source", type=Path, help="The folder of the corpus, with train, validation and test.")
     data.add_argument("folder", type=Path, help="Where the files go.")
+    data.add_argument("--num_train", type=int, default=200_000, help="Texts to train on. Default: %(default)s.")
     data.add_argument("--seed", type=int, default=0)
     for name, described in (("measure", "Measure a model."), ("curve", "Train a model under heavier weights, and measure.")):
         one = commands.add_parser(name, help=described)
@@ -325,7 +391,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.command == "data":
-        make_data(args.corpus, args.source, args.folder, args.seed)
+        make_data(args.corpus, args.source, args.folder, args.num_train, args.seed)
     elif args.command == "write":
         write_between(PAGE, marks(args.corpus), page(read_results(args.results)))
     else:

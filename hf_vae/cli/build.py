@@ -17,7 +17,7 @@ from ..options.model import ConditionalArguments, ModelArguments
 from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_vae import VAEProcessor, load_tokenizer
 from ..training.learning_rates import new_weights
-from .from_scratch import begin_with_sinusoids, small_configs, train_tokenizers
+from .from_scratch import small_configs, train_tokenizers
 from .lora import parse_lora, target_modules
 
 _SIZES = (
@@ -83,10 +83,6 @@ def build_model(
         model = model_class.from_encoder_decoder_pretrained(encoder, decoder, freeze=freeze, **latent_options)
     else:
         model = model_class(config_class(encoder=encoder, decoder=decoder, **latent_options))
-    if model_args.sinusoidal_positions:
-        for name, part in ((encoder_name, model.encoder), (decoder_name, model.decoder)):
-            if not name:
-                begin_with_sinusoids(part, model_args.initializer_range)
     check_lengths(model, encoder_tokens, decoder_tokens)
     return model, processor
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from torch import nn
 from transformers import BertConfig, GPT2Config, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..configuration_lstm import LSTMConfig
@@ -168,26 +165,3 @@ def small_configs(
             **size,
         )
     return encoder, decoder
-
-
-# What transformers calls the learned positions of the parts that [`small_configs`] makes.
-_POSITIONS = ("position_embeddings", "wpe")
-
-
-@torch.no_grad()
-def begin_with_sinusoids(part: nn.Module, initializer_range: float) -> None:
-    """
-    Sets the learned position embeddings of a part, if it has any, to sines and cosines of the position (Vaswani et al. 2017,
-    section 3.5), of wavelengths from 2 positions to half of all there are. Neighbours then begin alike.
-
-    Args:
-        part (`nn.Module`): an encoder or a decoder.
-        initializer_range (`float`): root mean square of the embeddings, as if they were drawn.
-    """
-    for name, module in part.named_modules():
-        if name.rpartition(".")[2] in _POSITIONS and isinstance(module, nn.Embedding):
-            count, size = module.weight.shape
-            frequencies = 4 * math.pi / count * (count / 4) ** (torch.arange(size // 2) / (size // 2))
-            angles = torch.arange(count).unsqueeze(1) * frequencies
-            waves = math.sqrt(2) * torch.cat([angles.cos(), angles.sin()], dim=1)
-            module.weight[:, : waves.shape[1]] = initializer_range * waves

@@ -30,7 +30,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "Parts from scratch": (
         "encoder_type", "decoder_type", "hidden_size", "embedding_size", "encoder_layers", "decoder_layers",
-        "num_attention_heads", "initializer_range", "sinusoidal_positions", "dropout", "recurrent_dropout", "tie_word_embeddings",
+        "num_attention_heads", "initializer_range", "dropout", "recurrent_dropout", "tie_word_embeddings",
         "tokenizer_type", "vocab_size",
     ),
     "Generating and measuring": (

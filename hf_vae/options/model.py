@@ -50,10 +50,6 @@ class ModelArguments(
     decoder_layers: int = field(default=2, metadata={"help": "Layers of the decoder."})
     num_attention_heads: int = field(default=4, metadata={"help": "Attention heads of encoder and decoder."})
     initializer_range: float = field(default=0.1, metadata={"help": "Standard deviation of the first weights."})
-    sinusoidal_positions: bool = field(
-        default=False,
-        metadata={"help": "Positions that are learned begin as sines and cosines, so that neighbours begin alike."},
-    )
     dropout: float = field(default=0.0, metadata={"help": "Dropout of encoder and decoder."})
     recurrent_dropout: float = field(default=0.0, metadata={"help": "LSTMs: dropout of the weights from state to state."})
     tie_word_embeddings: bool = field(default=True, metadata={"help": "The decoder predicts with the weights of its embeddings."})

@@ -1,14 +1,30 @@
 """The benchmark of long texts: its data, what it counts, and that it runs on the grammar as on any texts."""
 
+import itertools
 import json
 import random
+import statistics
+from collections import Counter
 
 import pytest
 from transformers import AutoProcessor
 
 import hf_vae
 from benchmarks import long_texts
-from benchmarks.long_texts import by_length, caption_sets, dialogues, main, marks, num_tokens, paragraphs
+from benchmarks.long_texts import (
+    CORPORA,
+    PARAGRAPHS,
+    by_length,
+    caption_sets,
+    dialogues,
+    main,
+    marks,
+    num_tokens,
+    paragraphs,
+    paragraphs_from_anywhere,
+    shuffled_caption_sets,
+    with_other_words,
+)
 from hf_vae.data import grammar
 
 PICTURES = [
@@ -17,23 +33,49 @@ PICTURES = [
 ]
 
 
+def first(texts, count):
+    return list(itertools.islice(texts, count))
+
+
 def test_the_captions_of_a_picture_stand_in_a_row_and_to_train_on_in_several_orders():
-    held_out = list(caption_sets(PICTURES, "test", random.Random(0)))
+    held_out = list(caption_sets(PICTURES, random.Random(0)))
     assert held_out == ["a dog runs . dog a brown dog one dog the dog", "two men . men two of them men again both"]
-    trained = list(caption_sets(PICTURES * 20, "train", random.Random(0)))
-    assert len(trained) == 4 * 40 and trained[:2] == held_out and 20 < len(set(trained)) <= 122
-    # The same five captions of one picture each time.
-    assert {tuple(sorted(text.split())) for text in trained} == {tuple(sorted(text.split())) for text in held_out}
+    trained = first(shuffled_caption_sets(PICTURES, random.Random(0)), 80)
+    own, of_any = trained[::2], trained[1::2]
+    # The same five captions of one picture each time, one picture after the other.
+    assert [sorted(text.split()) for text in own] == [sorted(text.split()) for text in held_out] * 20 and len(set(own)) > 20
+    # Five of both pictures' captions: two texts hold each caption once.
+    assert len(set(of_any)) > 20
+    for pair in zip(of_any[::2], of_any[1::2]):
+        assert sorted(" ".join(pair).split()) == sorted(" ".join(held_out).split())
 
 
-def test_dialogues_and_paragraphs_are_joined_in_order():
+def test_dialogues_are_joined_in_order():
     talk = {"turns": [{"text": "Hello "}, {"text": "Hi there"}]}
-    assert list(dialogues([talk], "train", random.Random(0))) == ["hello hi there"]
+    assert list(dialogues([talk], random.Random(0))) == ["hello hi there"]
+    assert first(CORPORA["dialogues"][1]([talk], random.Random(0)), 3) == ["hello hi there"] * 3
+
+
+def test_paragraphs_are_the_words_of_a_book_and_to_train_on_from_any_word_on():
     words = [f"w{number}" for number in range(2000)]
     sentences = [" ".join(words[place : place + 7]).upper() for place in range(0, len(words), 7)]
-    made = list(paragraphs(sentences, "train", random.Random(0)))
-    assert {len(text.split()) for text in made} == {20, 40, 80, 160}
+    made = list(paragraphs(sentences, random.Random(0)))
+    assert {len(text.split()) for text in made} == set(PARAGRAPHS)
     assert " ".join(made) == " ".join(words[: sum(len(text.split()) for text in made)])
+    trained = first(paragraphs_from_anywhere(sentences, random.Random(0)), 200)
+    assert {len(text.split()) for text in trained} == set(PARAGRAPHS) and all(text in " ".join(words) for text in trained)
+    assert len({text.split()[0] for text in trained}) > 150
+
+
+def test_words_to_train_on_are_replaced_by_others_and_rare_ones_come_often():
+    texts = ["common " * 99 + "rare"] * 10
+    made = first(with_other_words(itertools.cycle(["here " * 20]), texts, random.Random(0)), 300)
+    shares = [sum(word != "here" for word in text.split()) / 20 for text in made]
+    # A third of the texts stays, and all in all (0 + 0.2 + 0.5) / 3 of the words are others.
+    assert 70 <= shares.count(0) <= 130 and statistics.fmean(shares) == pytest.approx(0.7 / 3, abs=0.04) and max(shares) > 0.5
+    others = Counter(word for text in made for word in text.split() if word != "here")
+    # 990 to 10 as they are: the square roots are as 31.5 to 3.2.
+    assert set(others) == {"common", "rare"} and others["rare"] / others.total() == pytest.approx(1 / 11, abs=0.03)
 
 
 def test_a_text_counts_for_a_length_that_it_is_near():
@@ -47,10 +89,12 @@ def test_a_text_counts_for_a_length_that_it_is_near():
 def test_a_corpus_is_made_of_its_files(tmp_path):
     for split in ("train", "validation", "test"):
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PICTURES))
-    main(["data", "captions", str(tmp_path), str(tmp_path / "made" / "captions")])
-    rows = [json.loads(line) for line in (tmp_path / "made" / "captions" / "test.jsonl").read_text().splitlines()]
-    assert [row["text"] for row in rows] == list(caption_sets(PICTURES, "test", random.Random(0)))
-    assert len((tmp_path / "made" / "captions" / "train.jsonl").read_text().splitlines()) == 8
+    folder = tmp_path / "made" / "captions"
+    main(["data", "captions", str(tmp_path), str(folder), "--num_train", "30"])
+    made = {path.stem: [json.loads(line)["text"] for line in path.read_text().splitlines()] for path in folder.iterdir()}
+    assert made["test"] == made["validation"] == list(caption_sets(PICTURES, random.Random(0)))
+    words = {word for text in made["test"] for word in text.split()}
+    assert len(made["train"]) == 30 and {word for text in made["train"] for word in text.split()} <= words
 
 
 def test_models_are_measured_and_trained_further_and_put_into_the_page(tmp_path, monkeypatch):

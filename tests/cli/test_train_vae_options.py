@@ -132,7 +132,7 @@ def test_every_technique_reaches_the_model_or_a_callback(argv, shows):
 def test_no_technique_is_left_out_of_that_test():
     parts_and_sizes = {
         "encoder_name_or_path", "decoder_name_or_path", "encoder_type", "decoder_type", "hidden_size", "embedding_size",
-        "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "sinusoidal_positions", "dropout",
+        "encoder_layers", "decoder_layers", "num_attention_heads", "initializer_range", "dropout",
         "recurrent_dropout", "tie_word_embeddings", "num_latents", "prefix_length", "posterior_bias", "latent_placement",
         "tokenizer_type", "vocab_size", "latent_size", "latent_injection", "pooling", "freeze_encoder", "freeze_decoder", "lora",
         "save_trained_only", "prior_type", "new_weights_learning_rate", "decoder_start_token", "freeze_decoder_with_latent",
@@ -146,24 +146,6 @@ def test_no_technique_is_left_out_of_that_test():
 def test_where_z_begins_is_an_option_that_the_model_keeps():
     assert built("--latent_placement", "after_source")[1].config.latent_placement == "after_source"
     assert built()[1].config.latent_placement == "before_source"
-
-
-def test_positions_from_scratch_may_begin_as_sinusoids():
-    asked = ("--sinusoidal_positions", "--decoder_type", "gpt2", "--initializer_range", "0.05")
-    model, drawn = built(*asked)[1], built(*asked[1:])[1]
-
-    def positions(each):
-        return [each.encoder.embeddings.position_embeddings.weight.detach(), each.decoder.lm.transformer.wpe.weight.detach()]
-
-    for waves, random in zip(positions(model), positions(drawn)):
-        # As large as any embedding; neighbours are alike, and those farther apart less so.
-        assert waves.square().mean().sqrt().item() == pytest.approx(0.05, rel=1e-3)
-        near, far = (torch.cosine_similarity(waves[:40], waves[step : 40 + step], dim=1) for step in (1, 20))
-        assert near.min() > 0.6 > 0.4 > far.max()
-        assert torch.cosine_similarity(random[:40], random[1:41], dim=1).abs().mean() < 0.3
-    # A Llama learns no positions, and its encoder does.
-    of_encoder = built("--sinusoidal_positions")[1].encoder.embeddings.position_embeddings.weight
-    torch.testing.assert_close(of_encoder, 2 * positions(model)[0])
 
 
 def test_a_flow_may_be_the_prior():
