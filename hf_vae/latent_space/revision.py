@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -11,12 +11,13 @@ import torch
 from transformers.utils import logging
 
 from ..checks import check_count, check_number
-from ..evaluation.evaluator import LikelihoodEvaluator
+from ..evaluation.evaluator import ExampleBatch, LikelihoodEvaluator
 from ..latent_attribute import LatentAttribute
 from ..latent_control import AttributeEnergy
 from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
-from .codes import LatentTexts, check_sources, encode_texts, evaluation_mode, posterior_of
+from ..unknown_words import texts_in, warn_of_unknown_words
+from .codes import LatentTexts, check_sources, evaluation_mode, posterior_of
 from .smallest_move import smallest_move
 
 logger = logging.get_logger(__name__)
@@ -98,85 +99,154 @@ def revise(
         raise ValueError("The decoder's tokenizer gives no offsets, so a token's place in the text is not known; use a fast one.")
     wanted = AttributeEnergy(model.latent_attributes if held is None else held, attributes, batch_size=len(texts)).wanted
     given = check_sources(model, processor, texts, sources)
+    warn_of_unknown_words(processor.encoder_tokenizer, [*texts, *texts_in(given or ())])
 
-    def margins(rows: Sequence[int]) -> list[partial[torch.Tensor]]:
-        """Of each attribute, for z of these rows."""
-        targets = [(attribute, target if len(target) == 1 else target[list(rows)]) for _, attribute, target in wanted]
-        return [partial(attribute.margin, target=target, strength=strength) for attribute, target in targets]
-
-    def missing(latents: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        """By how much z of each row lacks the attributes, 0 or below."""
-        with torch.no_grad():
-            return torch.stack([margin(latents).clamp(max=0).cpu() for margin in margins(rows)]).sum(0)
-
-    def sources_of(rows: Sequence[int], written: list[str]) -> list:
-        return written if given is None else [given[row] for row in rows]
-
-    def read(rows: Sequence[int], written: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The z of texts that could stand in these rows, and by how much each lacks the attributes."""
-        if not written:
-            return latents[:0], lacking[:0]
-        codes = posterior_of(model, processor, sources_of(rows, written), written, batch_size).mode()
-        return codes, missing(codes, rows)
-
-    own_latents = encode_texts(model, processor, texts, given, batch_size).mode()
-    moved, _ = smallest_move(own_latents, margins(range(len(texts))))
-    # What is likely under z*, and likelier than under the text's own z.
-    compared = torch.stack([moved, own_latents], dim=1)
-    latents = own_latents.clone()
-    revised, num_changes, lacking = list(texts), [0] * len(texts), missing(latents, range(len(texts)))
-    unfinished = lacking.lt(0).nonzero().flatten().tolist()
+    reviser = _Reviser(model, processor, texts, given, wanted, strength, batch_size)
+    drafts, num_changes = list(reviser.drafts), [0] * len(texts)
+    unfinished = [draft for draft in drafts if draft.lacking < 0]
     for _ in range(max_changes):
-        if not unfinished:
-            break
-        shortened = {row: _without_each_token(processor, revised[row]) for row in unfinished}
-        own = [row for row, texts_without in shortened.items() for _ in texts_without]
-        candidates = [text for texts_without in shortened.values() for text in texts_without]
-        codes, lacks = read(own, candidates)
-        # A text of one token cannot do without it.
-        by_place = dict(zip(unfinished, lacks.split([len(shortened[row]) for row in unfinished])))
-        places = {row: by_place[row].topk(min(PLACES, len(by_place[row]))).indices.tolist() or [0] for row in unfinished}
-        added: list[str] = []
-        for rows in _in_batches(unfinished, batch_size):
-            written = [revised[row] for row in rows]
-            evaluator = LikelihoodEvaluator(model, processor, sources_of(rows, written), written, batch_size)
-            proposed = _proposals(evaluator, compared[rows], [places[row] for row in rows], num_candidates)
-            own += [row for row, texts_with in zip(rows, proposed) for _ in texts_with]
-            added += [text for texts_with in proposed for text in texts_with]
-        more_codes, more_lacks = read(own[len(candidates) :], added)
-        candidates, codes, lacks = candidates + added, torch.cat([codes, more_codes]), torch.cat([lacks, more_lacks])
-        # What the decoder reads costs most: of each text only the candidates whose attributes are clearest, and clearer than now.
-        better = [number for number in lacks.argsort(descending=True).tolist() if lacks[number] > lacking[own[number]]]
-        taken: dict[int, list[int]] = {}
-        for number in better:
-            if len(taken.setdefault(own[number], [])) < SHORTLIST:
-                taken[own[number]].append(number)
-        shortlist = [number for numbers in taken.values() for number in numbers]
-        if not shortlist:
-            break
-        rows, written = [own[number] for number in shortlist], [candidates[number] for number in shortlist]
-        evaluator = LikelihoodEvaluator(model, processor, sources_of(rows, written), written, batch_size)
-        there, here = evaluator.nll(compared[rows]).cpu().unbind(1)
-        scores = attribute_weight * lacks[shortlist] - 2 * there + here
-        for number, _ in sorted(zip(shortlist, scores.tolist()), key=lambda each: each[1]):
-            # The best comes last, and stays.
-            row = own[number]
-            revised[row], latents[row], lacking[row] = candidates[number], codes[number], lacks[number]
-        for row in taken:
-            num_changes[row] += 1
-        unfinished = [row for row in taken if lacking[row] < 0]
-    has_attributes = (lacking >= 0).tolist()
+        changed = reviser.change(unfinished, num_candidates, attribute_weight) if unfinished else []
+        for draft in changed:
+            drafts[draft.row] = draft
+            num_changes[draft.row] += 1
+        unfinished = [draft for draft in changed if draft.lacking < 0]
+    has_attributes = [draft.lacking >= 0 for draft in drafts]
     if not all(has_attributes):
         logger.warning(
             f"{has_attributes.count(False)} of {len(texts)} texts do not have what `attributes` asks for with `strength` "
             f"{strength:g} after `max_changes`={max_changes}: the attributes contradict each other, z does not say them, or it "
             "takes more changes."
         )
-    return RevisedTexts(texts=revised, latents=latents, has_attributes=has_attributes, num_changes=num_changes)
+    latents = torch.stack([draft.latents for draft in drafts])
+    return RevisedTexts([draft.text for draft in drafts], latents, has_attributes, num_changes)
 
 
-def _in_batches(rows: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
-    return (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+@dataclass(frozen=True)
+class _Draft:
+    """What the text of a row could be, its posterior mean, and by how much that lacks the attributes: 0, or below."""
+
+    row: int
+    text: str
+    latents: torch.Tensor
+    lacking: float
+
+
+def _by_row(drafts: Sequence[_Draft]) -> dict[int, list[_Draft]]:
+    found: dict[int, list[_Draft]] = {}
+    for draft in drafts:
+        found.setdefault(draft.row, []).append(draft)
+    return found
+
+
+def _lacking(drafts: Sequence[_Draft]) -> torch.Tensor:
+    return torch.tensor([draft.lacking for draft in drafts])
+
+
+class _Reviser:
+    """
+    Brings texts nearer to attributes, a token at a time, as [`revise`] says.
+
+    Args:
+        model ([`VAEModel`]), processor ([`VAEProcessor`]), texts (`list[str]`), strength (`float`), batch_size (`int`): as there.
+        sources (`list`): x of each text, or `None` if it is the text.
+        wanted (`list`): each attribute's name, itself and its target, as [`AttributeEnergy`] holds them.
+    """
+
+    def __init__(
+        self,
+        model: VAEModel,
+        processor: VAEProcessor,
+        texts: list[str],
+        sources: list | None,
+        wanted: Sequence[tuple[str, LatentAttribute, torch.Tensor]],
+        strength: float,
+        batch_size: int,
+    ):
+        self.model, self.processor, self.sources, self.batch_size = model, processor, sources, batch_size
+        self.wanted, self.strength = wanted, strength
+        self.drafts = self.read(list(enumerate(texts)))
+        own = torch.stack([draft.latents for draft in self.drafts])
+        moved, _ = smallest_move(own, self.margins(range(len(texts))))
+        # A change is to be likely under z*, and likelier than under the text's own z.
+        self.compared = torch.stack([moved, own], dim=1)
+
+    def margins(self, rows: Sequence[int]) -> list[partial[torch.Tensor]]:
+        """Of each attribute, for z of these rows."""
+        targets = [(attribute, target if len(target) == 1 else target[list(rows)]) for _, attribute, target in self.wanted]
+        return [partial(attribute.margin, target=target, strength=self.strength) for attribute, target in targets]
+
+    def sources_of(self, rows: list[int], texts: list[str]) -> list:
+        return texts if self.sources is None else [self.sources[row] for row in rows]
+
+    def read(self, written: Sequence[tuple[int, str]]) -> list[_Draft]:
+        """Rows and what their texts could be, as drafts."""
+        if not written:
+            return []
+        rows, texts = [row for row, _ in written], [text for _, text in written]
+        latents = posterior_of(self.model, self.processor, self.sources_of(rows, texts), texts, self.batch_size).mode()
+        with torch.no_grad():
+            lacking = torch.stack([margin(latents).clamp(max=0).cpu() for margin in self.margins(rows)]).sum(0)
+        return list(map(_Draft, rows, texts, latents, lacking.tolist()))
+
+    def evaluator(self, drafts: Sequence[_Draft]) -> LikelihoodEvaluator:
+        texts = [draft.text for draft in drafts]
+        sources = self.sources_of([draft.row for draft in drafts], texts)
+        return LikelihoodEvaluator(self.model, self.processor, sources, texts, self.batch_size)
+
+    def change(self, drafts: Sequence[_Draft], num_candidates: int, attribute_weight: float) -> list[_Draft]:
+        """Each draft with its best change, if there is one that makes the attributes clearer."""
+        shorter = self.read([(draft.row, text) for draft in drafts for text in _without_each_token(self.processor, draft.text)])
+        candidates = [*shorter, *self.read(self.proposals(drafts, _by_row(shorter), num_candidates))]
+        lacking = {draft.row: draft.lacking for draft in drafts}
+        clearest_first = [candidates[number] for number in _lacking(candidates).argsort(descending=True).tolist()]
+        clearer = _by_row([each for each in clearest_first if each.lacking > lacking[each.row]])
+        # What the decoder reads costs most.
+        shortlist = [each for of_row in clearer.values() for each in of_row[:SHORTLIST]]
+        if not shortlist:
+            return []
+        there, here = self.evaluator(shortlist).nll(self.compared[[each.row for each in shortlist]]).cpu().unbind(1)
+        scores = attribute_weight * _lacking(shortlist) - 2 * there + here
+        ranked = sorted(zip(shortlist, scores.tolist()), key=lambda pair: pair[1])
+        # The best of a row comes last, and stays.
+        return list({each.row: each for each, _ in ranked}.values())
+
+    def proposals(
+        self, drafts: Sequence[_Draft], shorter: Mapping[int, list[_Draft]], num_candidates: int
+    ) -> list[tuple[int, str]]:
+        """The drafts with another or one more token at the end, and where a token helps the attributes most by missing."""
+        tokenizer = self.processor.tokenizer
+        proposed = self.evaluator(drafts).map(partial(self.likely, drafts, num_candidates), "proposals")
+        found = []
+        for draft, tokens in zip(drafts, proposed):
+            # At the last place stands EOS, in front of which a token may be put.
+            spans = [*_spans(self.processor, draft.text), (len(draft.text), len(draft.text))]
+            without = shorter.get(draft.row, [])
+            places = _lacking(without).topk(min(PLACES, len(without))).indices.tolist()
+            variants: list[str] = []
+            # A text of one token has no shorter one, and that token may be another.
+            for place in (*(places or [0]), len(spans) - 1):
+                start, end = spans[place]
+                before = draft.text[:start].rstrip()
+                space = draft.text[len(before) : start]
+                for piece in map(str.strip, tokenizer.batch_decode([[token] for token in tokens[place]])):
+                    variants += [before + space + piece + draft.text[end:], f"{before} {piece}{space}{draft.text[start:]}"]
+            texts = dict.fromkeys(map(str.strip, variants))
+            found += [(draft.row, text) for text in texts if text and text != draft.text]
+        return found
+
+    def likely(self, drafts: Sequence[_Draft], num_candidates: int, batch: ExampleBatch) -> list[list[list[int]]]:
+        """Of each draft of a batch the likeliest tokens at each of its places: under z*, and more than under the text's own z."""
+        tokenizer = self.processor.tokenizer
+        size = self.model.config.decoder.get_text_config().vocab_size
+        # Decoders often have more rows than their vocabulary has tokens.
+        forbidden = [*tokenizer.all_special_ids, *range(len(tokenizer), size)]
+        labels = cast(torch.LongTensor, batch.inputs["labels"])
+        compared = self.compared[[drafts[index].row for index in batch.indices]].to(self.model.device)
+        with evaluation_mode(self.model):
+            there, here = (self.model.decode(z, labels, **batch.conditioning).float().log_softmax(-1) for z in compared.unbind(1))
+        scores = 2 * there - here
+        scores[..., forbidden] = -torch.inf
+        return scores.topk(num_candidates, dim=-1).indices.tolist()
 
 
 def _spans(processor: VAEProcessor, text: str) -> list[tuple[int, int]]:
@@ -188,44 +258,6 @@ def _without_each_token(processor: VAEProcessor, text: str) -> list[str]:
     """The text without its first token, without its second and so on; none of one that has no more than one."""
     spans = _spans(processor, text)
     return [(text[:start].rstrip() + text[end:]).strip() for start, end in spans] if len(spans) > 1 else []
-
-
-def _proposals(
-    evaluator: LikelihoodEvaluator, compared: torch.Tensor, places: list[list[int]], num_candidates: int
-) -> list[list[str]]:
-    """For each example of `evaluator` the texts with another or one more token at these of its `places`, as [`revise`] says."""
-    model, processor = evaluator.model, evaluator.processor
-    tokenizer = processor.tokenizer
-    size = model.config.decoder.get_text_config().vocab_size
-    # Decoders often have more rows than their vocabulary has tokens.
-    forbidden = [*tokenizer.all_special_ids, *range(len(tokenizer), size)]
-
-    def likely(batch) -> list[list[list[int]]]:
-        """Of each example the likeliest tokens at each of its places."""
-        labels = cast(torch.LongTensor, batch.inputs["labels"])
-        with evaluation_mode(model):
-            there, here = (
-                model.decode(z[batch.indices].to(model.device), labels, **batch.conditioning).float().log_softmax(-1)
-                for z in compared.unbind(1)
-            )
-        scores = 2 * there - here
-        scores[..., forbidden] = -torch.inf
-        return scores.topk(num_candidates, dim=-1).indices.tolist()
-
-    found = []
-    for written, tokens, chosen in zip(evaluator.targets, evaluator.map(likely, "proposals"), places):
-        # At the last place stands EOS, in front of which a token may be put.
-        spans = [*_spans(processor, written), (len(written), len(written))]
-        variants: list[str] = []
-        for place in (*chosen, len(spans) - 1):
-            (start, end), proposed = spans[place], tokens[place]
-            before = written[:start].rstrip()
-            space = written[len(before) : start]
-            for piece in map(str.strip, tokenizer.batch_decode([[token] for token in proposed])):
-                variants += [before + space + piece + written[end:], f"{before} {piece}{space}{written[start:]}"]
-        texts = dict.fromkeys(map(str.strip, variants))
-        found.append([text for text in texts if text and text != written])
-    return found
 
 
 __all__ = ["RevisedTexts", "revise"]
