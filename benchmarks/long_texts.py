@@ -23,7 +23,6 @@ import re
 import statistics
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +32,7 @@ from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from hf_vae import KLAnnealingCallback, VAEDataCollator
-from hf_vae.data import load_texts
+from hf_vae.data import load_texts, replace_words
 from hf_vae.data.readers import read_rows
 from hf_vae.evaluation import LikelihoodEvaluator, likelihood_metrics, reconstruction_at_mean, token_f1
 from hf_vae.latent_space import decode_latents, interpolate_latents, word_edit_distance
@@ -45,10 +44,8 @@ from .what_z_is_for import load
 PAGE = Path(__file__).parent.parent / "docs" / "measured" / "long_texts.md"
 SPLITS = ("train", "validation", "test")
 CAPTIONS_OF_A_PICTURE = 5
-# Such a share of the words of a text to train on are others, one share or another each time. They are the most frequent words, as
-# many as the tokenizer knows, from a stock that is drawn once.
-OTHER_WORDS = (0.0, 0.2, 0.5)
-KNOWN_WORDS, STOCK = 3990, 2_000_000
+# Words are replaced by the most frequent ones, as many as the recipes' tokenizer knows beside its own tokens.
+KNOWN_WORDS = 3990
 # How many words a made paragraph has, and how far a text may be from a length to count for it.
 PARAGRAPHS, NEAR = (20, 40, 80, 160), 0.25
 STEPS_BETWEEN = 5
@@ -120,18 +117,6 @@ def again_and_again(make: TextMaker) -> TextMaker:
     return texts
 
 
-def with_other_words(texts: Iterable[str], of: Iterable[str], rng: random.Random) -> Iterator[str]:
-    """
-    The texts, many of whose words are replaced by others of the texts `of`, each of them as likely as the square root of how often
-    it is there. Such words cannot be guessed from those around them: they have to come through z, the rare ones too.
-    """
-    counts = Counter(word for text in of for word in text.split()).most_common(KNOWN_WORDS)
-    stock = rng.choices([word for word, _ in counts], [count**0.5 for _, count in counts], k=STOCK)
-    for text in texts:
-        share = rng.choice(OTHER_WORDS)
-        yield " ".join(rng.choice(stock) if rng.random() < share else word for word in text.split())
-
-
 # Of each corpus the texts to measure on, and those to train on, which do not end.
 CORPORA: dict[str, tuple[TextMaker, TextMaker]] = {
     "captions": (caption_sets, shuffled_caption_sets),
@@ -150,7 +135,7 @@ def make_data(corpus: str, source: Path, folder: Path, num_train: int, seed: int
         rng = random.Random(seed)
         texts = measured_on(rows, rng)
         if split == "train":
-            texts = itertools.islice(with_other_words(trained_on(rows, rng), texts, rng), num_train)
+            texts = itertools.islice(replace_words(trained_on(rows, rng), texts, num_words=KNOWN_WORDS, rng=rng), num_train)
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
 

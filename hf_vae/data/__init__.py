@@ -13,6 +13,7 @@ from .readers import (
     pairs_of,
     texts_of,
 )
+from .replaced_words import replace_words
 from .streaming import first_pairs, stream_pairs
 from .vectors import Fingerprint, embed_texts, load_vectors, read_fingerprint, save_vectors
 
@@ -33,6 +34,7 @@ __all__ = [
     "load_vectors",
     "pairs_of",
     "read_fingerprint",
+    "replace_words",
     "save_vectors",
     "split_text",
     "split_texts",
