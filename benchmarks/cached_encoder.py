@@ -37,7 +37,7 @@ from hf_vae.data import expand_targets, load_pairs
 from hf_vae.processing_vae import load_tokenizer
 from hf_vae.training import cache_encoder_outputs
 
-from .report import write_between
+from .report import markdown_table, write_between
 
 PAGE = Path(__file__).parent.parent / "docs" / "measured" / "benchmarks.md"
 MARKS = ("<!-- cached encoder -->", "<!-- end of cached encoder -->")
@@ -104,16 +104,15 @@ def measure(kind: str, options: argparse.Namespace, pairs: Dataset) -> dict[str,
 
 
 def table(measured: Sequence[dict[str, Any]]) -> str:
-    lines = [
-        "| | a step, the encoder runs | a step, from disk | | encoding 1,000 examples once | outputs | on disk |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for each in measured:
-        lines.append(
-            f"| {each['kind']} | {each['without']:.3f} s | {each['cached']:.3f} s | {each['without'] / each['cached']:.1f} times | "
-            f"{1000 * each['encoded'] / each['rows']:.1f} s | {each['outputs']:,} | {each['bytes'] / 2**20:.1f} MiB |"
+    head = ("", "a step, the encoder runs", "a step, from disk", "", "encoding 1,000 examples once", "outputs", "on disk")
+    rows = [
+        (
+            each["kind"], f"{each['without']:.3f} s", f"{each['cached']:.3f} s", f"{each['without'] / each['cached']:.1f} times",
+            f"{1000 * each['encoded'] / each['rows']:.1f} s", f"{each['outputs']:,}", f"{each['bytes'] / 2**20:.1f} MiB",
         )
-    return "\n".join(lines) + "\n"
+        for each in measured
+    ]  # fmt: skip
+    return markdown_table(head, rows) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ from hf_vae.data.readers import read_rows
 from hf_vae.evaluation import language_model_nll, self_bleu
 from hf_vae.latent_space import edit, encode_texts, fit_attribute, reconstruct, revise
 
-from .report import write_between
+from .report import markdown_table, write_between
 
 PAGE = Path(__file__).parent.parent / "docs" / "measured" / "control.md"
 MARKS = ("<!-- control on yelp -->", "<!-- end of control on yelp -->")
@@ -255,11 +255,11 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
         "seconds": "seconds",
     }
     columns = {name: title for name, title in columns.items() if any(name in row for row in rows.values())}
-    lines = [f"| | {' | '.join(columns.values())} |", "|---" * (len(columns) + 1) + "|"]
-    for system, row in rows.items():
-        cells = [f"{row[name]:.{0 if name == 'perplexity' else 1}f}" if name in row else "" for name in columns]
-        lines.append(f"| {system} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    cells = [
+        [system, *(f"{row[name]:.{0 if name == 'perplexity' else 1}f}" if name in row else "" for name in columns)]
+        for system, row in rows.items()
+    ]
+    return markdown_table(["", *columns.values()], cells)
 
 
 def measure(

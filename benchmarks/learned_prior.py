@@ -31,7 +31,7 @@ from hf_vae.data import load_texts
 from hf_vae.evaluation import LikelihoodEvaluator, language_model_nll, self_bleu
 from hf_vae.latent_space import fit_flow_prior, prior_gain
 
-from .report import write_between
+from .report import markdown_table, write_between
 
 PAGE = Path(__file__).parent.parent / "docs" / "measured" / "priors.md"
 MARKS = ("<!-- learned prior -->", "<!-- end of learned prior -->")
@@ -150,13 +150,13 @@ def measure(options: argparse.Namespace) -> str:
         "reverse": "reverse, nats per word", "self_bleu": f"self-BLEU of {GROUP}", "lm": "LM, nats per word",
     }  # fmt: skip
     shown = [name for name in columns if any(name in row for row in rows.values())]
-    lines = ["| | " + " | ".join(columns[name] for name in shown) + " |", "|---" * (len(shown) + 1) + "|"]
-    lines += [f"| {label} | " + " | ".join(cell(row.get(name)) for name in shown) + " |" for label, row in rows.items()]
+    cells = [[label, *(cell(row.get(name)) for name in shown)] for label, row in rows.items()]
+    table = markdown_table(["", *(columns[name] for name in shown)], cells)
     told = (
         f"IW-NLL falls by {-difference[0]:.2f} ± {difference[1]:.2f} nats (the same z under both priors). KL(q(z) ‖ p(z)) falls by "
         f"{gain['prior_gain']:.2f} ± {gain['prior_gain_error']:.2f} nats. The fit took {minutes:.1f} minutes."
     )
-    return "\n".join([*lines, "", told])
+    return "\n".join([table, "", told])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -38,7 +38,7 @@ from hf_vae.evaluation import LikelihoodEvaluator, likelihood_metrics, reconstru
 from hf_vae.latent_space import decode_latents, interpolate_latents, word_edit_distance
 from hf_vae.training import ConstantSchedule
 
-from .report import write_between
+from .report import markdown_table, write_between
 from .what_z_is_for import load
 
 PAGE = Path(__file__).parent.parent / "docs" / "measured" / "long_texts.md"
@@ -254,11 +254,6 @@ def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
 def measured_table(rows: Sequence[dict[str, Any]]) -> str:
     """What comes back, and what it costs."""
     head = (
@@ -274,7 +269,7 @@ def measured_table(rows: Sequence[dict[str, Any]]) -> str:
         )
         for row in rows
     ]  # fmt: skip
-    return table(head, cells)
+    return markdown_table(head, cells)
 
 
 def between_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -285,7 +280,7 @@ def between_table(rows: Sequence[dict[str, Any]]) -> str:
         path = row["between"]
         both = [f"{100 * start:.0f} / {100 * end:.0f}" for start, end in zip(path["to_start"], path["to_end"])]
         cells.append((row["name"], f"{row['tokens']:.0f}", *both, f"{path['different']:.2f}"))
-    return table(("z", "tokens", *fractions, "different of five"), cells)
+    return markdown_table(("z", "tokens", *fractions, "different of five"), cells)
 
 
 def curve_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -299,7 +294,7 @@ def curve_table(rows: Sequence[dict[str, Any]]) -> str:
         )
         for row in rows
     ]  # fmt: skip
-    return table(head, cells)
+    return markdown_table(head, cells)
 
 
 def marks(name: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -50,21 +50,28 @@ def figure(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, without a line break at its end."""
+    lines = ["".join(f"| {cell} " if cell else "| " for cell in row) + "|" for row in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
 def markdown(rows: Sequence[Row], options: Options, command: str) -> str:
     """The table, and below it what it was made with."""
-    lines = ["| case | ours | against | unit | ratio | spread | target | |", "|---|---|---|---|---|---|---|---|"]
+    head = ("case", "ours", "against", "unit", "ratio", "spread", "target", "")
+    lines = []
     for row in rows:
         target = "" if row.target is None else f"{'≤' if row.better == 'lower' else '≥'} {row.target:g}"
         reached = "" if options.quick else {True: "reached", False: "**missed**", None: ""}[row.reached]
         against = f"{figure(row.theirs)} {row.against}".strip()
         ratio = "–" if row.ratio is None else f"{row.ratio:.3f}"
-        cells = [row.case, figure(row.ours), against, row.unit, ratio, figure(row.spread), target, f"{reached} {row.note}".strip()]
-        lines.append(f"| {' | '.join(cells)} |")
+        judged = f"{reached} {row.note}".strip()
+        lines.append((row.case, figure(row.ours), against, row.unit, ratio, figure(row.spread), target, judged))
     pairs = max((row.repeats for row in rows), default=0)
     made = f"`{command}`: {machine(options)}; {versions()}; medians of up to {pairs} interleaved pairs, seed {options.seed}."
     if options.quick:
         made += " Quick: too few and too small to mean anything, and not judged."
-    return "\n".join([*lines, "", made, ""])
+    return "\n".join([markdown_table(head, lines), "", made, ""])
 
 
 def write_between(page: Path, marks: tuple[str, str], text: str) -> None:

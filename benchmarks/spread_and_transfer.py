@@ -40,7 +40,7 @@ from hf_vae.evaluation.distributed import spread_samples
 from hf_vae.latent_space import encode_texts, fit_attribute, transfer
 from hf_vae.latent_spread import LATENT_SPREADS
 
-from .report import write_between
+from .report import markdown_table, write_between
 
 PAGE = Path(__file__).parent.parent / "docs" / "measured" / "spread.md"
 OUTPUTS = 10
@@ -277,15 +277,14 @@ def spread_table(
         for name, each in outputs.items()
     }
     baseline = next(iter(outputs))
-    lines = [f"| `latent_spread` | {' | '.join(title for title, _ in SPREAD_COLUMNS.values())} | CPU ms a source |"]
-    lines.append("|---" * (len(SPREAD_COLUMNS) + 2) + "|")
+    head = ["`latent_spread`", *(title for title, _ in SPREAD_COLUMNS.values()), "CPU ms a source"]
     drawn = {"num_resamples": num_resamples, "seed": seed}
-    below = []
+    rows, below = [], []
     for name, each in outputs.items():
         metrics = bootstrapped_metrics(each, references, of_sources=of_sources[name], **drawn)
         cells = [f"{metrics[column].value:.{digits}f}" for column, (_, digits) in SPREAD_COLUMNS.items()]
         label = f"`{name}`" if name in LATENT_SPREADS else name
-        lines.append(f"| {label} | {' | '.join(cells)} | {1000 * seconds[name]:.0f} |")
+        rows.append([label, *cells, f"{1000 * seconds[name]:.0f}"])
         if name != baseline:
             gained = {
                 column: [own - its for own, its in zip(values, of_sources[baseline][column])]
@@ -293,8 +292,8 @@ def spread_table(
             }
             found = bootstrapped_differences(each, outputs[baseline], references, of_sources=gained, **drawn)
             cells = [estimate(found[column], digits, signed=True) for column, (_, digits) in SPREAD_COLUMNS.items()]
-            below.append(f"| {label} less `{baseline}` | {' | '.join(cells)} | |")
-    return "\n".join([*lines, *below])
+            below.append([f"{label} less `{baseline}`", *cells, ""])
+    return markdown_table(head, [*rows, *below])
 
 
 def kept_openings(found: dict[str, dict[str, list[float]]], examples: Sequence[str]) -> str:
@@ -327,17 +326,15 @@ def transfer_table(found: dict[str, dict[str, list[float]]], rare: Sequence[int]
         mean, error = mean_and_error(numbers)
         return f"{mean:+.{digits}f} ± {error:.{digits}f}" if signed else f"{mean:.{digits}f}"
 
-    lines = [f"| z | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for name in found:
-        lines.append(f"| {name} | {' | '.join(shown(values(name, column), column, False) for column in columns)} |")
+    rows = [[name, *(shown(values(name, column), column, False) for column in columns)] for name in found]
     first, *others = [name for name in found if name not in (OWN, PRIOR_OWN)]
     for name in others:
         cells = []
         for column in columns:
             gained = [own - its for own, its in zip(values(first, column), values(name, column))]
             cells.append(shown(gained, column, True))
-        lines.append(f"| {first}, less {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([f"{first}, less {name}", *cells])
+    return markdown_table(["z", *columns], rows)
 
 
 def measure(options: argparse.Namespace) -> str:

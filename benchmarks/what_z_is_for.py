@@ -26,7 +26,7 @@ from hf_vae.evaluation import generate_texts
 from hf_vae.latent_space import reconstruct
 from hf_vae.latent_space.grammar_probe import form_transfer, grammar_metrics
 
-from .report import write_between
+from .report import markdown_table, write_between
 
 README = Path(__file__).parent.parent / "README.md"
 MARKS = ("<!-- what z is for -->", "<!-- end of what z is for -->")
@@ -86,16 +86,15 @@ def table(measured: dict[str, dict[str, float]]) -> str:
     columns = {name: title for name, title in columns.items() if name in measured}
     transfer, sentences = measured["transfer"], measured["sentences"]
 
-    def row(label: str, cell: Callable[[dict[str, float]], str]) -> str:
-        return f"| {label} | " + " | ".join(cell(measured[name]) for name in columns) + " |"
+    def row(label: str, cell: Callable[[dict[str, float]], str]) -> list[str]:
+        return [label, *(cell(measured[name]) for name in columns)]
 
-    def only_z(label: str, value: str) -> str:
-        return f"| {label} | {value} |" + " cannot |" * (len(columns) - 1)
+    def only_z(label: str, value: str) -> list[str]:
+        return [label, value, *["cannot"] * (len(columns) - 1)]
 
-    return "\n".join(
+    return markdown_table(
+        ["", *columns.values()],
         [
-            "| | " + " | ".join(columns.values()) + " |",
-            "|---" * (len(columns) + 1) + "|",
             only_z("form transfer: exactly the form of another pair", f"{100 * transfer['form_transfer']:.0f} %"),
             only_z("a sentence from its z, word for word", f"{100 * sentences['exact']:.1f} %"),
             only_z("arithmetic: one factor changed, all else kept", f"{100 * sentences['arithmetic']:.0f} %"),
@@ -103,7 +102,7 @@ def table(measured: dict[str, dict[str, float]]) -> str:
             only_z("the same, by z that repel each other", f"{measured['spread']['distinct_correct']:.2f}"),
             row("outputs that keep the meaning", lambda each: f"{100 * each['meaning']:.1f} %"),
             row("milliseconds for the ten", lambda each: f"{each['ms']:.0f}"),
-        ]
+        ],
     )
 
 

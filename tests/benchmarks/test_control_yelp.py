@@ -169,7 +169,7 @@ def test_where_a_curve_stands():
 def test_a_column_that_nothing_fills_is_left_out():
     lines = table({"a": {"accuracy": 50.0, "bleu": 12.34}, "b": {"accuracy": 40.0, "perplexity": 321.4}}).splitlines()
     assert lines[0] == "| | accuracy, % | BLEU, first reference | perplexity |"
-    assert lines[2:] == ["| a | 50.0 | 12.3 |  |", "| b | 40.0 |  | 321 |"]
+    assert lines[2:] == ["| a | 50.0 | 12.3 | |", "| b | 40.0 | | 321 |"]
 
 
 def test_it_runs_and_writes_into_the_page(folder, language_model, monkeypatch, capsys):

@@ -92,7 +92,7 @@ def test_the_tables_show_differences_to_the_first_row_and_of_the_first_row():
     ]  # fmt: skip
     told = kept_openings({"mine": row, "its": less, OWN: row}, ["a b", "the c"])
     assert told.endswith("in the order of the rows: `a` 100 / 0 of 1, `the` 0 / 0 of 1.")
-    assert transfer_table({"mine": row, "its": less, OWN: row}, [], "a").splitlines()[2] == "| mine | 50.0 |  | 1.50 |"
+    assert transfer_table({"mine": row, "its": less, OWN: row}, [], "a").splitlines()[2] == "| mine | 50.0 | | 1.50 |"
 
 
 def test_z_repel_each_other_in_some_numbers_and_are_independent_in_the_others():
