@@ -199,10 +199,16 @@ def num_tokens(processor: Any, texts: Sequence[str]) -> list[int]:
     return [len(row) - 1 for row in processor.label_ids(list(texts), {"truncation": False})]
 
 
+def held_out_texts(args: argparse.Namespace) -> list[str]:
+    """In a random order: what follows each other in a file may be alike."""
+    texts = load_texts(args.test_file, "test")
+    return random.Random(args.seed).sample(texts, len(texts))
+
+
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each length."""
     model, processor = load(args.model)
-    texts = load_texts(args.test_file, "test")
+    texts = held_out_texts(args)
     chosen = by_length(texts, num_tokens(processor, texts), args.lengths, args.num)
     rows = []
     for length, those in chosen.items():
@@ -217,7 +223,7 @@ def curve(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each weight of the KL, the first of them as the model comes."""
     model, processor = load(args.model)
     texts = load_texts(args.train_file, "train")
-    held_out = load_texts(args.test_file, "test")[: args.num]
+    held_out = held_out_texts(args)[: args.num]
     data = Dataset.from_dict({"text": texts}).map(
         lambda batch: dict(
             processor(

@@ -13,6 +13,7 @@ On your own sentences and with your own embedder, a folder or a Hub id such as s
 All arguments of `TrainingArguments` work too. A YAML file of arguments may come first; what follows overrides it.
 """
 
+import random
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,9 @@ def main(argv: list[str]) -> dict[str, float]:
         test, train = sentences[: args.max_test_samples], sentences[args.max_test_samples :]
     else:
         train, test = (load_texts(file, text_column=args.text_column) for file in (args.train_file, args.test_file))
-        train, test = train[: args.max_train_samples], test[: args.max_test_samples]
+        train = train[: args.max_train_samples]
+        # A file may be sorted, and its first texts are then unlike the others.
+        test = random.Random(training_args.seed).sample(test, min(args.max_test_samples, len(test)))
     tokenizer, encoder_tokenizer = train_tokenizers(train, args.vocab_size, args.tokenizer_type)
     train, test = ([tokenizer.decode(ids) for ids in tokenizer(texts)["input_ids"]] for texts in (train, test))
     sizes = {"hidden_size": args.hidden_size, "decoder_layers": args.decoder_layers, "dropout": args.dropout}

@@ -96,11 +96,11 @@ def test_models_are_measured_and_trained_further_and_put_into_the_page(tmp_path,
 
     [measured] = json.loads(results[0].read_text())
     lengths = num_tokens(AutoProcessor.from_pretrained(folder), texts)
-    near = [text for text, count in zip(texts, lengths) if 9 <= count <= 15][:12]
-    assert measured["texts"] == len(near) and measured["length"] == "12" and measured["label"] == "demo"
+    near = {text for text, count in zip(texts, lengths) if 9 <= count <= 15}
+    assert measured["texts"] == min(len(near), 12) and measured["length"] == "12" and measured["label"] == "demo"
     # The demo gives its sentences back, and so a path begins and ends with the very texts.
     assert measured["reconstruction_at_mean_token_accuracy"] > 0.95 > 0.05 > measured["edit_distance"]
-    assert measured["example"][0] == near[0]
+    assert measured["example"][0] in near
     path = measured["between"]
     assert path["to_start"][0] == path["to_end"][-1] == 1
     assert path["to_start"][-1] == pytest.approx(path["to_end"][0]) and path["to_end"][0] < 0.9
@@ -119,4 +119,4 @@ def test_models_are_measured_and_trained_further_and_put_into_the_page(tmp_path,
     assert written.startswith("before\n") and written.endswith("after\n") and written.count("| demo |") == 4
     assert f"| demo | as trained | {as_trained['kl']:.1f} | {as_trained['reconstruction']:.1f} |" in written
     assert f"| {100 * measured['reconstruction_at_mean_token_accuracy']:.1f} % |" in written
-    assert f"            {near[0]}\ndemo        {measured['example'][1]}" in written
+    assert f"            {measured['example'][0]}\ndemo        {measured['example'][1]}" in written
