@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from datasets import Dataset, load_dataset
@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 # A dataset of the Hub, or the rows of a file.
 Rows: TypeAlias = Dataset | list[dict[str, Any]]
+# So many texts do not stand in alphabetical order by chance.
+SORTED = 20
 
 
 def read_rows(
@@ -107,7 +109,21 @@ def load_texts(
         ValueError: the file has no rows or is malformed, the column is missing, or rows have no text. The error names the rows;
             none is skipped.
     """
-    return texts_of(read_rows(path_or_name, split, max_rows, encoding, quoting), path_or_name, text_column)
+    data = read_rows(path_or_name, split, max_rows, encoding, quoting)
+    texts = texts_of(data, path_or_name, text_column)
+    if len(data) == max_rows:
+        warn_if_sorted(texts, path_or_name)
+    return texts
+
+
+def warn_if_sorted(texts: Sequence[str], name: str) -> None:
+    """Warns if texts that are read for all of their file are in alphabetical order: others begin with other words."""
+    if len(texts) >= SORTED and any(list(spelt) == sorted(spelt) for spelt in (texts, [text.casefold() for text in texts])):
+        logger.warning(
+            "Only the first rows of %s are read, and they are in alphabetical order, from %r to %r. If all rows are, these are "
+            "unlike the rest: shuffle the file beforehand, or read all of it.",
+            name, texts[0][:40], texts[-1][:40],
+        )  # fmt: skip
 
 
 def texts_of(data: Rows, name: str, text_column: str, first: int = 0) -> list[str]:
@@ -166,6 +182,8 @@ def load_pairs(
     rows = pairs_of(data, path_or_name, source_column, target_column)
     if not rows:
         raise ValueError(f"{path_or_name} holds no pair of a source and a different target: every target equals its source.")
+    if len(data) == max_rows:
+        warn_if_sorted([row["source"] for row in rows], path_or_name)
     return Dataset.from_list(rows)
 
 

@@ -106,6 +106,20 @@ def test_the_column_and_the_number_of_rows(tmp_path):
     assert load_texts(path, text_column="captions", max_rows=9) == ["a", "b", "c", "d"]
 
 
+def test_the_first_rows_of_a_sorted_file_are_told_of(tmp_path, caplog):
+    rows = [{"text": f"{letter} text", "source": f"{letter} text", "target": "y"} for letter in "aBcDefghijklmnopqrstuvwxyz"]
+    in_order = write(tmp_path / "sorted.jsonl", rows)
+    mixed = write(tmp_path / "mixed.jsonl", rows[::2] + rows[1::2])
+    for load, options in ((load_texts, {}), (load_pairs, {"target_column": "target"})):
+        for path, count in ((mixed, 20), (in_order, None), (in_order, 30), (in_order, 19)):
+            load(path, max_rows=count, **options)
+        assert not caplog.messages
+        load(in_order, max_rows=20, **options)
+        [message] = caplog.messages
+        assert "sorted.jsonl are read, and they are in alphabetical order, from 'a text' to 't text'" in message
+        caplog.clear()
+
+
 @pytest.mark.parametrize(
     "name, content, message",
     [
