@@ -7,10 +7,11 @@ Long texts through several vectors of z: what comes back, what it costs in nats,
     python -m benchmarks.long_texts write NAME RESULTS [RESULTS ...]
 
 `data` makes `train.jsonl`, `validation.jsonl` and `test.jsonl` of a corpus in DIR: `captions` puts the captions of a picture in a
-row; `dialogues` puts the turns of a dialogue in a row; `paragraphs` joins the sentences of a book. MODEL is a sentence VAE of such
-texts. `measure` writes what it is worth on held-out ones, of each length by itself if `--lengths` are given: a text counts for a
-length from which it differs by a quarter at most. `curve` trains it further under heavier weights of the KL, one after the other,
-and measures each: its rate and its distortion. `write` puts the tables of a corpus into docs/measured/long_texts.md.
+row; `dialogues` puts the turns of a dialogue in a row; `paragraphs` joins the sentences of a book. Some words of those to train on
+are replaced, as `hf_vae.data.replace_words` does. MODEL is a sentence VAE of such texts. `measure` writes what it is worth on
+held-out ones, of each length by itself if `--lengths` are given: a text counts for a length from which it differs by a quarter at
+most. `curve` trains it further under heavier weights of the KL, one after the other, and measures each: its rate and its
+distortion. `write` puts the tables of a corpus into docs/measured/long_texts.md.
 """
 
 from __future__ import annotations
