@@ -44,16 +44,22 @@ def test_it_trains_an_embedder_inverts_it_and_saves_what_writes(script, tmp_path
     assert torch.linalg.matrix_rank(embedder(grammar.draw_sentences(3, seed=0))) == 3
 
 
-def test_a_recipe_inverts_a_given_embedder_and_keeps_its_vectors(script, tmp_path):
+def test_a_recipe_inverts_a_given_embedder_and_keeps_its_vectors(script, tmp_path, capsys):
     script.main([*SMALL, "--embedder_steps", "1", "--output_dir", str(tmp_path / "first")])
     sentences = grammar.draw_sentences(30, seed=1)
-    for split, rows in (("train", sentences[:26]), ("test", sentences[26:])):
+    in_order = sorted(sentences[16:])
+    for split, rows in (("train", sentences[:16]), ("test", in_order)):
         lines = [json.dumps({"source": text, "targets": [text]}) for text in rows]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     files = ["--train_file", str(tmp_path / "train.jsonl"), "--test_file", str(tmp_path / "test.jsonl")]
     more = ["--embedder", str(tmp_path / "first" / "embedder"), "--vectors_dir", str(tmp_path / "vectors"), "--vocab_size", "300"]
     run = [str(RECIPES["embedding_to_text_captions"]), *SMALL, *files, *more, "--output_dir", str(tmp_path / "out")]
+    capsys.readouterr()
     script.main(run)
+    given = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines() if line.startswith("given the vector of")]
+    # Four held-out texts are drawn: the first ones of a sorted file begin alike.
+    places = [[text.split() for text in in_order].index(text.split()) for text in given]
+    assert len(set(places)) == 4 and sorted(places) != [0, 1, 2, 3]
     (tmp_path / "out" / "metrics.json").unlink()
     # The second run reads the vectors from the disk.
     script.main(run)
