@@ -7,11 +7,12 @@ Long texts through several vectors of z: what comes back, what it costs in nats,
     python -m benchmarks.long_texts write NAME RESULTS [RESULTS ...]
 
 `data` makes `train.jsonl`, `validation.jsonl` and `test.jsonl` of a corpus in DIR: `captions` puts the captions of a picture in a
-row; `dialogues` puts the turns of a dialogue in a row; `paragraphs` joins the sentences of a book. Some words of those to train on
-are replaced, as `hf_vae.data.replace_words` does. MODEL is a sentence VAE of such texts. `measure` writes what it is worth on
-held-out ones, of each length by itself if `--lengths` are given: a text counts for a length from which it differs by a quarter at
-most. `curve` trains it further under heavier weights of the KL, one after the other, and measures each: its rate and its
-distortion. `write` puts the tables of a corpus into docs/measured/long_texts.md.
+row, and to train on also those of any pictures; `dialogues` puts the turns of a dialogue in a row; `paragraphs` joins the
+sentences of a book, and to train on begins at any word. Some words of the texts to train on are replaced, as
+`hf_vae.data.replace_words` does. MODEL is a sentence VAE of such texts. `measure` writes what it is worth on held-out ones, of
+each length by itself if `--lengths` are given: a text counts for a length from which it differs by a quarter at most. `curve`
+trains it further under heavier weights of the KL, one after the other, and measures each: its rate and its distortion. `write`
+puts the tables of a corpus into docs/measured/long_texts.md.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from .what_z_is_for import load
 PAGE = Path(__file__).parent.parent / "docs" / "measured" / "long_texts.md"
 SPLITS = ("train", "validation", "test")
 CAPTIONS_OF_A_PICTURE = 5
-# Words are replaced by the most frequent ones, as many as the recipes' tokenizer knows beside its own tokens.
+# Words are replaced by the most frequent ones, all of which the recipe's tokenizer knows.
 KNOWN_WORDS = 3990
 # How many words a made paragraph has, and how far a text may be from a length to count for it.
 PARAGRAPHS, NEAR = (20, 40, 80, 160), 0.25
@@ -67,6 +68,10 @@ def shuffled_caption_sets(rows: Sequence[dict[str, Any]], rng: random.Random) ->
     """Without end: the captions of a picture in another order, then as many of any pictures, and so on."""
     pictures = captions_of_pictures(rows)
     captions = [caption for each in pictures for caption in each]
+    if len(captions) < CAPTIONS_OF_A_PICTURE:
+        raise ValueError(
+            f"There are {len(captions)} captions to train on, and a text has {CAPTIONS_OF_A_PICTURE}: give more pictures."
+        )
 
     def of_any_pictures() -> Iterator[list[str]]:
         while True:
@@ -104,6 +109,10 @@ def paragraphs(rows: Sequence[str], rng: random.Random) -> Iterator[str]:
 def paragraphs_from_anywhere(rows: Sequence[str], rng: random.Random) -> Iterator[str]:
     """Without end: as many words of a book as one of `PARAGRAPHS`, from any word on."""
     words = words_of(rows)
+    if len(words) < max(PARAGRAPHS):
+        raise ValueError(
+            f"There are {len(words)} words to train on, and a text has up to {max(PARAGRAPHS)}: give more of the book."
+        )
     while True:
         wanted = rng.choice(PARAGRAPHS)
         start = rng.randrange(len(words) - wanted + 1)

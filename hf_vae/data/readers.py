@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 # A dataset of the Hub, or the rows of a file.
 Rows: TypeAlias = Dataset | list[dict[str, Any]]
 # So many texts do not stand in alphabetical order by chance.
-SORTED = 20
+FEWEST_SORTED = 20
 
 
 def read_rows(
@@ -99,7 +99,8 @@ def load_texts(
         split (`str`, defaults to `"train"`): which split of a named dataset; a file is read whole.
         text_column (`str`, defaults to `"text"`): the column of texts, if the rows have columns. If its values are lists, every
             text in them is a sentence.
-        max_rows (`int`, *optional*): the number of rows to read, from the first on; all by default.
+        max_rows (`int`, *optional*): the number of rows to read, from the first on; all by default. There is a warning if
+            their texts are in alphabetical order: the others are then unlike them.
         encoding (`str`, *optional*): a file's encoding; by default the one that its byte order mark names, else UTF-8.
         quoting (`str`, *optional*): how cells of a `.csv` or `.tsv` file are quoted. `"minimal"`, the default of .csv: cells may
             stand in quotation marks, as RFC 4180 says. `"none"`, the default of .tsv: quotation marks are text.
@@ -117,12 +118,14 @@ def load_texts(
 
 
 def warn_if_sorted(texts: Sequence[str], name: str) -> None:
-    """Warns if texts that are read for all of their file are in alphabetical order: others begin with other words."""
-    if len(texts) >= SORTED and any(list(spelt) == sorted(spelt) for spelt in (texts, [text.casefold() for text in texts])):
+    """Warns if the first texts of a file are in alphabetical order: those that were not read begin with other words."""
+    if len(set(texts)) >= FEWEST_SORTED and any(
+        list(spelt) == sorted(spelt) for spelt in (texts, [text.casefold() for text in texts])
+    ):
         logger.warning(
-            "Only the first rows of %s are read, and they are in alphabetical order, from %r to %r. If all rows are, these are "
-            "unlike the rest: shuffle the file beforehand, or read all of it.",
-            name, texts[0][:40], texts[-1][:40],
+            "The first %d texts of %s are in alphabetical order, from %r to %r. If the file goes on so, they are unlike its other "
+            "texts: shuffle it beforehand, or read all of it.",
+            len(texts), name, texts[0][:40], texts[-1][:40],
         )  # fmt: skip
 
 
@@ -167,7 +170,8 @@ def load_pairs(
         split (`str`, defaults to `"train"`): which split of a named dataset; a file is read whole.
         source_column (`str`, defaults to `"source"`): the column of sources, each a text.
         target_column (`str`, defaults to `"targets"`): the column of targets, each a text or a list of texts.
-        max_rows (`int`, *optional*): the number of rows to read, from the first on; all by default.
+        max_rows (`int`, *optional*): the number of rows to read, from the first on; all by default. There is a warning if
+            their texts are in alphabetical order: the others are then unlike them.
         encoding, quoting (`str`, *optional*): a file's encoding and quoting, as in [`load_texts`].
 
     Returns:

@@ -28,7 +28,7 @@ def replace_words(
 
     Args:
         texts (iterable of `str`): may be without end, and is read as the result is.
-        words_of (iterable of `str`): texts that other words are drawn from. Words are separated by white space.
+        words_of (iterable of `str`): texts that other words are drawn from, read at once. Words are separated by white space.
         shares (`list[float]`, defaults to `(0.0, 0.2, 0.5)`): between 0 and 1; at 0 the text stays as it is.
         num_words (`int`, *optional*): only so many words are drawn, the most frequent ones: for a tokenizer that knows no others.
         rng (`random.Random`, *optional*): by default one with the seed 0.
@@ -37,10 +37,14 @@ def replace_words(
         an iterator over as many texts. Their words are separated by one space.
 
     Raises:
-        ValueError: a share or `num_words` is out of range, there is no share, or `words_of` has no words.
+        ValueError: `texts` or `words_of` is a single text, `words_of` has no words, `shares` is no list of shares or has none, or a
+            share or `num_words` is out of range.
     """
-    if not shares:
-        raise ValueError("`shares` is empty; give at least one share of the words.")
+    for name, given in (("texts", texts), ("words_of", words_of)):
+        if isinstance(given, str):
+            raise ValueError(f"`{name}` is a single text: give several, such as a list.")
+    if not isinstance(shares, Sequence) or not shares:
+        raise ValueError(f"`shares` is {shares!r}; give a list of numbers between 0 and 1.")
     for share in shares:
         check_number("shares", share, least=0, most=1)
     if num_words is not None:
@@ -49,6 +53,7 @@ def replace_words(
     counts = Counter(word for text in words_of for word in text.split()).most_common(num_words)
     if not counts:
         raise ValueError("`words_of` has no words; give texts to draw other words from.")
+    # The result's words are drawn from so many that were drawn once.
     stock = rng.choices([word for word, _ in counts], [count**0.5 for _, count in counts], k=STOCK)
 
     def replaced() -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -70,7 +70,7 @@ def revise(
     below 0, or no change makes the attributes clearer.
 
     Args:
-        model ([`VAEModel`]): any model of the family, with attributes of `set_attribute`.
+        model ([`VAEModel`]): any model of the family, with attributes of `set_attribute`; its mode stays as it is.
         processor ([`VAEProcessor`]): its processor.
         texts (`str` or `list[str]`): y.
         attributes (`dict`): what they are to be like, by the attribute's name: a value for all, or a list with one for each text.
@@ -101,15 +101,19 @@ def revise(
     given = check_sources(model, processor, texts, sources)
     warn_of_unknown_words(processor.encoder_tokenizer, [*texts, *texts_in(given or ())])
 
-    reviser = _Reviser(model, processor, texts, given, wanted, strength, batch_size)
-    drafts, num_changes = list(reviser.drafts), [0] * len(texts)
-    unfinished = [draft for draft in drafts if draft.lacking < 0]
-    for _ in range(max_changes):
-        changed = reviser.change(unfinished, num_candidates, attribute_weight) if unfinished else []
-        for draft in changed:
-            drafts[draft.row] = draft
-            num_changes[draft.row] += 1
-        unfinished = [draft for draft in changed if draft.lacking < 0]
+    num_changes = [0] * len(texts)
+    with evaluation_mode(model):
+        reviser = _Reviser(model, processor, texts, given, wanted, strength, attribute_weight, num_candidates, batch_size)
+        drafts = list(reviser.own)
+        unfinished = [draft for draft in drafts if draft.lacking < 0]
+        for _ in range(max_changes):
+            if not unfinished:
+                break
+            changed = reviser.change(unfinished)
+            for draft in changed:
+                drafts[draft.row] = draft
+                num_changes[draft.row] += 1
+            unfinished = [draft for draft in changed if draft.lacking < 0]
     has_attributes = [draft.lacking >= 0 for draft in drafts]
     if not all(has_attributes):
         logger.warning(
@@ -118,12 +122,13 @@ def revise(
             "takes more changes."
         )
     latents = torch.stack([draft.latents for draft in drafts])
-    return RevisedTexts([draft.text for draft in drafts], latents, has_attributes, num_changes)
+    written = [draft.text for draft in drafts]
+    return RevisedTexts(texts=written, latents=latents, has_attributes=has_attributes, num_changes=num_changes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Draft:
-    """What the text of a row could be, its posterior mean, and by how much that lacks the attributes: 0, or below."""
+    """A text for a row, its posterior mean `(latent_size,)`, and by how much that lacks the attributes: 0, or below."""
 
     row: int
     text: str
@@ -147,7 +152,7 @@ class _Reviser:
     Brings texts nearer to attributes, a token at a time, as [`revise`] says.
 
     Args:
-        model ([`VAEModel`]), processor ([`VAEProcessor`]), texts (`list[str]`), strength (`float`), batch_size (`int`): as there.
+        model, processor, texts, strength, attribute_weight, num_candidates, batch_size: as there.
         sources (`list`): x of each text, or `None` if it is the text.
         wanted (`list`): each attribute's name, itself and its target, as [`AttributeEnergy`] holds them.
     """
@@ -160,15 +165,18 @@ class _Reviser:
         sources: list | None,
         wanted: Sequence[tuple[str, LatentAttribute, torch.Tensor]],
         strength: float,
+        attribute_weight: float,
+        num_candidates: int,
         batch_size: int,
     ):
         self.model, self.processor, self.sources, self.batch_size = model, processor, sources, batch_size
         self.wanted, self.strength = wanted, strength
-        self.drafts = self.read(list(enumerate(texts)))
-        own = torch.stack([draft.latents for draft in self.drafts])
-        moved, _ = smallest_move(own, self.margins(range(len(texts))))
+        self.attribute_weight, self.num_candidates = attribute_weight, num_candidates
+        self.own = self.read(list(enumerate(texts)))
+        latents = torch.stack([draft.latents for draft in self.own])
+        moved, _ = smallest_move(latents, self.margins(range(len(texts))))
         # A change is to be likely under z*, and likelier than under the text's own z.
-        self.compared = torch.stack([moved, own], dim=1)
+        self.compared = torch.stack([moved, latents], dim=1)
 
     def margins(self, rows: Sequence[int]) -> list[partial[torch.Tensor]]:
         """Of each attribute, for z of these rows."""
@@ -184,8 +192,7 @@ class _Reviser:
             return []
         rows, texts = [row for row, _ in written], [text for _, text in written]
         latents = posterior_of(self.model, self.processor, self.sources_of(rows, texts), texts, self.batch_size).mode()
-        with torch.no_grad():
-            lacking = torch.stack([margin(latents).clamp(max=0).cpu() for margin in self.margins(rows)]).sum(0)
+        lacking = torch.stack([margin(latents).clamp(max=0).cpu() for margin in self.margins(rows)]).sum(0)
         return list(map(_Draft, rows, texts, latents, lacking.tolist()))
 
     def evaluator(self, drafts: Sequence[_Draft]) -> LikelihoodEvaluator:
@@ -193,10 +200,10 @@ class _Reviser:
         sources = self.sources_of([draft.row for draft in drafts], texts)
         return LikelihoodEvaluator(self.model, self.processor, sources, texts, self.batch_size)
 
-    def change(self, drafts: Sequence[_Draft], num_candidates: int, attribute_weight: float) -> list[_Draft]:
+    def change(self, drafts: Sequence[_Draft]) -> list[_Draft]:
         """Each draft with its best change, if there is one that makes the attributes clearer."""
         shorter = self.read([(draft.row, text) for draft in drafts for text in _without_each_token(self.processor, draft.text)])
-        candidates = [*shorter, *self.read(self.proposals(drafts, _by_row(shorter), num_candidates))]
+        candidates = [*shorter, *self.read(self.proposals(drafts, _by_row(shorter)))]
         lacking = {draft.row: draft.lacking for draft in drafts}
         clearest_first = [candidates[number] for number in _lacking(candidates).argsort(descending=True).tolist()]
         clearer = _by_row([each for each in clearest_first if each.lacking > lacking[each.row]])
@@ -205,17 +212,20 @@ class _Reviser:
         if not shortlist:
             return []
         there, here = self.evaluator(shortlist).nll(self.compared[[each.row for each in shortlist]]).cpu().unbind(1)
-        scores = attribute_weight * _lacking(shortlist) - 2 * there + here
+        scores = self.attribute_weight * _lacking(shortlist) - 2 * there + here
         ranked = sorted(zip(shortlist, scores.tolist()), key=lambda pair: pair[1])
         # The best of a row comes last, and stays.
-        return list({each.row: each for each, _ in ranked}.values())
+        best = {each.row: each for each, _ in ranked}.values()
+        # Each z is a view of all candidates', which would stay in memory.
+        return [replace(each, latents=each.latents.clone()) for each in best]
 
-    def proposals(
-        self, drafts: Sequence[_Draft], shorter: Mapping[int, list[_Draft]], num_candidates: int
-    ) -> list[tuple[int, str]]:
-        """The drafts with another or one more token at the end, and where a token helps the attributes most by missing."""
+    def proposals(self, drafts: Sequence[_Draft], shorter: Mapping[int, list[_Draft]]) -> list[tuple[int, str]]:
+        """
+        Rows and texts: each draft with one token more at the end, and with another or one more where leaving one out helps the
+        attributes most.
+        """
         tokenizer = self.processor.tokenizer
-        proposed = self.evaluator(drafts).map(partial(self.likely, drafts, num_candidates), "proposals")
+        proposed = self.evaluator(drafts).map(partial(self.likely, drafts), "proposals")
         found = []
         for draft, tokens in zip(drafts, proposed):
             # At the last place stands EOS, in front of which a token may be put.
@@ -234,7 +244,7 @@ class _Reviser:
             found += [(draft.row, text) for text in texts if text and text != draft.text]
         return found
 
-    def likely(self, drafts: Sequence[_Draft], num_candidates: int, batch: ExampleBatch) -> list[list[list[int]]]:
+    def likely(self, drafts: Sequence[_Draft], batch: ExampleBatch) -> list[list[list[int]]]:
         """Of each draft of a batch the likeliest tokens at each of its places: under z*, and more than under the text's own z."""
         tokenizer = self.processor.tokenizer
         size = self.model.config.decoder.get_text_config().vocab_size
@@ -242,11 +252,10 @@ class _Reviser:
         forbidden = [*tokenizer.all_special_ids, *range(len(tokenizer), size)]
         labels = cast(torch.LongTensor, batch.inputs["labels"])
         compared = self.compared[[drafts[index].row for index in batch.indices]].to(self.model.device)
-        with evaluation_mode(self.model):
-            there, here = (self.model.decode(z, labels, **batch.conditioning).float().log_softmax(-1) for z in compared.unbind(1))
+        there, here = (self.model.decode(z, labels, **batch.conditioning).float().log_softmax(-1) for z in compared.unbind(1))
         scores = 2 * there - here
         scores[..., forbidden] = -torch.inf
-        return scores.topk(num_candidates, dim=-1).indices.tolist()
+        return scores.topk(self.num_candidates, dim=-1).indices.tolist()
 
 
 def _spans(processor: VAEProcessor, text: str) -> list[tuple[int, int]]:

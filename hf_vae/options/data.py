@@ -43,7 +43,7 @@ class SplitArguments(FileArguments):
         default=False,
         metadata={"help": "For recipes: the settings are for data of your own; refuse to run without a train_file."},
     )
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many rows at most."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on this many rows at most, from the first."})
     streaming: bool = field(
         default=False, metadata={"help": "Read the train_file while training, tokenised on the fly; needs --max_steps."}
     )

@@ -29,7 +29,7 @@ class ReportArguments:
 class PairEvaluationArguments(ReportArguments):
     """How a model of pairs is measured at the end."""
 
-    max_test_samples: int = field(default=500, metadata={"help": "Test sources to measure on."})
+    max_test_samples: int = field(default=500, metadata={"help": "Test sources to measure on, from the first."})
     importance_samples: int = field(default=100, metadata={"help": "Samples of z in the bounds on the likelihood."})
     max_new_tokens: int = field(default=40, metadata={"help": "Longest output to generate, in tokens."})
     latent_temperature: float = field(

@@ -81,6 +81,16 @@ def test_a_corpus_is_made_of_its_files(tmp_path):
     assert made["test"] == made["validation"] == list(caption_sets(PICTURES, random.Random(0)))
     words = {word for text in made["test"] for word in text.split()}
     assert len(made["train"]) == 30 and {word for text in made["train"] for word in text.split()} <= words
+    # Half of them are of one picture. Of those some are as they were, in another order, and of others words are replaced.
+    as_they_were = [sorted(text.split()) in [sorted(each.split()) for each in made["test"]] for text in made["train"][::2]]
+    assert 2 <= sum(as_they_were) <= 13
+
+
+def test_too_little_to_train_on_is_refused():
+    with pytest.raises(ValueError, match="There are 2 captions to train on, and a text has 5"):
+        next(shuffled_caption_sets([{"source": "a", "targets": ["b"]}], random.Random(0)))
+    with pytest.raises(ValueError, match="There are 3 words to train on, and a text has up to 160"):
+        next(paragraphs_from_anywhere(["one two three"], random.Random(0)))
 
 
 def test_models_are_measured_and_trained_further_and_put_into_the_page(tmp_path, monkeypatch):
@@ -96,7 +106,7 @@ def test_models_are_measured_and_trained_further_and_put_into_the_page(tmp_path,
 
     [measured] = json.loads(results[0].read_text())
     lengths = num_tokens(AutoProcessor.from_pretrained(folder), texts)
-    near = {text for text, count in zip(texts, lengths) if 9 <= count <= 15}
+    near = [text for text, count in zip(texts, lengths) if 9 <= count <= 15]
     assert measured["texts"] == min(len(near), 12) and measured["length"] == "12" and measured["label"] == "demo"
     # The demo gives its sentences back, and so a path begins and ends with the very texts.
     assert measured["reconstruction_at_mean_token_accuracy"] > 0.95 > 0.05 > measured["edit_distance"]

@@ -39,7 +39,10 @@ def test_the_seed_says_what_is_drawn():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shares": []}, "`shares` is empty; give at least one share of the words"),
+        ({"shares": []}, r"`shares` is \[\]; give a list of numbers between 0 and 1"),
+        ({"shares": 0.5}, "`shares` is 0.5; give a list of numbers between 0 and 1"),
+        ({"texts": "a b"}, "`texts` is a single text: give several, such as a list"),
+        ({"words_of": "a b"}, "`words_of` is a single text: give several"),
         ({"shares": [0.2, 1.5]}, "`shares` is 1.5; it must be a finite number"),
         ({"num_words": 0}, "`num_words` is 0; it must be at least 1"),
         ({"words_of": ["", " "]}, "`words_of` has no words; give texts to draw other words from"),

@@ -78,8 +78,12 @@ def test_a_text_of_one_token_can_be_changed(vae, vae_processor):
     z = encode_texts(vae, vae_processor, [word]).mode()
     attribute = along(torch.tensor([30.0, 0.0, 0.0, 0.0]))
     wanted = "low" if attribute.predict(z) == ["high"] else "high"
+    vae.train()
     found = revise(vae, vae_processor, word, {"side": wanted}, held={"side": attribute}, strength=0.0, max_changes=1)
     assert found.texts != [word] and found.texts[0]
+    # A training goes on as it was.
+    assert vae.training and vae.decoder.training
+    vae.eval()
 
 
 def test_a_text_that_has_the_attribute_stays_and_others_come_to_have_it(vae, vae_processor, caplog):

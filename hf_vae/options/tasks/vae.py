@@ -20,7 +20,9 @@ class DataArguments(SplitArguments):
 
 @dataclass
 class EvaluationArguments(ReportArguments):
-    max_test_samples: int | None = field(default=None, metadata={"help": "Test sentences to measure on; all by default."})
+    max_test_samples: int | None = field(
+        default=None, metadata={"help": "Test sentences to measure on, from the first; all by default."}
+    )
     importance_samples: int = field(default=100, metadata={"help": "Samples of z in the importance-weighted bound."})
     refine_steps: int = field(
         default=0, metadata={"help": "Gradient steps on each test sentence's own posterior; 0 leaves it out."}
