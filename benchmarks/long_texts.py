@@ -135,7 +135,7 @@ CORPORA: dict[str, tuple[TextMaker, TextMaker]] = {
 }
 
 
-def make_data(corpus: str, source: Path, folder: Path, num_train: int, seed: int) -> None:
+def make_data(corpus: str, source: Path, folder: Path, num_train: int, shares: Sequence[float], seed: int) -> None:
     """Writes the three files of a corpus."""
     measured_on, trained_on = CORPORA[corpus]
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def make_data(corpus: str, source: Path, folder: Path, num_train: int, seed: int
         rng = random.Random(seed)
         texts = measured_on(rows, rng)
         if split == "train":
-            texts = itertools.islice(replace_words(trained_on(rows, rng), texts, num_words=KNOWN_WORDS, rng=rng), num_train)
+            texts = itertools.islice(replace_words(trained_on(rows, rng), texts, shares, KNOWN_WORDS, rng), num_train)
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
         (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
 
@@ -358,6 +358,10 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("source", type=Path, help="The folder of the corpus, with train, validation and test.")
     data.add_argument("folder", type=Path, help="Where the files go.")
     data.add_argument("--num_train", type=int, default=200_000, help="Texts to train on. Default: %(default)s.")
+    data.add_argument(
+        "--shares", type=float, nargs="+", default=[0, 0.2, 0.5],
+        help="Shares of the words of a text to train on that are replaced, one of them for each text. Default: %(default)s.",
+    )  # fmt: skip
     data.add_argument("--seed", type=int, default=0)
     for name, described in (("measure", "Measure a model."), ("curve", "Train a model under heavier weights, and measure.")):
         one = commands.add_parser(name, help=described)
@@ -387,7 +391,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.command == "data":
-        make_data(args.corpus, args.source, args.folder, args.num_train, args.seed)
+        make_data(args.corpus, args.source, args.folder, args.num_train, args.shares, args.seed)
     elif args.command == "write":
         write_between(PAGE, marks(args.corpus), page(read_results(args.results)))
     else:

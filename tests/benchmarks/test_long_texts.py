@@ -84,6 +84,9 @@ def test_a_corpus_is_made_of_its_files(tmp_path):
     # Half of them are of one picture. Of those some are as they were, in another order, and of others words are replaced.
     as_they_were = [sorted(text.split()) in [sorted(each.split()) for each in made["test"]] for text in made["train"][::2]]
     assert 2 <= sum(as_they_were) <= 13
+    main(["data", "captions", str(tmp_path), str(folder), "--num_train", "30", "--shares", "0"])
+    kept = [json.loads(line)["text"] for line in (folder / "train.jsonl").read_text().splitlines()]
+    assert all(sorted(text.split()) in [sorted(each.split()) for each in made["test"]] for text in kept[::2])
 
 
 def test_too_little_to_train_on_is_refused():
