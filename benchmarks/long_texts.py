@@ -338,8 +338,9 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
     longest: dict[str, dict[str, Any]] = {}
     for row in measured:
         longest[row["name"]] = row
-    texts = [f"            {row['example'][0]}" for row in list(longest.values())[:1]]
-    texts += [f"{name:<10}  {row['example'][1]}" for name, row in longest.items()]
+    width = max(map(len, longest))
+    texts = [f"{'':<{width}}  {row['example'][0]}" for row in list(longest.values())[:1]]
+    texts += [f"{name:<{width}}  {row['example'][1]}" for name, row in longest.items()]
     parts.append("\n".join(["```text", *texts, "```"]))
     return "\n\n".join(parts)
 

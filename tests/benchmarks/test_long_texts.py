@@ -132,4 +132,4 @@ def test_models_are_measured_and_trained_further_and_put_into_the_page(tmp_path,
     assert written.startswith("before\n") and written.endswith("after\n") and written.count("| demo |") == 4
     assert f"| demo | as trained | {as_trained['kl']:.1f} | {as_trained['reconstruction']:.1f} |" in written
     assert f"| {100 * measured['reconstruction_at_mean_token_accuracy']:.1f} % |" in written
-    assert f"            {measured['example'][0]}\ndemo        {measured['example'][1]}" in written
+    assert f"      {measured['example'][0]}\ndemo  {measured['example'][1]}" in written
