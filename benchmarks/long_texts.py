@@ -220,6 +220,11 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     model, processor = load(args.model)
     texts = held_out_texts(args)
     chosen = by_length(texts, num_tokens(processor, texts), args.lengths, args.num)
+    if args.longest is not None:
+        # Of those that would be measured anyway, so that the two rows are of the same texts.
+        chosen = {
+            name: [text for text in those if num_tokens(processor, [text])[0] <= args.longest] for name, those in chosen.items()
+        }
     rows = []
     for length, those in chosen.items():
         start = time.perf_counter()
@@ -375,6 +380,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--output", type=Path, required=True, help="Results as JSON.")
         if name == "measure":
             one.add_argument("--lengths", type=int, nargs="*", default=[], help="Tokens; all texts together without.")
+            one.add_argument("--longest", type=int, help="Of these texts leave out those of more tokens.")
             one.add_argument("--num_paths", type=int, default=50, help="Lines between two texts. Default: %(default)s.")
             continue
         one.add_argument("--train_file", required=True)

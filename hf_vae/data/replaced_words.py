@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..checks import check_count, check_number
 
-# Drawing with weights takes longer than choosing from what has been drawn.
+# So many words are drawn by their weights once, and each replacement is one of them: to draw with weights each time takes longer.
 STOCK = 2_000_000
 
 
@@ -53,7 +53,6 @@ def replace_words(
     counts = Counter(word for text in words_of for word in text.split()).most_common(num_words)
     if not counts:
         raise ValueError("`words_of` has no words; give texts to draw other words from.")
-    # The result's words are drawn from so many that were drawn once.
     stock = rng.choices([word for word, _ in counts], [count**0.5 for _, count in counts], k=STOCK)
 
     def replaced() -> Iterator[str]:

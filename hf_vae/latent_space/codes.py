@@ -88,10 +88,16 @@ def encode_texts(
     """
     texts = as_list("texts", texts)
     check_count("batch_size", batch_size)
-    given = check_sources(model, processor, texts, sources)
+    given = check_encoded(model, processor, texts, sources)
     lengths = {} if max_length is None else {"max_length": max_length, "max_target_length": max_length}
-    warn_of_unknown_words(processor.encoder_tokenizer, [*texts, *texts_in(given or ())])
     return posterior_of(model, processor, given or texts, texts, batch_size, **lengths)
+
+
+def check_encoded(model: VAEModel, processor: VAEProcessor, texts: list[str], sources: Any) -> list | None:
+    """[`check_sources`] of texts that are about to be encoded, with a warning if the encoder does not know their words."""
+    given = check_sources(model, processor, texts, sources)
+    warn_of_unknown_words(processor.encoder_tokenizer, [*texts, *texts_in(given or ())])
+    return given
 
 
 def posterior_of(

@@ -16,8 +16,7 @@ from ..latent_attribute import LatentAttribute
 from ..latent_control import AttributeEnergy
 from ..modeling_vae import VAEModel
 from ..processing_vae import Texts, VAEProcessor, as_list
-from ..unknown_words import texts_in, warn_of_unknown_words
-from .codes import LatentTexts, check_sources, evaluation_mode, posterior_of
+from .codes import LatentTexts, check_encoded, evaluation_mode, posterior_of
 from .smallest_move import smallest_move
 
 logger = logging.get_logger(__name__)
@@ -98,8 +97,7 @@ def revise(
     if not processor.tokenizer.is_fast:
         raise ValueError("The decoder's tokenizer gives no offsets, so a token's place in the text is not known; use a fast one.")
     wanted = AttributeEnergy(model.latent_attributes if held is None else held, attributes, batch_size=len(texts)).wanted
-    given = check_sources(model, processor, texts, sources)
-    warn_of_unknown_words(processor.encoder_tokenizer, [*texts, *texts_in(given or ())])
+    given = check_encoded(model, processor, texts, sources)
 
     num_changes = [0] * len(texts)
     with evaluation_mode(model):

@@ -111,6 +111,11 @@ def test_models_are_measured_and_trained_further_and_put_into_the_page(tmp_path,
     lengths = num_tokens(AutoProcessor.from_pretrained(folder), texts)
     near = [text for text, count in zip(texts, lengths) if 9 <= count <= 15]
     assert measured["texts"] == min(len(near), 12) and measured["length"] == "12" and measured["label"] == "demo"
+    main(["measure", folder, *few, "--longest", "12", "--num_paths", "0", "--output", str(tmp_path / "short.json")])
+    [short] = json.loads((tmp_path / "short.json").read_text())
+    drawn = random.Random(0).sample(texts, len(texts))[:12]
+    assert short["texts"] == sum(count <= 12 for count in num_tokens(AutoProcessor.from_pretrained(folder), drawn))
+    assert 0 < short["texts"] < 12 and short["tokens"] <= 13 and "between" not in short
     # The demo gives its sentences back, and so a path begins and ends with the very texts.
     assert measured["reconstruction_at_mean_token_accuracy"] > 0.95 > 0.05 > measured["edit_distance"]
     assert measured["example"][0] in near
