@@ -8,11 +8,11 @@ Long texts through several vectors of z: what comes back, what it costs in nats,
 
 `data` makes `train.jsonl`, `validation.jsonl` and `test.jsonl` of a corpus in DIR: `captions` puts the captions of a picture in a
 row, and to train on also those of any pictures; `dialogues` puts the turns of a dialogue in a row; `paragraphs` joins the
-sentences of a book, and to train on begins at any word. Some words of the texts to train on are replaced, as
-`hf_vae.data.replace_words` does. MODEL is a sentence VAE of such texts. `measure` writes what it is worth on held-out ones, of
-each length by itself if `--lengths` are given: a text counts for a length from which it differs by a quarter at most. `curve`
-trains it further under heavier weights of the KL, one after the other, and measures each: its rate and its distortion. `write`
-puts the tables of a corpus into docs/measured/long_texts.md.
+sentences of a book. Of the last two the texts to train on begin anywhere and have from 20 to 160 words. Some words of the texts to
+train on are replaced, as `hf_vae.data.replace_words` does. MODEL is a sentence VAE of such texts. `measure` writes what it is worth
+on held-out ones, of each length by itself if `--lengths` are given: a text counts for a length from which it differs by a quarter
+at most. `curve` trains it further under heavier weights of the KL, one after the other, and measures each: its rate and its
+distortion. `write` puts the tables of a corpus into docs/measured/long_texts.md.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import random
 import re
 import statistics
@@ -51,6 +52,8 @@ KNOWN_WORDS = 3990
 # How many words a made paragraph has, and how far a text may be from a length to count for it.
 PARAGRAPHS, NEAR = (20, 40, 80, 160), 0.25
 STEPS_BETWEEN = 5
+# Of a training whose texts are in an order of their own.
+BATCH = 16
 
 TextMaker = Callable[[Sequence[Any], random.Random], Iterator[str]]
 
@@ -106,48 +109,78 @@ def paragraphs(rows: Sequence[str], rng: random.Random) -> Iterator[str]:
         start += wanted
 
 
+def any_length(rng: random.Random) -> int:
+    """
+    Of a text to train on. A quarter of them have the least, so that there is time to learn to read z. Of the others as many have 20
+    to 40 words as 40 to 80.
+    """
+    least, most = min(PARAGRAPHS), max(PARAGRAPHS)
+    return least if rng.random() < 1 / 4 else round(math.exp(rng.uniform(math.log(least), math.log(most))))
+
+
 def paragraphs_from_anywhere(rows: Sequence[str], rng: random.Random) -> Iterator[str]:
-    """Without end: as many words of a book as one of `PARAGRAPHS`, from any word on."""
+    """Without end: from 20 to 160 words of a book, from any word on."""
     words = words_of(rows)
     if len(words) < max(PARAGRAPHS):
         raise ValueError(
             f"There are {len(words)} words to train on, and a text has up to {max(PARAGRAPHS)}: give more of the book."
         )
     while True:
-        wanted = rng.choice(PARAGRAPHS)
+        wanted = any_length(rng)
         start = rng.randrange(len(words) - wanted + 1)
         yield " ".join(words[start : start + wanted])
 
 
-def again_and_again(make: TextMaker) -> TextMaker:
-    def texts(rows: Sequence[Any], rng: random.Random) -> Iterator[str]:
-        while True:
-            yield from make(rows, rng)
+def dialogues_from_anywhere(rows: Sequence[dict[str, Any]], rng: random.Random) -> Iterator[str]:
+    """Without end: from 20 to 160 words of a dialogue, from any turn on that has so many behind it, or the whole if none has."""
+    while True:
+        turns = [turn["text"].lower().split() for turn in rng.choice(rows)["turns"]]
+        wanted = any_length(rng)
+        from_each = [list(itertools.chain.from_iterable(turns[start:])) for start in range(len(turns))]
+        long_enough = [words for words in from_each if len(words) >= wanted]
+        yield " ".join(rng.choice(long_enough or from_each[:1])[:wanted])
 
-    return texts
+
+def short_first(texts: Sequence[str], rng: random.Random) -> list[str]:
+    """
+    An order to train in, for batches of `BATCH` in the order of the file. The shortest eighth of the texts comes first: z is read
+    sooner in short ones. Then come all others, in batches of texts of about one length.
+    """
+    by_length = sorted(rng.sample(texts, len(texts)), key=num_words)
+    first = len(texts) // (8 * BATCH) * BATCH
+    batches = [by_length[place : place + BATCH] for place in range(first, len(texts), BATCH)]
+    rng.shuffle(batches)
+    return by_length[:first] + list(itertools.chain.from_iterable(batches))
+
+
+def num_words(text: str) -> int:
+    return len(text.split())
 
 
 # Of each corpus the texts to measure on, and those to train on, which do not end.
 CORPORA: dict[str, tuple[TextMaker, TextMaker]] = {
     "captions": (caption_sets, shuffled_caption_sets),
-    "dialogues": (dialogues, again_and_again(dialogues)),
+    "dialogues": (dialogues, dialogues_from_anywhere),
     "paragraphs": (paragraphs, paragraphs_from_anywhere),
 }
 
 
-def make_data(corpus: str, source: Path, folder: Path, num_train: int, shares: Sequence[float], seed: int) -> None:
+def make_data(args: argparse.Namespace) -> None:
     """Writes the three files of a corpus."""
-    measured_on, trained_on = CORPORA[corpus]
-    folder.mkdir(parents=True, exist_ok=True)
+    measured_on, trained_on = CORPORA[args.corpus]
+    args.folder.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        [path] = source.glob(f"{split}.*")
+        [path] = args.source.glob(f"{split}.*")
         rows = load_texts(str(path), split) if path.suffix == ".txt" else read_rows(str(path), split)
-        rng = random.Random(seed)
-        texts = measured_on(rows, rng)
+        rng = random.Random(args.seed)
+        texts = list(measured_on(rows, rng))
         if split == "train":
-            texts = itertools.islice(replace_words(trained_on(rows, rng), texts, shares, KNOWN_WORDS, rng), num_train)
+            without_end = replace_words(trained_on(rows, rng), texts, args.shares, KNOWN_WORDS, rng)
+            texts = list(itertools.islice(without_end, args.num_train))
+            if args.short_first:
+                texts = short_first(texts, rng)
         lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
-        (folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+        (args.folder / f"{split}.jsonl").write_text(lines, encoding="utf-8")
 
 
 def by_length(texts: Sequence[str], num_tokens: Sequence[int], lengths: Sequence[int], num: int) -> dict[str, list[str]]:
@@ -368,6 +401,11 @@ def parser() -> argparse.ArgumentParser:
         "--shares", type=float, nargs="+", default=[0, 0.2, 0.5],
         help="Shares of the words of a text to train on that are replaced, one of them for each text. Default: %(default)s.",
     )  # fmt: skip
+    data.add_argument(
+        "--short_first", action="store_true",
+        help=f"Put the texts to train on in an order of their own, the shortest first, for `--train_sampling_strategy sequential` "
+        f"and batches of {BATCH}.",
+    )  # fmt: skip
     data.add_argument("--seed", type=int, default=0)
     for name, described in (("measure", "Measure a model."), ("curve", "Train a model under heavier weights, and measure.")):
         one = commands.add_parser(name, help=described)
@@ -398,7 +436,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.command == "data":
-        make_data(args.corpus, args.source, args.folder, args.num_train, args.shares, args.seed)
+        make_data(args)
     elif args.command == "write":
         write_between(PAGE, marks(args.corpus), page(read_results(args.results)))
     else:

@@ -10,6 +10,7 @@ from transformers import AutoProcessor
 import hf_vae
 from benchmarks import long_texts
 from benchmarks.long_texts import (
+    BATCH,
     CORPORA,
     PARAGRAPHS,
     by_length,
@@ -20,6 +21,7 @@ from benchmarks.long_texts import (
     num_tokens,
     paragraphs,
     paragraphs_from_anywhere,
+    short_first,
     shuffled_caption_sets,
 )
 from hf_vae.data import grammar
@@ -47,10 +49,17 @@ def test_the_captions_of_a_picture_stand_in_a_row_and_to_train_on_in_several_ord
         assert sorted(" ".join(pair).split()) == sorted(" ".join(held_out).split())
 
 
-def test_dialogues_are_joined_in_order():
+def test_dialogues_are_joined_in_order_and_to_train_on_begin_with_any_turn():
     talk = {"turns": [{"text": "Hello "}, {"text": "Hi there"}]}
     assert list(dialogues([talk], random.Random(0))) == ["hello hi there"]
     assert first(CORPORA["dialogues"][1]([talk], random.Random(0)), 3) == ["hello hi there"] * 3
+    words = [f"w{number}" for number in range(180)]
+    turns = [words[place : place + 6] for place in range(0, len(words), 6)]
+    trained = first(CORPORA["dialogues"][1]([{"turns": [{"text": " ".join(turn)} for turn in turns]}], random.Random(0)), 400)
+    for text in trained:
+        assert text in " ".join(words) and text.split()[0] in words[::6]
+    lengths = [len(text.split()) for text in trained]
+    assert len({text.split()[0] for text in trained}) > 20 and min(lengths) == 20 and max(lengths) > 120
 
 
 def test_paragraphs_are_the_words_of_a_book_and_to_train_on_from_any_word_on():
@@ -59,9 +68,29 @@ def test_paragraphs_are_the_words_of_a_book_and_to_train_on_from_any_word_on():
     made = list(paragraphs(sentences, random.Random(0)))
     assert {len(text.split()) for text in made} == set(PARAGRAPHS)
     assert " ".join(made) == " ".join(words[: sum(len(text.split()) for text in made)])
-    trained = first(paragraphs_from_anywhere(sentences, random.Random(0)), 200)
-    assert {len(text.split()) for text in trained} == set(PARAGRAPHS) and all(text in " ".join(words) for text in trained)
-    assert len({text.split()[0] for text in trained}) > 150
+    trained = first(paragraphs_from_anywhere(sentences, random.Random(0)), 2000)
+    assert all(text in " ".join(words) for text in trained)
+    assert len({text.split()[0] for text in trained}) > 1000
+    lengths = [len(text.split()) for text in trained]
+    assert min(lengths) == 20 and max(lengths) == 160
+    # A quarter has 20, and of the others a third each doubles 20, 40 and 80.
+    shares = [sum(low < length <= high for length in lengths) / 2000 for low, high in ((19, 20), (20, 40), (40, 80), (80, 160))]
+    assert shares == pytest.approx([0.25, 0.25, 0.25, 0.25], abs=0.03)
+
+
+def test_short_texts_come_first_and_then_batches_of_one_length():
+    rng = random.Random(0)
+    texts = [f"t{number} " + "w " * rng.randrange(9) for number in range(320)]
+    ordered = short_first(texts, random.Random(0))
+    assert sorted(ordered) == sorted(texts)
+    lengths = [len(text.split()) for text in ordered]
+    # The shortest eighth, in whole batches, of which there are two.
+    first = lengths[: 2 * BATCH]
+    assert first == sorted(lengths)[: 2 * BATCH]
+    batches = [lengths[place : place + BATCH] for place in range(2 * BATCH, 320, BATCH)]
+    assert all(max(batch) - min(batch) <= 1 for batch in batches)
+    longest = [max(batch) for batch in batches]
+    assert longest != sorted(longest)
 
 
 def test_a_text_counts_for_a_length_that_it_is_near():
@@ -87,6 +116,10 @@ def test_a_corpus_is_made_of_its_files(tmp_path):
     main(["data", "captions", str(tmp_path), str(folder), "--num_train", "30", "--shares", "0"])
     kept = [json.loads(line)["text"] for line in (folder / "train.jsonl").read_text().splitlines()]
     assert all(sorted(text.split()) in [sorted(each.split()) for each in made["test"]] for text in kept[::2])
+    main(["data", "captions", str(tmp_path), str(folder), "--num_train", "160", "--shares", "0", "--short_first"])
+    ordered = [json.loads(line)["text"] for line in (folder / "train.jsonl").read_text().splitlines()]
+    lengths = [len(text.split()) for text in ordered]
+    assert lengths[:BATCH] == sorted(lengths)[:BATCH] and lengths != sorted(lengths)
 
 
 def test_too_little_to_train_on_is_refused():
