@@ -73,7 +73,7 @@ def test_paragraphs_are_the_words_of_a_book_and_to_train_on_from_any_word_on():
     assert len({text.split()[0] for text in trained}) > 1000
     lengths = [len(text.split()) for text in trained]
     assert min(lengths) == 20 and max(lengths) == 160
-    # A quarter has 20, and of the others a third each doubles 20, 40 and 80.
+    # As many have 20 words as have up to 40, up to 80 and up to 160.
     shares = [sum(low < length <= high for length in lengths) / 2000 for low, high in ((19, 20), (20, 40), (40, 80), (80, 160))]
     assert shares == pytest.approx([0.25, 0.25, 0.25, 0.25], abs=0.03)
 
@@ -85,8 +85,7 @@ def test_short_texts_come_first_and_then_batches_of_one_length():
     assert sorted(ordered) == sorted(texts)
     lengths = [len(text.split()) for text in ordered]
     # The shortest eighth, in whole batches, of which there are two.
-    first = lengths[: 2 * BATCH]
-    assert first == sorted(lengths)[: 2 * BATCH]
+    assert lengths[: 2 * BATCH] == sorted(lengths)[: 2 * BATCH]
     batches = [lengths[place : place + BATCH] for place in range(2 * BATCH, 320, BATCH)]
     assert all(max(batch) - min(batch) <= 1 for batch in batches)
     longest = [max(batch) for batch in batches]
