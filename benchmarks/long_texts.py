@@ -49,7 +49,8 @@ SPLITS = ("train", "validation", "test")
 CAPTIONS_OF_A_PICTURE = 5
 # Words are replaced by the most frequent ones, all of which the recipe's tokenizer knows.
 KNOWN_WORDS = 3990
-# How many words a made paragraph has, and how far a text may be from a length to count for it.
+# How many words a paragraph that is measured has; a text to train on may have any number between. And how far a text may be from a
+# length to count for it.
 PARAGRAPHS, NEAR = (20, 40, 80, 160), 0.25
 STEPS_BETWEEN = 5
 # Of a training whose texts are in an order of their own.
@@ -141,20 +142,20 @@ def dialogues_from_anywhere(rows: Sequence[dict[str, Any]], rng: random.Random) 
         yield " ".join(rng.choice(long_enough or from_each[:1])[:wanted])
 
 
+def num_words(text: str) -> int:
+    return len(text.split())
+
+
 def short_first(texts: Sequence[str], rng: random.Random) -> list[str]:
     """
     An order to train in, for batches of `BATCH` in the order of the file. The shortest eighth of the texts comes first: z is read
     sooner in short ones. Then come all others, in batches of texts of about one length.
     """
-    by_length = sorted(rng.sample(texts, len(texts)), key=num_words)
-    first = len(texts) // (8 * BATCH) * BATCH
-    batches = [by_length[place : place + BATCH] for place in range(first, len(texts), BATCH)]
-    rng.shuffle(batches)
-    return by_length[:first] + list(itertools.chain.from_iterable(batches))
-
-
-def num_words(text: str) -> int:
-    return len(text.split())
+    growing = sorted(rng.sample(texts, len(texts)), key=num_words)
+    batches = [growing[place : place + BATCH] for place in range(0, len(growing), BATCH)]
+    first, others = batches[: len(batches) // 8], batches[len(batches) // 8 :]
+    rng.shuffle(others)
+    return list(itertools.chain.from_iterable(first + others))
 
 
 # Of each corpus the texts to measure on, and those to train on, which do not end.
