@@ -152,6 +152,11 @@ def test_the_pretrained_recipe_names_its_parts_and_the_command_line_others(tmp_p
     assert arguments["decoder_name_or_path"] == "some/decoder"
 
 
+@pytest.mark.parametrize("task", ["cvae", "paraphrase", "dialog"])
+def test_between_pretrained_parts_q_pools_what_the_decoder_has_not_read(task):
+    assert parsed(task, "--train_file", "x", *PARTS)["pooling"] == "target"
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_help_says_where_the_defaults_come_from(task, capsys):
     with pytest.raises(SystemExit):
