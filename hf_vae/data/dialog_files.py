@@ -201,12 +201,17 @@ def _turn(turn: Any, dialogue: str) -> dict:
             f"{dialogue} has the turn {turn!r}: every turn needs a `speaker` and a `text`. Correct or remove it: none is skipped."
         )
     references = turn.get("references") or []
-    references = [as_text(reference) for reference in references] if isinstance(references, list) else [None]
-    if not all(map(is_text, references)):
+    if not isinstance(references, list):
         raise ValueError(
-            f"{dialogue} has a turn with the `references` {turn['references']!r}; they must be a list of texts. Correct or remove "
-            "them."
+            f"{dialogue} has a turn with the `references` {references!r}; they must be a list of texts. Correct or remove them."
         )
+    for place, reference in enumerate(references):
+        if not is_text(as_text(reference)):
+            raise ValueError(
+                f"{dialogue} has a turn whose `references` have {reference!r} at place {place}, which is no text: {references!r}. "
+                "Correct or remove it: none is skipped."
+            )
+    references = [as_text(reference) for reference in references]
     return {**texts, "act": _act(turn, dialogue), "references": references}
 
 

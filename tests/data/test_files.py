@@ -308,6 +308,7 @@ def test_dialogues_are_texts_whatever_json_makes_of_them(tmp_path):
         ({"turns": [{"speaker": "a", "text": " "}]}, "every turn needs a `speaker` and a `text`"),
         ({"turns": [{"speaker": "a", "text": "b"}], "response": " "}, "has no text in `response`"),
         ({"turns": [{"speaker": "a", "text": "b", "references": "abc"}]}, "they must be a list of texts"),
+        ({"turns": [{"speaker": "a", "text": "b", "references": ["c", ""]}]}, "`references` have '' at place 1, which is no text"),
     ],
 )
 def test_bad_dialogues_are_named(tmp_path, row, message):
