@@ -19,7 +19,7 @@ acts = sorted({context["act"] for context in rows["source"]})
 # 2. The model: q(z|x,y), an act head p(a|x,z) and p(y|x,z,a); the prior network p(z|x) comes last, because one that learns together
 # with q may come so close to it that z says nothing. z has a short way to the words, and batch norm keeps the KL from falling to 0.
 encoder, decoder = "google-bert/bert-base-uncased", "openai-community/gpt2"
-keeps_z = {"latent_injection": "logits", "batch_norm_gamma": 0.7, "bow_loss_weight": 1.0}
+keeps_z = {"latent_injection": "logits", "batch_norm_gamma": 0.9, "pooling": "target"}
 model = DialogCVAEModel.from_encoder_decoder_pretrained(
     encoder, decoder, latent_size=32, prior_type="standard", num_acts=len(acts), **keeps_z
 )
