@@ -200,18 +200,18 @@ def _turn(turn: Any, dialogue: str) -> dict:
         raise ValueError(
             f"{dialogue} has the turn {turn!r}: every turn needs a `speaker` and a `text`. Correct or remove it: none is skipped."
         )
-    references = turn.get("references") or []
-    if not isinstance(references, list):
+    given = turn.get("references") or []
+    if not isinstance(given, list):
         raise ValueError(
-            f"{dialogue} has a turn with the `references` {references!r}; they must be a list of texts. Correct or remove them."
+            f"{dialogue} has a turn with the `references` {given!r}; they must be a list of texts. Correct or remove them."
         )
+    references = [as_text(reference) for reference in given]
     for place, reference in enumerate(references):
-        if not is_text(as_text(reference)):
+        if not is_text(reference):
             raise ValueError(
-                f"{dialogue} has a turn whose `references` have {reference!r} at place {place}, which is no text: {references!r}. "
+                f"{dialogue} has a turn whose `references` have {given[place]!r} at place {place}, which is no text: {given!r}. "
                 "Correct or remove it: none is skipped."
             )
-    references = [as_text(reference) for reference in references]
     return {**texts, "act": _act(turn, dialogue), "references": references}
 
 
