@@ -17,6 +17,7 @@ from ..checks import check_choice
 from ..configuration_conditional_vae import ConditionalVAEConfig
 from ..data import load_dialogs, load_pairs, load_texts
 from ..evaluation import (
+    FrontierPoint,
     LikelihoodEvaluator,
     collapse_report,
     evaluate_vae,
@@ -36,7 +37,7 @@ from ..processing_dialog import DialogCVAEProcessor
 from ..processing_vae import VAEProcessor, check_text_length, load_tokenizer
 from ..training.divergence import leave_out_cudnn_attention
 from .checks import DTYPES, check_least, check_model_name, check_writable
-from .frontier import check_frontier, frontier_metrics, measure_frontier, report_frontier
+from .frontier import check_frontier, measure_frontier, point_metrics, report_frontier, z_above
 from .parsing import parse_plain
 from .plots import check_picture, plot_rate_distortion
 from .processes import use_all_cores
@@ -206,11 +207,20 @@ def main(argv: Sequence[str]) -> dict:
     # 6. Several outputs of each source, how good and how different.
     if frontier_args.frontier:
         options = {"batch_size": evaluation_args.batch_size, "seed": evaluation_args.seed, "max_length": data_args.max_length}
-        points = measure_frontier(frontier_args, model, processor, texts, targets, evaluation_args.metrics_tokenizer, **options)
-        metrics["frontier"] = frontier_metrics(points, frontier_args.frontier_outputs)
+        tokenize, output_file = evaluation_args.metrics_tokenizer, evaluation_args.output_file if state.is_main_process else None
+        points: list[FrontierPoint] = []
+        measured: dict[str, Any] = {"num_outputs": frontier_args.frontier_outputs, "points": []}
+        metrics["frontier"] = measured
+        for point in measure_frontier(frontier_args, model, processor, texts, targets, tokenize, **options):
+            points.append(point)
+            measured["points"].append(point_metrics(point))
+            # All of them may take an hour: what is measured is kept, whatever becomes of the rest.
+            if output_file:
+                save_metrics(metrics, output_file)
+        measured["z_above"] = z_above(points)
+        if output_file:
+            save_metrics(metrics, output_file)
         if state.is_main_process:
-            if evaluation_args.output_file:
-                save_metrics(metrics, evaluation_args.output_file)
             report_frontier(points, frontier_args)
 
     # 7. Beside other models.

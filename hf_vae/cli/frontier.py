@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ from ..configuration_conditional_vae import ConditionalVAEConfig
 from ..configuration_dialog_cvae import DialogCVAEConfig
 from ..configuration_vae import VAEConfig
 from ..evaluation import LATENT_CURVES, FrontierPoint, TextEmbedder, above, baseline_curves, copying, frontier, frontier_table
-from ..evaluation.frontier import COPYING
+from ..evaluation.frontier import COPYING, Curves, settings_of
 from ..modeling_vae import VAEModel
 from ..options.evaluate import FrontierArguments
 from ..part_files import settle_pooling
 from ..processing_vae import VAEProcessor
 from .checks import check_least, check_writable
 from .plots import check_picture, plot_frontier
+from .progress import say
 
 
 def check_frontier(args: FrontierArguments, name: str, config: VAEConfig) -> None:
@@ -70,10 +71,10 @@ def measure_frontier(
     references: Sequence[Sequence[str]],
     tokenize: str | None,
     **options,
-) -> list[FrontierPoint]:
+) -> Iterator[FrontierPoint]:
     """
-    The points of the model with z, of the one without, and of copying the source if it is a text; `options` are those of
-    [`frontier`].
+    The points of the model with z, of the one without, and of copying the source if it is a text, each as soon as it is measured
+    and said in a line. `options` are those of [`frontier`].
     """
     # Who is asked for a reply is not told its act.
     sources = [source if isinstance(source, str) else {**source, "act": None} for source in sources]
@@ -81,38 +82,46 @@ def measure_frontier(
     options |= {"num_outputs": args.frontier_outputs, "embedder": embedder, "tokenize": tokenize}
     if args.max_new_tokens:
         options["max_new_tokens"] = args.max_new_tokens
-    points = frontier(model, processor, sources, references, **options)
+
+    def points_of(model: VAEModel, processor: VAEProcessor, curves: Curves) -> Iterator[FrontierPoint]:
+        planned = [FrontierPoint(curve, each, {}) for curve, several in curves.items() for each in several]
+        for number, (plan, setting) in enumerate(zip(planned, settings_of(planned)), start=1):
+            [point] = frontier(model, processor, sources, references, {plan.curve: [plan.options]}, **options)
+            self_bleu, average, best = (point.metrics[name].value for name in ("self_bleu", "bleu", "best_bleu"))
+            name = f"{plan.curve}, {setting}" if setting else plan.curve
+            figures = f"self-BLEU {self_bleu:.1f}, average BLEU {average:.1f}, best {best:.1f}"
+            say(f"  {number} of {len(planned)}, {name}: {figures} ({point.seconds:.2f} s a source)")
+            yield point
+
+    say("\nSeveral outputs of each source")
+    yield from points_of(model, processor, LATENT_CURVES)
     if args.frontier_baseline:
         # Parts that were left out of both lie where the model's do.
         loaded = {"part_folders": model.part_folders, "dtype": model.dtype}
         baseline = AutoModel.from_pretrained(args.frontier_baseline, **loaded).to(model.device)
         its_processor = AutoProcessor.from_pretrained(args.frontier_baseline)
-        points += frontier(baseline, its_processor, sources, references, baseline_curves(args.frontier_outputs), **options)
+        say("\nThe same of the model without z")
+        yield from points_of(baseline, its_processor, baseline_curves(args.frontier_outputs))
     if all(isinstance(source, str) for source in sources):
-        points.append(copying(sources, references, args.frontier_outputs, tokenize, seed=options["seed"]))
-    return points
+        yield copying(sources, references, args.frontier_outputs, tokenize, seed=options["seed"])
 
 
-def frontier_metrics(points: Sequence[FrontierPoint], num_outputs: int) -> dict[str, Any]:
-    """The points as JSON has them, and the intervals of self-BLEU at which a curve with z is above all without it."""
-    listed = [
-        {
-            "curve": point.curve,
-            "options": dict(point.options),
-            **{name: estimate.value for name, estimate in point.metrics.items()},
-            "intervals": {name: [estimate.low, estimate.high] for name, estimate in point.metrics.items()},
-            "seconds": point.seconds,
-        }
-        for point in points
-    ]
-    return {"num_outputs": num_outputs, "points": listed, "z_above": _z_above(points)}
+def point_metrics(point: FrontierPoint) -> dict[str, Any]:
+    """A point as JSON has it."""
+    return {
+        "curve": point.curve,
+        "options": dict(point.options),
+        **{name: estimate.value for name, estimate in point.metrics.items()},
+        "intervals": {name: [estimate.low, estimate.high] for name, estimate in point.metrics.items()},
+        "seconds": point.seconds,
+    }
 
 
 def report_frontier(points: Sequence[FrontierPoint], args: FrontierArguments) -> None:
     """Prints the table and where z is above, and draws the picture."""
     print(f"\n{frontier_table(points)}\n")
     labels = {"bleu": "average BLEU", "best_bleu": f"BLEU of the best of {args.frontier_outputs}"}
-    for curve, by_metric in _z_above(points).items():
+    for curve, by_metric in z_above(points).items():
         for metric, intervals in by_metric.items():
             where = " and ".join(f"{low:.1f} to {high:.1f}" for low, high in intervals)
             stretch = f"At a self-BLEU of {where} the curve" if where else "Nowhere does the curve"
@@ -123,8 +132,11 @@ def report_frontier(points: Sequence[FrontierPoint], args: FrontierArguments) ->
         plot_frontier(points, args.frontier_plot)
 
 
-def _z_above(points: Sequence[FrontierPoint]) -> dict[str, dict[str, list[list[float]]]]:
-    """By the curve with z and the metric of quality; empty without a model to compare with."""
+def z_above(points: Sequence[FrontierPoint]) -> dict[str, dict[str, list[list[float]]]]:
+    """
+    The intervals of self-BLEU at which a curve with z is above all without it, by the curve and the metric of quality. Without a
+    model to compare with there are none.
+    """
     others = [point for point in points if point.curve not in (*LATENT_CURVES, COPYING)]
     if not others:
         return {}

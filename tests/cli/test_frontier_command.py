@@ -70,7 +70,7 @@ def test_both_models_are_loaded_in_the_dtype_that_is_asked_for(script, model, pr
     monkeypatch.setattr("hf_vae.cli.frontier.frontier", noting)
     baseline = ["--frontier_baseline", str(tmp_path / "run" / "baseline")]
     metrics = script.main([saved, "--file", pairs, *FEW, "--frontier", *baseline, "--dtype", "bfloat16"])
-    assert dtypes == [torch.bfloat16] * 2
+    assert len(dtypes) == len(metrics["frontier"]["points"]) - 1 and set(dtypes) == {torch.bfloat16}
     exact = script.main([saved, "--file", pairs, "--importance_samples", "2"])
     assert metrics["elbo"] == pytest.approx(exact["elbo"], rel=0.02) and metrics["elbo"] != exact["elbo"]
 
@@ -105,6 +105,34 @@ def test_points_of_both_models_are_printed_saved_and_drawn(script, model, proces
     # Without a model to compare with, z is above none.
     alone = script.main(arguments)["frontier"]
     assert alone["z_above"] == {} and len(alone["points"]) == 11
+
+
+def test_each_point_is_said_and_kept_as_soon_as_it_is_measured(script, saved, pairs, tmp_path, monkeypatch, capsys):
+    measured = []
+
+    def until_the_third(*args, **options):
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.extend(frontier(*args, **options))
+        return measured[-1:]
+
+    monkeypatch.setattr("hf_vae.cli.frontier.frontier", until_the_third)
+    output = tmp_path / "metrics.json"
+    with pytest.raises(KeyboardInterrupt):
+        script.main([saved, "--file", pairs, *FEW, "--frontier", "--output_file", str(output)])
+    kept = json.loads(output.read_text())
+    assert kept["num_examples"] == len(TEXTS)
+    assert [each["bleu"] for each in kept["frontier"]["points"]] == [each.metrics["bleu"].value for each in measured]
+    # Which curve is above cannot be said yet.
+    assert "z_above" not in kept["frontier"]
+    count = sum(map(len, LATENT_CURVES.values()))
+    said = [line for line in capsys.readouterr().out.splitlines() if f" of {count}, z, greedy, " in line]
+    assert [line.split(":")[0].strip() for line in said] == [
+        f"{number} of {count}, z, greedy, latent_temperature {temperature}" for number, temperature in ((1, 0.5), (2, 0.7))
+    ]
+    for line, point in zip(said, measured):
+        value = point.metrics["self_bleu"].value
+        assert f"self-BLEU {value:.1f}, average BLEU {point.metrics['bleu'].value:.1f}" in line
 
 
 def test_how_much_is_kept_of_the_source_is_measured_if_an_embedder_is_named(script, processor, saved, pairs, tmp_path):
