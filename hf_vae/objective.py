@@ -29,7 +29,8 @@ def kl_divergence(posterior: LatentDistribution, prior: LatentDistribution, late
 
 def free_bits_total(kl: torch.Tensor, nats: float) -> torch.Tensor:
     """
-    max(KL, `nats`) per sentence: below the threshold the KL costs nothing and gets no gradient (Kingma et al. 2016).
+    max(KL, `nats`) per sentence: below the threshold the KL costs nothing and gets no gradient (Kingma et al. 2016). Of an estimate
+    of one sample this is on average more than of the KL itself, the more so the more of the estimates are below the threshold.
 
     Args:
         kl (`torch.Tensor` of shape `(batch, total_latent_size)`): KL per example and dimension, nats.
@@ -87,12 +88,15 @@ def charged_kl(kl: torch.Tensor, config: VAEConfig) -> torch.Tensor:
     """
     if config.capacity is not None:
         return distance_to_capacity(kl, config.capacity)
-    if config.free_bits and config.free_bits_per != "sentence" and kl.shape[-1] != config.total_latent_size:
+    if not config.free_bits:
+        # An estimate of one sample may be below zero, and only as it is, is it right on average.
+        return kl.sum(-1)
+    if config.free_bits_per != "sentence" and kl.shape[-1] != config.total_latent_size:
         raise ValueError(
             f"`free_bits_per` is {config.free_bits_per!r}, and this KL is not a sum over dimensions: it has no closed form between "
             "these two families, or only one for all dimensions together. Set `free_bits_per='sentence'`."
         )
-    if config.free_bits and config.free_bits_per == "vector":
+    if config.free_bits_per == "vector":
         kl = kl_per_vector(kl, config.num_latents)
     return FREE_BITS[config.free_bits_per](kl, config.free_bits)
 

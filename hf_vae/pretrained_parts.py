@@ -80,7 +80,7 @@ class PretrainedParts(AdapterLoading):
 
         Raises:
             ValueError: the configuration has no such field, an encoder is named beside an `embedding_size` or neither is, a
-                part is no encoder or no causal language model, its weights are GGUF or quantised and not in `freeze`, `freeze`
+                part is neither a name nor a configuration, it is no encoder or no causal language model, its weights are GGUF or quantised and not in `freeze`, `freeze`
                 names a part that starts from scratch, or a pooling of sentence-transformers that there is not here.
         """
         unknown = sorted(set(latent_options) - set(cls.config_class.__dataclass_fields__))
@@ -92,6 +92,14 @@ class PretrainedParts(AdapterLoading):
         if encoder_name_or_path is None and "encoder" in freeze:
             raise ValueError("`freeze` names the encoder, and a model with an `embedding_size` has none: leave it out.")
         given = dict(zip(PARTS, (encoder_name_or_path, decoder_name_or_path)))
+        for part, value in given.items():
+            # Given vectors have no encoder.
+            if not isinstance(value, str | Path | PreTrainedConfig) and (part, value) != ("encoder", None):
+                raise ValueError(
+                    f"`{part}_name_or_path` is {'None' if value is None else f'of type {type(value).__name__}'}: give a Hub id, a "
+                    f"folder or a configuration. A part that is loaded already is an argument of the class: "
+                    f"`{cls.__name__}(config, {part}=…)`."
+                )
         configs = {part: value for part, value in given.items() if isinstance(value, PreTrainedConfig)}
         from_scratch = set(configs)
         for part in from_scratch.intersection(freeze):

@@ -41,7 +41,8 @@ def find_model(model: nn.Module) -> nn.Module:
 
 class LossParts:
     """
-    Means of per-example fields of the model's output over its forward passes in training, seen through a forward hook.
+    Means of per-example fields of the model's output over the forward passes that it is trained on, seen through a forward hook.
+    Those without a gradient, such as the Trainer's evaluations, do not count.
 
     Args:
         required (sequence of `str`): what must all be there for a pass to count, such as `"kl"`; each of shape `(batch,)`.
@@ -78,7 +79,8 @@ class LossParts:
         return {name: total / count for name, (total, count) in zip(self.fields, sums) if count}
 
     def _collect(self, module, arguments, output):
-        if not module.training or not _counted.get() or any(output.get(name) is None for name in self.required):
+        # And not `module.training`: q alone is trained beside a decoder without dropout, with the model in evaluation mode.
+        if not torch.is_grad_enabled() or not _counted.get() or any(output.get(name) is None for name in self.required):
             return
         values = [output.get(name) for name in self.fields]
         length = len(values[0])

@@ -113,6 +113,17 @@ def test_free_bits_of_dimensions(free_bits_per):
     torch.testing.assert_close(output.loss, (output.reconstruction_loss.sum() + charged) / tokens)
 
 
+@pytest.mark.parametrize("free_bits_per", ["sentence", "vector", "dimension", "batch"])
+def test_without_free_bits_training_charges_an_estimate_as_it_is_where_it_is_negative_too(free_bits_per):
+    """Between q and a flow the KL is estimated by one sample, and a floor of 0 would charge too much on average."""
+    model = make_model("vae", prior_type="flow", flow_layers=2, flow_hidden_size=8, free_bits_per=free_bits_per).train()
+    batch = make_batch(model, rows=64)
+    output = model(**batch)
+    assert output.kl.min() < 0 < output.kl.max()
+    tokens = (batch["labels"] != -100).sum()
+    torch.testing.assert_close(output.loss, (output.reconstruction_loss + output.kl).sum() / tokens)
+
+
 def test_a_capacity_is_approached_from_both_sides():
     for capacity, sign in ((0.0, 1), (1000.0, -1)):
         model = make_model("vae", capacity=capacity).train()

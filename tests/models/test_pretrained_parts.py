@@ -54,6 +54,14 @@ def test_a_part_may_start_from_scratch_beside_a_pretrained_one(name, parts, tmp_
         build(name, (parts[0], decoder), freeze=["decoder"])
 
 
+def test_a_part_that_is_neither_a_name_nor_a_configuration_is_refused(parts):
+    """And not replaced by a default of twelve layers, silently."""
+    with pytest.raises(ValueError, match=r"`decoder_name_or_path` is None: give a Hub id, a folder or a configuration\."):
+        build("vae", (parts[0], None))
+    with pytest.raises(ValueError, match=r"`encoder_name_or_path` is of type BertModel: .*: `VAEModel\(config, encoder=…\)`"):
+        build("vae", (AutoModel.from_pretrained(parts[0]), parts[1]))
+
+
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("freeze", [["decoder"], ["encoder", "decoder"]], ids=["decoder", "both"])
 def test_a_frozen_part_is_neither_trained_nor_saved(name, freeze, parts, tmp_path):

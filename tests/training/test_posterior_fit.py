@@ -16,6 +16,7 @@ from hf_vae import (
     VAEProcessor,
 )
 from hf_vae.cli.from_scratch import small_configs, train_tokenizers
+from hf_vae.cli.progress import StageCallback
 from hf_vae.training import train_without_latent
 from hf_vae.training.fits import fit_posterior
 
@@ -69,6 +70,18 @@ def test_the_loss_is_the_one_of_evaluation(tmp_path):
     settings = training_arguments(tmp_path, learning_rate=1e-12, logging_steps=1, gradient_accumulation_steps=3)
     fit_posterior(model.train(), processor, settings, 1, train, [Watch()])
     assert logs[0]["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_its_log_has_the_parts_of_the_loss(tmp_path):
+    model, processor, train = build()
+    stage = StageCallback("the posterior alone", logs_parts=True)
+    settings = training_arguments(tmp_path, logging_steps=1, gradient_accumulation_steps=3)
+    fit_posterior(model, processor, settings, 2, train, [stage])
+    tokens = sum(label != -100 for row in train["labels"] for label in row)
+    rows = [each for each in stage.log_history if "loss" in each]
+    assert len(rows) == 2
+    for row in rows:
+        assert (row["reconstruction"] + row["kl"]) * len(train) / tokens == pytest.approx(row["loss"], rel=1e-4)
 
 
 @pytest.mark.parametrize(
