@@ -80,8 +80,9 @@ class PretrainedParts(AdapterLoading):
 
         Raises:
             ValueError: the configuration has no such field, an encoder is named beside an `embedding_size` or neither is, a
-                part is neither a name nor a configuration, it is no encoder or no causal language model, its weights are GGUF or quantised and not in `freeze`, `freeze`
-                names a part that starts from scratch, or a pooling of sentence-transformers that there is not here.
+                part is neither a name nor a configuration, a part is no encoder or no causal language model, its weights are
+                GGUF or quantised and not in `freeze`, `freeze` names a part that starts from scratch, or a pooling of
+                sentence-transformers that there is not here.
         """
         unknown = sorted(set(latent_options) - set(cls.config_class.__dataclass_fields__))
         if unknown:

@@ -37,7 +37,7 @@ from ..processing_dialog import DialogCVAEProcessor
 from ..processing_vae import VAEProcessor, check_text_length, load_tokenizer
 from ..training.divergence import leave_out_cudnn_attention
 from .checks import DTYPES, check_least, check_model_name, check_writable
-from .frontier import check_frontier, measure_frontier, point_metrics, report_frontier, z_above
+from .frontier import check_frontier, plan_frontier, point_metrics, report_frontier, z_above
 from .parsing import parse_plain
 from .plots import check_picture, plot_rate_distortion
 from .processes import use_all_cores
@@ -176,6 +176,10 @@ def main(argv: Sequence[str]) -> dict:
         max_target_length=data_args.max_target_length,
     )
     evaluator.check_lengths()
+    if frontier_args.frontier:
+        options = {"batch_size": evaluation_args.batch_size, "seed": evaluation_args.seed, "max_length": data_args.max_length}
+        tokenize = evaluation_args.metrics_tokenizer
+        frontier_points = plan_frontier(frontier_args, model, processor, texts, targets, tokenize, **options)
 
     # 3. The language model that it must beat.
     language_model_figure = model_args.language_model_nll
@@ -206,12 +210,11 @@ def main(argv: Sequence[str]) -> dict:
 
     # 6. Several outputs of each source, how good and how different.
     if frontier_args.frontier:
-        options = {"batch_size": evaluation_args.batch_size, "seed": evaluation_args.seed, "max_length": data_args.max_length}
-        tokenize, output_file = evaluation_args.metrics_tokenizer, evaluation_args.output_file if state.is_main_process else None
+        output_file = evaluation_args.output_file if state.is_main_process else None
         points: list[FrontierPoint] = []
         measured: dict[str, Any] = {"num_outputs": frontier_args.frontier_outputs, "points": []}
         metrics["frontier"] = measured
-        for point in measure_frontier(frontier_args, model, processor, texts, targets, tokenize, **options):
+        for point in frontier_points:
             points.append(point)
             measured["points"].append(point_metrics(point))
             # All of them may take an hour: what is measured is kept, whatever becomes of the rest.

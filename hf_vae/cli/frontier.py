@@ -63,7 +63,7 @@ def check_frontier(args: FrontierArguments, name: str, config: VAEConfig) -> Non
         settle_pooling(args.frontier_embedder)
 
 
-def measure_frontier(
+def plan_frontier(
     args: FrontierArguments,
     model: VAEModel,
     processor: VAEProcessor,
@@ -73,8 +73,8 @@ def measure_frontier(
     **options,
 ) -> Iterator[FrontierPoint]:
     """
-    The points of the model with z, of the one without, and of copying the source if it is a text, each as soon as it is measured
-    and said in a line. `options` are those of [`frontier`].
+    The points of the model with z, of the one without, and of copying the source if it is a text; `options` are those of
+    [`frontier`]. Models that they need are loaded now. Each point is measured when it is asked for, and said in a line.
     """
     # Who is asked for a reply is not told its act.
     sources = [source if isinstance(source, str) else {**source, "act": None} for source in sources]
@@ -82,28 +82,38 @@ def measure_frontier(
     options |= {"num_outputs": args.frontier_outputs, "embedder": embedder, "tokenize": tokenize}
     if args.max_new_tokens:
         options["max_new_tokens"] = args.max_new_tokens
-
-    def points_of(model: VAEModel, processor: VAEProcessor, curves: Curves) -> Iterator[FrontierPoint]:
-        planned = [FrontierPoint(curve, each, {}) for curve, several in curves.items() for each in several]
-        for number, (plan, setting) in enumerate(zip(planned, settings_of(planned)), start=1):
-            [point] = frontier(model, processor, sources, references, {plan.curve: [plan.options]}, **options)
-            self_bleu, average, best = (point.metrics[name].value for name in ("self_bleu", "bleu", "best_bleu"))
-            name = f"{plan.curve}, {setting}" if setting else plan.curve
-            figures = f"self-BLEU {self_bleu:.1f}, average BLEU {average:.1f}, best {best:.1f}"
-            say(f"  {number} of {len(planned)}, {name}: {figures} ({point.seconds:.2f} s a source)")
-            yield point
-
-    say("\nSeveral outputs of each source")
-    yield from points_of(model, processor, LATENT_CURVES)
+    models: dict[str, tuple[Any, VAEProcessor, Curves]] = {"Several outputs of each source": (model, processor, LATENT_CURVES)}
     if args.frontier_baseline:
-        # Parts that were left out of both lie where the model's do.
-        loaded = {"part_folders": model.part_folders, "dtype": model.dtype}
-        baseline = AutoModel.from_pretrained(args.frontier_baseline, **loaded).to(model.device)
-        its_processor = AutoProcessor.from_pretrained(args.frontier_baseline)
-        say("\nThe same of the model without z")
-        yield from points_of(baseline, its_processor, baseline_curves(args.frontier_outputs))
-    if all(isinstance(source, str) for source in sources):
-        yield copying(sources, references, args.frontier_outputs, tokenize, seed=options["seed"])
+        curves = baseline_curves(args.frontier_outputs)
+        models["The same of the model without z"] = (*_load_baseline(args.frontier_baseline, model), curves)
+
+    def points() -> Iterator[FrontierPoint]:
+        for heading, (each, its_processor, curves) in models.items():
+            say(f"\n{heading}")
+            planned = [FrontierPoint(curve, setting, {}) for curve, several in curves.items() for setting in several]
+            for number, (plan, setting) in enumerate(zip(planned, settings_of(planned)), start=1):
+                its_curve = {plan.curve: [plan.options]}
+                [point] = frontier(each.to(model.device), its_processor, sources, references, its_curve, **options)
+                name = f"{plan.curve}, {setting}" if setting else plan.curve
+                say(f"  {number} of {len(planned)}, {name}: {_in_words(point)}")
+                yield point
+        if all(isinstance(source, str) for source in sources):
+            yield copying(sources, references, args.frontier_outputs, tokenize, seed=options["seed"])
+
+    return points()
+
+
+def _in_words(point: FrontierPoint) -> str:
+    self_bleu, average, best = (point.metrics[name].value for name in ("self_bleu", "bleu", "best_bleu"))
+    return f"self-BLEU {self_bleu:.1f}, average BLEU {average:.1f}, best {best:.1f} ({point.seconds:.2f} s a source)"
+
+
+def _load_baseline(name: str, model: VAEModel) -> tuple[VAEModel, VAEProcessor]:
+    """The model without z and its processor, in the dtype of `model`. Parts that were left out of both lie where the model's do."""
+    left_out = AutoConfig.from_pretrained(name).frozen_parts or ()
+    folders = {part: folder for part, folder in model.part_folders.items() if part in left_out}
+    baseline = AutoModel.from_pretrained(name, part_folders=folders, dtype=model.dtype)
+    return baseline, AutoProcessor.from_pretrained(name)
 
 
 def point_metrics(point: FrontierPoint) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def bootstrapped_differences(
         ValueError: as [`bootstrapped_metrics`], for either of the two.
     """
     ours = _resampled(outputs, references, tokenize, of_sources or {}, num_resamples, seed)
-    theirs = _resampled(baseline, references, tokenize, {}, num_resamples, seed)
+    theirs = _resampled(baseline, references, tokenize, {}, num_resamples, seed, "baseline")
     return {name: _estimate(each - theirs[name] if name in theirs else each) for name, each in ours.items()}
 
 
@@ -107,11 +107,16 @@ def _resampled(
     of_sources: Mapping[str, Sequence[float]],
     num_resamples: int,
     seed: int,
+    name: str = "outputs",
 ) -> dict[str, np.ndarray]:
-    """By name the metric of all sources, and behind it those of the resamples, `(1 + num_resamples,)`."""
-    check_outputs(outputs, references, tokenize)
+    """
+    By name the metric of all sources, and behind it those of the resamples, `(1 + num_resamples,)`. The caller calls these outputs
+    `name`.
+    """
+    check_outputs(outputs, references, tokenize, name)
     check_count("num_resamples", num_resamples)
-    check_count("number of `outputs` for a source", len(outputs[0]), least=2)
+    if len(outputs[0]) < 2:
+        raise ValueError(f"`{name}` has one text for each source, and how much they differ takes two: give more for each.")
     size = len(outputs)
     drawn = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=num_resamples)
     # How often each source counts: in the first row once, in the others as often as it was drawn.

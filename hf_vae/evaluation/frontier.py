@@ -42,7 +42,7 @@ def baseline_curves(num_outputs: int = 10) -> dict[str, list[dict[str, Any]]]:
     four beams for each output, and as many beams as outputs. Diverse beam search is not among them: transformers runs it by code
     that it fetches from the Hub, which knows of no z.
     """
-    shared = {"latent_temperature": 0.0, "num_latents": 1}
+    shared = {"latent_temperature": 0.0, "latents_per_text": 1}
     # A decoder's own defaults may say otherwise.
     sampled = {**shared, "do_sample": True, "num_beams": 1, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
     return {
@@ -50,7 +50,7 @@ def baseline_curves(num_outputs: int = 10) -> dict[str, list[dict[str, Any]]]:
         "nucleus": [{**sampled, "top_p": each} for each in (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)],
         # Beams of its own for each output, as z has them; their likelihood counts, as it does there.
         "sampling, 4 beams each": [
-            {**sampled, "num_beams": 4, "num_latents": num_outputs, "temperature": each} for each in (0.4, 0.7, 1.0, 1.3)
+            {**sampled, "num_beams": 4, "latents_per_text": num_outputs, "temperature": each} for each in (0.4, 0.7, 1.0, 1.3)
         ],
         "beams": [{**shared, "do_sample": False, "num_beams": num_outputs}],
     }

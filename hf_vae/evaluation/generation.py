@@ -64,7 +64,7 @@ def generate_texts(
     seed: int = 0,
     batch_size: int = 50,
     max_length: int | None = None,
-    num_latents: int | None = None,
+    latents_per_text: int | None = None,
     latent_spread: str = "independent",
     **generation_options,
 ) -> list[list[str]]:
@@ -82,14 +82,22 @@ def generate_texts(
         seed (`int`, defaults to 0): of that draw, which depends neither on the batches nor on the number of processes.
         batch_size (`int`, defaults to 50): inputs at once.
         max_length (`int`, *optional*): truncates the inputs.
-        num_latents (`int`, *optional*): how many z are drawn for each text: as many as outputs, the default, or 1, which its
+        latents_per_text (`int`, *optional*): how many z are drawn for each text: as many as outputs, the default, or 1, which its
             outputs then share.
         latent_spread (`str`, defaults to `"independent"`): how the z of one text lie to each other, as `generate` takes it.
         generation_options: passed to `generate`.
 
     Returns:
         `list[list[str]]`, in the order of `texts`.
+
+    Raises:
+        ValueError: another number of z.
     """
+    if latents_per_text not in (None, 1, num_return_sequences):
+        raise ValueError(
+            f"`latents_per_text` is {latents_per_text} and `num_return_sequences` {num_return_sequences}: leave `latents_per_text` "
+            "out, and each output has a z of its own, or set it to 1, and they share one."
+        )
     model.eval()
 
     def write(indices: list[int]) -> list[list[str]]:
@@ -97,7 +105,7 @@ def generate_texts(
         with torch.no_grad():
             source = call_with(model.read_source, inputs, with_prior=latents is None)
         if latents is None:
-            count = num_latents or num_return_sequences
+            count = latents_per_text or num_return_sequences
             drawn = draw_from_prior(model, source, indices, count, latent_temperature, seed, latent_spread)
         else:
             drawn = latents[indices]

@@ -184,15 +184,17 @@ def _meteor(outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]
     return {"meteor": 100 * average / len(outputs), "best_meteor": 100 * best / len(outputs)}
 
 
-def check_outputs(outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]], tokenize: str | None) -> None:
-    """Raises what [`reference_metrics`] raises, and warns of texts without spaces."""
+def check_outputs(
+    outputs: Sequence[Sequence[str]], references: Sequence[Sequence[str]], tokenize: str | None, name: str = "outputs"
+) -> None:
+    """Raises what [`reference_metrics`] raises, of outputs that the caller calls `name`, and warns of texts without spaces."""
     if len(outputs) != len(references) or not len(outputs):
         raise ValueError(
-            f"{len(outputs)} lists of outputs and {len(references)} lists of references: they must be as many, and at least one."
+            f"{len(outputs)} lists of {name} and {len(references)} lists of references: they must be as many, and at least one."
         )
-    check_lists("source", outputs=outputs, references=references)
-    check_equally_many("source", "outputs", outputs)
-    check_texts("source", "outputs", outputs)
+    check_lists("source", **{name: outputs, "references": references})
+    check_equally_many("source", name, outputs)
+    check_texts("source", name, outputs)
     check_texts("source", "references", references)
     check_tokenizer(tokenize)
     warn_if_spaceless(_texts(references), tokenize)

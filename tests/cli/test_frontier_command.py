@@ -20,7 +20,7 @@ from helpers import (
     make_model,
     resized,
 )
-from hf_vae import DialogCVAEProcessor
+from hf_vae import DialogCVAEProcessor, ParaphraseVAEModel
 from hf_vae.cli.plots import plot_frontier
 from hf_vae.cli.saving import save_baseline
 from hf_vae.evaluation import LATENT_CURVES, Estimate, FrontierPoint, baseline_curves, bleu, frontier
@@ -133,6 +133,30 @@ def test_each_point_is_said_and_kept_as_soon_as_it_is_measured(script, saved, pa
     for line, point in zip(said, measured):
         value = point.metrics["self_bleu"].value
         assert f"self-BLEU {value:.1f}, average BLEU {point.metrics['bleu'].value:.1f}" in line
+
+
+def test_a_model_without_z_that_cannot_be_loaded_is_refused_before_anything_is_measured(
+    script, model, processor, saved, pairs, tmp_path, monkeypatch
+):
+    save_baseline(resized(make_model("paraphrase-prompt"), processor), processor, tmp_path / "run")
+    baseline = tmp_path / "run" / "baseline"
+    (baseline / "model.safetensors").unlink()
+    monkeypatch.setattr(script, "evaluate_vae", None)
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        script.main([saved, "--file", pairs, *FEW, "--frontier", "--frontier_baseline", str(baseline)])
+
+
+def test_a_part_that_was_left_out_of_the_model_with_z_alone_is_not_asked_for_in_the_other(script, processor, pairs, tmp_path):
+    donor = resized(make_model("paraphrase-prompt"), processor)
+    donor.encoder.save_pretrained(tmp_path / "encoder")
+    donor.decoder.lm.save_pretrained(tmp_path / "decoder")
+    parts = (str(tmp_path / "encoder"), str(tmp_path / "decoder"))
+    build = ParaphraseVAEModel.from_encoder_decoder_pretrained
+    saved = save(listening(build(*parts, latent_size=4, freeze=["decoder"])), processor, tmp_path / "model")
+    save_baseline(build(*parts, latent_size=4), processor, tmp_path / "run")
+    baseline = ["--frontier_baseline", str(tmp_path / "run" / "baseline")]
+    metrics = script.main([saved, "--file", pairs, *FEW, "--frontier", *baseline])
+    assert {"z, greedy", "beams"} <= {point["curve"] for point in metrics["frontier"]["points"]}
 
 
 def test_how_much_is_kept_of_the_source_is_measured_if_an_embedder_is_named(script, processor, saved, pairs, tmp_path):

@@ -98,8 +98,12 @@ def test_differences_are_of_the_same_resamples():
 
 
 def test_outputs_that_cannot_be_compared_are_refused():
-    with pytest.raises(ValueError, match="number of `outputs` for a source` is 1"):
+    with pytest.raises(ValueError, match="`outputs` has one text for each source, and how much they differ takes two"):
         bootstrapped_metrics([["a"]], [["b"]])
+    with pytest.raises(ValueError, match="`baseline` has one text for each source"):
+        bootstrapped_differences([["a", "b"]], [["a"]], [["b"]])
+    with pytest.raises(ValueError, match="2 lists of baseline and 1 lists of references"):
+        bootstrapped_differences([["a", "b"]], [["a", "b"]] * 2, [["b"]])
     with pytest.raises(ValueError, match="1 lists of outputs and 2 lists of references"):
         bootstrapped_metrics([["a", "b"]], [["b"], ["c"]])
     with pytest.raises(ValueError, match="`num_resamples` is 0"):
@@ -149,6 +153,9 @@ def test_sources_that_do_not_fit_are_refused(model, processor):
         frontier(model, processor, TEXTS, REFERENCES[:4])
     with pytest.raises(ValueError, match="`num_outputs` is 1"):
         frontier(model, processor, TEXTS, REFERENCES, num_outputs=1)
+    with pytest.raises(ValueError, match="`latents_per_text` is 10 and `num_return_sequences` 5"):
+        curve = {"sampling, 4 beams each": baseline_curves()["sampling, 4 beams each"]}
+        frontier(model, processor, TEXTS, REFERENCES, curve, num_outputs=5)
     with pytest.raises(ValueError, match=r"`sources` has .* which is no text"):
         frontier(model, processor, [[{"role": "a", "content": "b"}]], REFERENCES[:1], embedder=lambda texts: None)
 
