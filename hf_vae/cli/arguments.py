@@ -31,10 +31,22 @@ def with_techniques(arguments: type) -> type:
     return make_dataclass(arguments.__name__, [], bases=(arguments, *more), namespace={"__doc__": arguments.__doc__})
 
 
-def read_defaults(task: str, said: Mapping[str, Any], parser: HfArgumentParser) -> dict[str, Any]:
-    """The values of [`default_recipe`], less those that cannot be meant beside what the command line has `said`."""
-    defaults = read_recipe(find_recipe(default_recipe(task, said)), parser)
-    return {name: value for name, value in defaults.items() if name not in replaced_by(said)}
+def read_defaults(task: str, said: Mapping[str, Any], parser: HfArgumentParser, recipe: str | None = None) -> dict[str, Any]:
+    """
+    The values of the file of arguments called `recipe`, or of the [`default_recipe`], less those that cannot be meant beside what
+    the command line has `said`.
+
+    Raises:
+        ValueError: as [`read_recipe`]; or the command line says how many epochs and a file of the user's own how many steps.
+    """
+    values = read_recipe(find_recipe(recipe or default_recipe(task, said)), parser)
+    kept = {name: value for name, value in values.items() if name not in replaced_by(said, recipe)}
+    if "num_train_epochs" in said and "max_steps" not in said and kept.get("max_steps", -1) > 0:
+        raise ValueError(
+            f"{recipe} has `max_steps: {kept['max_steps']}`, and beside that the Trainer ignores `--num_train_epochs`: add "
+            "`--max_steps -1`, or leave `--num_train_epochs` out."
+        )
+    return kept
 
 
 def arguments_said(classes: Sequence[type], argv: Sequence[str]) -> dict[str, Any]:
@@ -73,10 +85,7 @@ def parse_arguments(argument_classes: Sequence[type], argv: Sequence[str], task:
         recipe, *argv = argv
     # The first step is logged so that a run shorter than `logging_steps` has its plot too.
     parser.set_defaults(output_dir=output_dir, logging_first_step=True, metric_for_best_model=BEST_BY)
-    if recipe is not None:
-        parser.set_defaults(**read_recipe(find_recipe(recipe), parser))
-    else:
-        parser.set_defaults(**read_defaults(task, arguments_said(classes, argv), parser))
+    parser.set_defaults(**read_defaults(task, arguments_said(classes, argv), parser, recipe))
     if asked:
         print_help(f"train {task}", argv if recipe is None else [recipe, *argv], classes[:-1])
         print_training_help(parser)

@@ -346,13 +346,19 @@ def on_other_batches(
 
     Args:
         training_args (`TrainingArguments`): the run's.
-        train: tokenised. No seed changes the order of a stream, so there z gets the rows after the decoder's.
+        train: tokenised. No seed changes the order of a stream, or of rows that are read as they come, so there z gets the rows
+            after the decoder's. If the decoder has read all rows, z begins where the decoder ended.
         steps (`int`): the decoder's.
     """
+    rows = steps * training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
     if isinstance(train, IterableDataset):
-        rows = training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
-        return training_args, train.skip(steps * rows)
-    return replace(training_args, seed=training_args.seed + 1), train
+        return training_args, train.skip(rows)
+    if training_args.train_sampling_strategy == "sequential":
+        first = rows % len(train)
+        return training_args, train.select([*range(first, len(train)), *range(first)])
+    # The order of the rows has a seed of its own, if one is given.
+    data_seed = None if training_args.data_seed is None else training_args.data_seed + 1
+    return replace(training_args, seed=training_args.seed + 1, data_seed=data_seed), train
 
 
 def train_baseline(

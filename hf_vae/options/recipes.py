@@ -41,6 +41,11 @@ def find_recipe(name: str) -> Path:
     raise FileNotFoundError(f"There is no file {guess} of arguments, and the package's own recipes are {', '.join(known)}.")
 
 
+def is_package_s(recipe: str) -> bool:
+    """Whether a file of arguments of this name is one of the package's."""
+    return find_recipe(recipe).resolve().parent == RECIPES.resolve()
+
+
 def default_recipe(task: str, named: Collection[str]) -> str:
     """
     The recipe of the package whose values are the defaults of a command without a file of arguments: for the embedded corpus, for
@@ -56,11 +61,17 @@ def default_recipe(task: str, named: Collection[str]) -> str:
     return f"{task}_pretrained.yaml" if "decoder_name_or_path" in named else f"{task}_from_scratch.yaml"
 
 
-def replaced_by(said: Mapping[str, Any]) -> set[str]:
-    """The arguments of a [`default_recipe`] that cannot be meant beside what the command line has `said`."""
+def replaced_by(said: Mapping[str, Any], recipe: str | None = None) -> set[str]:
+    """
+    The arguments of a file that cannot be meant beside what the command line has `said`. The file is the [`default_recipe`], or the
+    `recipe` that the command line names. In the place of what whoever names a file of their own wrote there nothing is put: what
+    does not go together there is refused.
+    """
+    if recipe is not None and not is_package_s(recipe):
+        return set()
     replaced: set[str] = set()
-    if _PART_NAMES & set(said):
-        # One part alone is not completed by the recipe's other.
+    if recipe is None and _PART_NAMES & set(said):
+        # One part alone is not completed by the other of a recipe that nobody has named.
         replaced |= _PART_NAMES
     if "num_train_epochs" in said:
         # The Trainer would follow the recipe's number of steps.

@@ -211,7 +211,9 @@ def check_stages(args: Any, training_args: TrainingArguments) -> None:
             raise ValueError(f"`--{name}` is {getattr(args, name)}; it must be at least 0.")
     if args.encoder_pretraining_steps and args.freeze_encoder:
         raise ValueError("`--encoder_pretraining_steps` trains the encoder, which `--freeze_encoder` keeps as it is.")
-    if args.latent_free_steps and args.freeze_decoder and not args.lora and not args.is_conditional:
+    # What reads a source that is no prompt is new, and learns beside a decoder that is held.
+    learns_to_read = args.is_conditional and args.source_conditioning != "prompt"
+    if args.latent_free_steps and args.freeze_decoder and not args.lora and not learns_to_read:
         raise ValueError("`--latent_free_steps` trains the decoder, which `--freeze_decoder` keeps as it is.")
     if args.freeze_decoder_with_latent and not args.latent_free_steps:
         raise ValueError(

@@ -6,6 +6,7 @@ import yaml
 from helpers import RECIPES, load_script
 from hf_vae.cli.arguments import parse_arguments
 from hf_vae.cli.checks import check_arguments
+from hf_vae.training.stages import check_stages
 
 TASKS = ["vae", "cvae", "paraphrase", "dialog"]
 FILES = ["--train_file", "x.jsonl", "--validation_file", "x.jsonl"]
@@ -79,6 +80,39 @@ def test_what_the_command_line_says_stands_in_for_the_recipe_s():
     assert (arguments["max_steps"], arguments["num_train_epochs"]) == (-1, 2)
     arguments = parsed("paraphrase", "--train_file", "x", "--num_train_epochs", "2", "--max_steps", "7")
     assert arguments["max_steps"] == 7
+
+
+def test_what_is_said_beside_a_named_recipe_of_the_package_stands_in_for_its_values_too():
+    arguments = parsed("paraphrase", "paraphrase_pretrained.yaml", "--train_file", "x", "--num_train_epochs", "3")
+    assert (arguments["max_steps"], arguments["num_train_epochs"]) == (-1, 3)
+    arguments = parsed("paraphrase", "paraphrase_pretrained.yaml", "--train_file", "x", "--freeze_decoder")
+    assert not arguments["latent_free_steps"] and not arguments["freeze_decoder_with_latent"]
+    # Who names it may change one of its parts.
+    arguments = parsed("paraphrase", "paraphrase_pretrained.yaml", "--train_file", "x", "--decoder_name_or_path", "mine")
+    assert arguments["decoder_name_or_path"] == "mine" and arguments["encoder_name_or_path"]
+
+
+def test_in_a_file_of_one_s_own_nothing_is_replaced_and_steps_beside_epochs_are_refused(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("max_steps: 250\nlatent_free_steps: 5\n")
+    assert parsed("vae", str(own), "--freeze_decoder")["latent_free_steps"] == 5
+    with pytest.raises(ValueError, match=r"own\.yaml has `max_steps: 250`, .* ignores `--num_train_epochs`"):
+        parsed("vae", str(own), "--num_train_epochs", "3")
+    assert parsed("vae", str(own), "--num_train_epochs", "3", "--max_steps", "-1")["num_train_epochs"] == 3
+
+
+@pytest.mark.parametrize("conditioning", ["prompt", "cross_attention"])
+def test_steps_without_z_are_refused_where_nothing_could_learn_in_them(conditioning, tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text(f"latent_free_steps: 5\nfreeze_decoder: true\nsource_conditioning: {conditioning}\nown_data: true\n")
+    script = load_script("train_paraphrase")
+    argv = [str(own), *FILES, *PARTS, "--use_cpu"]
+    model_args, *_, training_args = parse_arguments(script.ParaphraseTask.arguments, argv, "paraphrase", str(tmp_path / "out"))
+    if conditioning == "prompt":
+        with pytest.raises(ValueError, match="`--latent_free_steps` trains the decoder, which `--freeze_decoder` keeps"):
+            check_stages(model_args, training_args)
+    else:
+        check_stages(model_args, training_args)
 
 
 def test_one_part_alone_is_not_completed_by_the_recipe_s_other():

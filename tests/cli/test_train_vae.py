@@ -385,13 +385,19 @@ def test_with_z_a_decoder_stands_as_the_steps_without_z_have_left_it(script, tmp
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_z_is_learned_on_other_batches_than_the_decoder_that_is_held(script, tmp_path, monkeypatch, streaming):
+@pytest.mark.parametrize("order", ["stream", "sequential", "seed", "data_seed"])
+def test_z_is_learned_on_other_batches_than_the_decoder_that_is_held(script, tmp_path, monkeypatch, order):
     """
     On those that it has just learned, the decoder has little left for z to say. By one seed all batches would be the same; three
     batches of two in two orders of forty are the same by chance once in 10^8 times.
     """
     more = ["--freeze_decoder_with_latent", "--latent_free_steps", "3", "--max_steps", "3", "--per_device_train_batch_size", "2"]
+    ordered = order == "sequential"
+    more += [
+        "--train_sampling_strategy",
+        "sequential" if ordered else "random",
+        *(["--data_seed", "5"] if order == "data_seed" else []),
+    ]
     model_args, _, _, training_args = parse(script, [*TINY, *more, "--warmup_steps", "0", "--output_dir", str(tmp_path / "out")])
     _, model, processor = built()
     read = {"latent_free": [], "with_latent": []}
@@ -405,12 +411,12 @@ def test_z_is_learned_on_other_batches_than_the_decoder_that_is_held(script, tmp
     monkeypatch.setattr(VAEDataCollator, "__call__", remembered)
     pairs = Dataset.from_dict({"source": SENTENCES, "target": SENTENCES})
     tokenized = run.tokenize_pairs(processor, {"train": pairs})
-    if streaming:
+    if order == "stream":
         tokenized["train"] = run.tokenize_stream(processor, pairs.to_iterable_dataset(), 1, 0)
     run.train_in_stages(model, processor, model_args, training_args, tokenized)
     first, then = (batches[:3] for batches in read.values())
     assert len(first) == len(then) == 3 and first != then
-    if streaming:
+    if order in ("stream", "sequential"):
         assert not {*chain(*first)} & {*chain(*then)}
 
 
