@@ -88,7 +88,7 @@ class VAEConfig(CompositeConfig):
         capacity (`float`, *optional*): instead of the KL, training charges for the distance of the batch's mean KL from this
             number of nats per sentence (Burgess et al. 2018).
         batch_norm_gamma (`float`, *optional*): posterior means are normalised over the batch to this standard deviation (Zhu et
-            al. 2020), which keeps the KL above `total_latent_size` · `batch_norm_gamma`² / 2 nats.
+            al. 2020). The KL to N(0, I) is then at least `total_latent_size` · `batch_norm_gamma`² / 2; to a p(z|x) it may be less.
         bow_loss_weight (`float`, defaults to 0.0): weight, in training, of the bag-of-words loss (Zhao et al. 2017): z, and x where
             there is one, predict y's words without their order. 1.0 in the paper.
         fitted_prior_components (`int`, *optional*): components of a `fitted_prior`, a Gaussian mixture that was fitted to the

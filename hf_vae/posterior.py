@@ -13,8 +13,9 @@ from .latent_distribution import LatentDistribution
 class FixedScaleBatchNorm(nn.Module):
     r"""
     Batch normalisation of posterior means to standard deviation `gamma` over the batch, whatever the encoder does, with a trained
-    shift (Zhu et al. 2020, BN-VAE). Since \(\mathrm{KL} \ge \frac12\mu^2\) in every dimension, the mean KL of a batch cannot fall
-    below `latent_size` · `gamma`² / 2 nats per sentence: the posterior cannot collapse onto the prior.
+    shift (Zhu et al. 2020, BN-VAE). Since the KL to N(0, 1) is at least \(\frac12\mu^2\) in every dimension, the mean KL of a batch
+    to N(0, I) cannot fall below `latent_size` · `gamma`² / 2 nats per sentence: the posterior cannot collapse onto that prior. A
+    p(z|x) may follow the means, and there is no such bound.
 
     The statistics are a micro-batch's own in training, running averages in evaluation.
     """

@@ -187,7 +187,8 @@ def _advice(says_something: bool, figures: Mapping[str, float]) -> list[str]:
     if not says_something and figures["kl"] - figures["mutual_information"] > MIN_MUTUAL_INFORMATION:
         advice.append(
             "The KL is paid for nothing. Free bits that are granted to every example invite this: normalise the posterior means "
-            "over the batch in their place (batch_norm_gamma=0.7), or grant them to the mean of the batch."
+            "over the batch in their place (batch_norm_gamma=0.7), or grant them to each dimension's mean over the batch "
+            "(free_bits_per='batch')."
         )
     elif not says_something:
         advice.append(
@@ -195,8 +196,8 @@ def _advice(says_something: bool, figures: Mapping[str, float]) -> list[str]:
             "grant free bits, or begin with a small KL weight."
         )
     advice.append(
-        "Make the decoder need z: word dropout, a bag-of-words loss, or train an autoencoder first, then reset the decoder and "
-        "anneal the KL."
+        "Make the decoder need z: word dropout, a bag-of-words loss (a pretrained decoder may do better without it), or train an "
+        "autoencoder first, then reset the decoder and anneal the KL."
     )
     if says_something:
         advice.append("z does say something: see that it reaches the decoder at every token, and train the decoder on it longer.")

@@ -93,7 +93,9 @@ class ModelArguments(
     free_bits: float = field(default=0.0, metadata={"help": "Nats of KL that the training loss does not charge for."})
     free_bits_per: str = field(
         default="sentence",
-        metadata={"help": "What gets the free bits: each sentence, each vector or dimension of z, or the batch."},
+        metadata={
+            "help": "What gets the free bits: each sentence, each vector or dimension of z, or a dimension's mean over the batch."
+        },
     )
     capacity: float | None = field(default=None, metadata={"help": "Charge for the KL's distance from this many nats instead."})
     batch_norm_gamma: float | None = field(
