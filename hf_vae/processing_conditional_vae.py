@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from .checks import check_choice
 from .configuration_conditional_vae import SOURCE_CONDITIONINGS
@@ -83,29 +83,70 @@ class ConditionalVAEProcessor(VAEProcessor):
             features["prompt_input_ids"] = self._source_prompts(texts, cuts["text"])
             features["prompt_attention_mask"] = [[1] * len(row) for row in features["prompt_input_ids"]]
         if targets is not None:
-            pair = self._pair(texts, targets, cuts["pair"])
+            pair = self._pair(texts, targets, cuts)
             features.update({f"posterior_{name}": rows for name, rows in pair.items()})
             features["labels"] = self.label_ids(targets, cuts["target"])
         return features
 
-    def _pair(self, texts: list[str], targets: list[str], cut: dict[str, Any]) -> BatchEncoding:
+    def _pair(self, texts: list[str], targets: list[str], cuts: dict[str, dict[str, Any]]) -> dict[str, list[list[int]]]:
         """
-        x and y as q(z|x,y) reads them, with a separator if the encoder's tokenizer has no template for pairs. A fast tokenizer also
-        says which tokens are y's, even if its encoder has no embedding for that.
+        x and y as q(z|x,y) reads them, with a separator if the encoder's tokenizer has no template for pairs; `token_type_ids` are
+        1 on y if the template does not say otherwise. x is cut as it is cut alone. Of y the beginning is kept, on which the decoder
+        is scored.
         """
         tokenizer = self.encoder_tokenizer
         if tokenizer.num_special_tokens_to_add(pair=True):
-            pair = tokenizer(texts, targets, **cut)
-            if tokenizer.is_fast and "token_type_ids" not in pair:
-                pair["token_type_ids"] = [[int(part == 1) for part in pair.sequence_ids(row)] for row in range(len(texts))]
-            return pair
+            # Silently: what is too long for the encoder is cut below.
+            pair = dict(tokenizer(texts, targets, return_special_tokens_mask=True, verbose=False))
+            parts = self._parts_of_template(texts, pair.pop("special_tokens_mask"))
+        else:
+            pair, parts = self._joined(texts, targets)
+        pair.setdefault("token_type_ids", [[int(part == 1) for part in row] for row in parts])
+        kept = [self._kept(row, cuts) for row in parts]
+        return {name: [[row[place] for place in places] for row, places in zip(rows, kept)] for name, rows in pair.items()}
+
+    def _parts_of_template(self, texts: list[str], special_tokens_mask: list[list[int]]) -> list[list[int | None]]:
+        """Which tokens of pairs are of x (0), of y (1) or the template's own (`None`)."""
+        parts: list[list[int | None]] = []
+        for mask, source in zip(
+            special_tokens_mask, self.encoder_tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        ):
+            places = iter(range(len(mask)))
+            parts.append([None if special else int(next(places) >= len(source)) for special in mask])
+        return parts
+
+    def _joined(self, texts: list[str], targets: list[str]) -> tuple[dict[str, list[list[int]]], list[list[int | None]]]:
+        """x, a separator and y as one text, and which tokens are of x (0), of y (1) or of neither (`None`)."""
+        tokenizer = self.encoder_tokenizer
         separator = tokenizer.sep_token or tokenizer.eos_token or "\n"
-        sources = [f"{x}{separator}" for x in texts]
-        pair = tokenizer([x + y for x, y in zip(sources, targets)], return_offsets_mapping=tokenizer.is_fast, **cut)
         if tokenizer.is_fast:
-            rows = zip(sources, pair.pop("offset_mapping"))
-            pair["token_type_ids"] = [[int(start >= len(x) and end > start) for start, end in row] for x, row in rows]
-        return pair
+            both = [f"{x}{separator}{y}" for x, y in zip(texts, targets)]
+            pair = dict(tokenizer(both, return_offsets_mapping=True, verbose=False))
+            rows = zip(texts, pair.pop("offset_mapping"))
+            return pair, [[_part_at(start, end, len(x), len(x) + len(separator)) for start, end in row] for x, row in rows]
+        # Such a tokenizer cannot say where in a text its tokens stand.
+        sources, ends, others = (tokenizer(each, verbose=False)["input_ids"] for each in (texts, [separator] * len(texts), targets))
+        ids = [[*x, *end, *y] for x, end, y in zip(sources, ends, others)]
+        parts = [[*[0] * len(x), *[None] * len(end), *[1] * len(y)] for x, end, y in zip(sources, ends, others)]
+        return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}, parts
+
+    def _kept(self, parts: list[int | None], cuts: dict[str, dict[str, Any]]) -> list[int]:
+        """The places of the tokens of a pair that are kept."""
+        places: dict[int | None, list[int]] = {
+            part: [place for place, each in enumerate(parts) if each == part] for part in (0, 1, None)
+        }
+        source, target, around = places[0], places[1], places[None]
+        tokenizer, whole = self.encoder_tokenizer, len(parts)
+        if cuts["pair"]["truncation"]:
+            whole = (cuts["pair"]["max_length"] or tokenizer.model_max_length) - len(around)
+        if cuts["text"]["truncation"]:
+            # Without a length of its own, x leaves y as much as y needs, but not more than a half.
+            own = cuts["text"]["max_length"]
+            most = max(whole - len(target), whole // 2) if own is None else own - tokenizer.num_special_tokens_to_add()
+            source = source[max(len(source) - most, 0) :] if tokenizer.truncation_side == "left" else source[: max(most, 0)]
+        if cuts["pair"]["truncation"]:
+            target = target[: max(whole - len(source), 0)]
+        return sorted([*source, *target, *around])
 
     def _source_prompts(self, texts: list[str], cut: dict[str, Any]) -> list[list[int]]:
         """What the decoder reads of each text in front of the start token."""
@@ -121,6 +162,13 @@ class ConditionalVAEProcessor(VAEProcessor):
         """`prompt` without the EOS that some tokenizers close it with: the start token follows it."""
         closed = len(prompt) > 1 and prompt[-1] == self.tokenizer.eos_token_id
         return prompt[:-1] if closed else prompt
+
+
+def _part_at(start: int, end: int, source: int, target: int) -> int | None:
+    """Whether a token from `start` to `end` is of x, which ends at `source`, of y, which begins at `target`, or of neither."""
+    if start < source:
+        return 0
+    return 1 if start >= target and end > start else None
 
 
 class CVAEProcessor(ConditionalVAEProcessor):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -299,7 +299,8 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         else:
             most = self.max_turn_length or longest
             cut = {"truncation": most is not None, "max_length": most}
-            turns = self._first_tokens([message["content"] for text in texts for message in text["messages"]], cut)
+            contents = [message["content"] for text in texts for message in text["messages"]]
+            turns = iter(self._beginnings(contents, cut)["input_ids"])
             features["input_ids"] = [[next(turns) for _ in text["messages"]] for text in texts]
             features["same_speaker"] = [[int(own) for own in text["own"]] for text in texts]
         if self.source_conditioning == "prompt":
@@ -317,20 +318,13 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
             features["act_labels"] = [text["act"] for text in texts]
         if targets is not None:
             if self.context_encoding == "flat":
-                pair = dict(self._pair(lines, targets, cuts["pair"]))
+                pair = self._pair(lines, targets, cuts)
             else:
-                rows = list(self._first_tokens(targets, cuts["target"]))
+                rows = self._beginnings(targets, cuts["target"])["input_ids"]
                 pair = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
             features.update({f"posterior_{name}": rows for name, rows in pair.items()})
             features["labels"] = self.label_ids(targets, cuts["target"])
         return features
-
-    def _first_tokens(self, texts: list[str], cut: dict[str, Any]) -> Iterator[list[int]]:
-        """Each text as the encoder reads it alone. If a text is too long, its beginning is kept."""
-        side, self.encoder_tokenizer.truncation_side = self.encoder_tokenizer.truncation_side, "right"
-        rows = self.encoder_tokenizer(texts, **cut)["input_ids"]
-        self.encoder_tokenizer.truncation_side = side
-        return iter(rows)
 
     def pad(
         self,

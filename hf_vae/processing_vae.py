@@ -277,10 +277,22 @@ class VAEProcessor(ProcessorMixin):
 
     def features(self, texts: list, targets: list[str] | None, cuts: dict[str, dict[str, Any]]) -> dict[str, list]:
         """Unpadded token ids by the names of the model's arguments; `cuts` has tokenizers' options for text, target and pair."""
-        features = {"embeddings": texts} if self.embedding_size is not None else dict(self.encoder_tokenizer(texts, **cuts["text"]))
+        features = {"embeddings": texts} if self.embedding_size is not None else dict(self._beginnings(texts, cuts["text"]))
         if targets is not None:
             features["labels"] = self.label_ids(targets, cuts["target"])
         return features
+
+    def _beginnings(self, texts: list[str], cut: dict[str, Any]) -> BatchEncoding:
+        """
+        What q reads of texts that the decoder is scored on. If one is too long, its beginning is kept, as in the labels, whatever
+        side the tokenizer cuts.
+        """
+        tokenizer = self.encoder_tokenizer
+        side, tokenizer.truncation_side = tokenizer.truncation_side, "right"
+        try:
+            return tokenizer(texts, **cut)
+        finally:
+            tokenizer.truncation_side = side
 
     def label_ids(self, targets: list[str], cut: dict[str, Any]) -> list[list[int]]:
         """y and EOS in the decoder's vocabulary, nothing else. If y is too long, its beginning is kept."""

@@ -62,6 +62,19 @@ def test_who_replies_is_marked_in_the_text(dialog_tokenizers):
     assert decoded.count("assistant:") == 1
 
 
+def test_q_reads_the_beginning_of_a_long_reply_and_the_end_of_a_long_context(dialog_tokenizers):
+    processor = DialogCVAEProcessor(*dialog_tokenizers)
+    talk = [{"role": "ann", "content": " ".join(f"{number} before" for number in range(30))}]
+    reply = " ".join(f"after {number}" for number in range(30))
+    row = processor(talk, reply, max_length=24, max_target_length=12, return_tensors=None)
+    tokenizer = processor.encoder_tokenizer
+    places = [place for place, part in enumerate(row["posterior_token_type_ids"]) if part]
+    read = [row["posterior_input_ids"][place] for place in places][:-1]
+    assert read == tokenizer(reply, add_special_tokens=False)["input_ids"][: len(read)] and len(read) >= 8
+    assert row["posterior_input_ids"][: places[0]] == row["input_ids"]
+    assert tokenizer.decode(row["input_ids"], skip_special_tokens=True).endswith("29 before")
+
+
 def test_the_last_turns_are_read(dialog_tokenizers):
     short = DialogCVAEProcessor(*dialog_tokenizers, max_turns=1)
     assert (

@@ -10,7 +10,8 @@ import torch
 import transformers
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoProcessor, PreTrainedTokenizerFast
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoProcessor, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from helpers import make_model
 from hf_vae import CVAEProcessor, DialogCVAEProcessor, ParaphraseVAEProcessor, VAEDataCollator, VAEProcessor
@@ -302,6 +303,72 @@ def test_of_a_long_target_the_beginning_is_kept(processor, tokenizers):
         assert each("the cat", "the cat sat on the mat", max_target_length=4)["labels"][0].tolist() == expected
     tokenizer.model_max_length = 4
     assert left("the cat", "the cat sat on the mat", truncation=True)["labels"][0].tolist() == expected
+
+
+WORDS = [f"w{number}" for number in range(80)]
+
+
+def of_words(template: bool = True, side: str = "right") -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words, with the template of BERT or, as GPT-2's, with none."""
+    special = ["[PAD]", "[CLS]", "[SEP]"]
+    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate([*special, *WORDS])}, unk_token="[PAD]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if template:
+        words.post_processor = TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", [("[CLS]", 1), ("[SEP]", 2)])
+    names = {"pad_token": "[PAD]", "sep_token": "[SEP]", "eos_token": "[SEP]"} | ({"cls_token": "[CLS]"} if template else {})
+    return PreTrainedTokenizerFast(tokenizer_object=words, truncation_side=side, **names)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("template", [True, False])
+@pytest.mark.parametrize(
+    "source, target, cut", [(40, 3, (20, 10)), (40, 30, (20, 10)), (40, 30, (10, 20)), (4, 30, (20, 10)), (4, 3, (20, 10))]
+)
+def test_q_reads_of_x_what_p_reads_and_of_y_the_beginning_that_is_scored(side, template, source, target, cut):
+    processor = ParaphraseVAEProcessor(of_words(), of_words(template, side))
+    text, text_target = " ".join(WORDS[:source]), " ".join(WORDS[40 : 40 + target])
+    row = processor(text, text_target, max_length=cut[0], max_target_length=cut[1], return_tensors=None)
+    pair, of_target, read = row["posterior_input_ids"], row["posterior_token_type_ids"], row["input_ids"]
+    words = processor.encoder_tokenizer.convert_ids_to_tokens
+    read_of_y = [word for word, part in zip(words(pair), of_target) if part and word != "[SEP]"]
+    assert read_of_y == WORDS[40 : 40 + len(read_of_y)]
+    scored = [word for word in processor.tokenizer.convert_ids_to_tokens(row["labels"]) if word != "[SEP]"]
+    assert scored == read_of_y[: len(scored)] and scored
+    assert words(pair)[: len(read)] == words(read) if template else words(pair)[: len(read) + 1] == [*words(read), "[SEP]"]
+    assert len(pair) <= sum(cut)
+    if source + target < 20:
+        # What is short enough stays as it is.
+        assert len(read_of_y) == target and len(pair) == source + target + (3 if template else 1)
+
+
+@pytest.mark.parametrize("longer", ["x", "y", "both"])
+def test_without_lengths_x_and_y_share_what_the_encoder_holds(longer):
+    encoder_tokenizer = of_words()
+    encoder_tokenizer.model_max_length = 23
+    processor = ParaphraseVAEProcessor(of_words(), encoder_tokenizer)
+    lengths = {"x": (40, 4), "y": (4, 40), "both": (40, 40)}[longer]
+    text, text_target = (" ".join(WORDS[:length]) for length in lengths)
+    row = processor(text, text_target, truncation=True, return_tensors=None)
+    words = encoder_tokenizer.convert_ids_to_tokens(row["posterior_input_ids"], skip_special_tokens=True)
+    expected = {"x": (16, 4), "y": (4, 16), "both": (10, 10)}[longer]
+    assert words == [*WORDS[: expected[0]], *WORDS[: expected[1]]] and len(row["posterior_input_ids"]) == 23
+
+
+def test_a_tokenizer_in_python_says_which_tokens_are_the_target_s_too():
+    slow = ByT5Tokenizer()
+    row = ParaphraseVAEProcessor(of_words(), slow)("abc" * 9, "w1", max_length=11, max_target_length=9, return_tensors=None)
+    read = [token for token, part in zip(row["posterior_input_ids"], row["posterior_token_type_ids"]) if part]
+    assert slow.decode(read, skip_special_tokens=True) == "w1" and len(row["posterior_input_ids"]) == 14
+
+
+def test_of_a_long_sentence_q_reads_the_beginning_that_is_scored():
+    encoder_tokenizer = of_words(side="left")
+    row = VAEProcessor(of_words(), encoder_tokenizer)(
+        " ".join(WORDS), " ".join(WORDS), max_length=12, max_target_length=11, return_tensors=None
+    )
+    assert encoder_tokenizer.convert_ids_to_tokens(row["input_ids"]) == ["[CLS]", *WORDS[:10], "[SEP]"]
+    assert encoder_tokenizer.convert_ids_to_tokens(row["labels"])[:-1] == WORDS[:10]
+    assert encoder_tokenizer.truncation_side == "left"
 
 
 def test_tokenizers_that_cannot_serve_are_named(tokenizers):
