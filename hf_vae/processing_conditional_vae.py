@@ -108,9 +108,8 @@ class ConditionalVAEProcessor(VAEProcessor):
     def _parts_of_template(self, texts: list[str], special_tokens_mask: list[list[int]]) -> list[list[int | None]]:
         """Which tokens of pairs are of x (0), of y (1) or the template's own (`None`)."""
         parts: list[list[int | None]] = []
-        for mask, source in zip(
-            special_tokens_mask, self.encoder_tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        ):
+        sources = self.encoder_tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        for mask, source in zip(special_tokens_mask, sources):
             places = iter(range(len(mask)))
             parts.append([None if special else int(next(places) >= len(source)) for special in mask])
         return parts

@@ -200,8 +200,8 @@ class VAEProcessor(ProcessorMixin):
             text (`str` or `list[str]`): what the encoder reads; for the VAE the text to reconstruct. A processor of dialogues takes
                 dialogues.
             text_target (`str` or `list[str]`, *optional*): y, one for each text; adds `labels`.
-            max_length (`int`, *optional*): the number of tokens, in each vocabulary, that `text` is truncated to. If both lengths
-                are given, the pair that q(z|x,y) reads is truncated to their sum.
+            max_length (`int`, *optional*): the number of tokens, in each vocabulary, that `text` is truncated to, for q(z|x,y)
+                too. If both lengths are given, the pair that q reads has at most their sum: then y's end is cut.
             max_target_length (`int`, *optional*): the number of tokens that y is truncated to, its EOS included.
             truncation (`bool`, *optional*): whether to truncate; by default only if a length is given. `True` without a length
                 truncates to the tokenizer's `model_max_length`.
