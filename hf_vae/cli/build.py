@@ -17,6 +17,7 @@ from ..options.model import ConditionalArguments, ModelArguments
 from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_vae import VAEProcessor, load_tokenizer
 from ..training.learning_rates import new_weights
+from ..training.new_modules import modules_to_save
 from .from_scratch import small_configs, train_tokenizers
 from .lora import parse_lora, target_modules
 
@@ -202,20 +203,7 @@ def freeze_or_adapt(model: VAEModel, model_args: ModelArguments) -> nn.Module:
         return model
     from peft import LoraConfig, get_peft_model
 
-    options = {"modules_to_save": modules_of(model, new), **parse_lora(model_args.lora)}
+    options = {"modules_to_save": modules_to_save(model), **parse_lora(model_args.lora)}
     if "target_modules" not in options:
         options["target_modules"] = target_modules(model, {part for part in PARTS if getattr(model_args, f"freeze_{part}")})
     return get_peft_model(model, LoraConfig(**options))
-
-
-def modules_of(model: nn.Module, weights: set[str]) -> list[str]:
-    """The names of the largest modules that have none but these `weights`, and some of them."""
-    found: list[str] = []
-    for name, module in model.named_modules():
-        own = [f"{name}.{each}" for each, _ in module.named_parameters()]
-        # Peft does not save a container that is never called.
-        called = not isinstance(module, (nn.ModuleDict, nn.ModuleList))
-        inside = any(name.startswith(f"{larger}.") for larger in found)
-        if own and called and not inside and weights.issuperset(own):
-            found.append(name)
-    return found

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .encoder_cache import cache_encoder_outputs
     from .fits import fit_conditional_prior, fit_posterior
     from .learning_rates import new_weights, two_rates
+    from .new_modules import modules_to_save
     from .stages import pretrain_encoder, train_without_latent
 
 # What needs the Trainer itself, by module. Whoever imports the package for a model does not wait for it, and datasets with it.
@@ -39,6 +40,7 @@ _WITH_TRAINER = {
     "fits": ("fit_conditional_prior", "fit_posterior"),
     "stages": ("pretrain_encoder", "train_without_latent"),
     "learning_rates": ("new_weights", "two_rates"),
+    "new_modules": ("modules_to_save",),
 }
 
 
@@ -73,6 +75,7 @@ __all__ = [
     "fit_posterior",
     "leave_out_cudnn_attention",
     "make_schedule",
+    "modules_to_save",
     "new_weights",
     "pretrain_encoder",
     "register_technique",

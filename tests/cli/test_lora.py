@@ -1,10 +1,14 @@
 """`--lora`: a rank alone is enough."""
 
 import pytest
+from peft import LoraConfig, get_peft_model
 
-from helpers import built, make_model
+from helpers import CONDITIONAL_VARIANTS, VARIANTS, built, make_model
 from hf_vae.cli.build import freeze_or_adapt
 from hf_vae.cli.lora import parse_lora, target_modules
+from hf_vae.training import modules_to_save, new_weights
+
+ANY_LAYER = r".*\.(c_attn|query|value|q_proj|v_proj|lm_head)"
 
 
 @pytest.mark.parametrize("given, options", [("8", {"r": 8}), ('{"r": 2}', {"r": 2}), ({"r": 3}, {"r": 3}), (None, {})])
@@ -48,3 +52,31 @@ def test_a_rank_trains_adapters_and_what_is_new():
     ranks = {parameter.shape[0] for name, parameter in adapted.named_parameters() if "lora_A" in name}
     assert ranks == {4} and any("posterior_head" in name for name in trained)
     assert not any(".lm." in name and "lora" not in name for name in trained)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"bow_loss_weight": 1.0, "latent_injection": ["logits"]},
+        {"num_latents": 2, "latent_injection": ["embedding", "prefix"]},
+        {"num_latents": 2, "prior_type": "conditional"},
+        {"prior_type": "flow", "flow_layers": 2, "flow_hidden_size": 8},
+    ],
+    ids=["plain", "logits", "two vectors", "two vectors and a prior that reads x", "flow"],
+)
+def test_everything_new_is_trained_in_the_copy_that_is_used(variant, options):
+    """Peft goes by the ends of names: `resampler` is also that of the prior, whose own copy was saved and not used."""
+    if options.get("prior_type") == "conditional" and variant not in CONDITIONAL_VARIANTS:
+        pytest.skip("A sentence VAE has no source.")
+    # An LSTM's z is its initial state, and those two read one pooled vector by themselves.
+    several = {"pooling": "attention"} if "num_latents" in options else {}
+    if "lstm" in variant:
+        options = {name: value for name, value in options.items() if name != "latent_injection"}
+    model = make_model(variant, **options, **several)
+    new = new_weights(model)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=ANY_LAYER, modules_to_save=modules_to_save(model)))
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad and "lora" not in name}
+    assert not any(name.count(".modules_to_save.") > 1 for name in trained)
+    assert {name.removeprefix("base_model.model.").replace(".modules_to_save.default", "") for name in trained} == new
