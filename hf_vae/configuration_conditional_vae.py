@@ -23,7 +23,7 @@ class ConditionalVAEConfig(VAEConfig):
             standard prior no encoder reads x: there is nothing to untie.
         prior_regularization (`float`, defaults to 0.0): weight of KL(p(z|x) ‖ N(0, I)) in the training loss.
         source_noise (`float`, defaults to 0.0): rate at which tokens of x are hidden in training from the decoder and from the
-            prior, not from q (Sohn et al. 2015, section 4.2).
+            prior (Sohn et al. 2015, section 4.2). The pair that q reads is whole; of a dialogue q reads what the prior reads, too.
         objective (`str`, defaults to `"cvae"`): what training minimises (Sohn et al. 2015). `"cvae"` is the negative ELBO;
             `"gsnn"` sets q := p, so z comes from the prior as it will in use and there is no KL; `"hybrid"` is
             `hybrid_alpha` times the first plus 1 - `hybrid_alpha` times the second.

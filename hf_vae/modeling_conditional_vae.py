@@ -1,7 +1,7 @@
 """What all conditional models share: q(z|x,y) reads the pair, p(y|x,z) sees the source x."""
 
 import copy
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,6 +58,10 @@ class ConditionalVAEModel(VAEModel):
                 self.source_encoder.load_state_dict(encoder.state_dict(), strict=False)
         if config.prior_reads_source:
             self.prior_network = build_prior(config, self.source_size, dtype=self.encoder.dtype)
+        if not config.has_posterior:
+            # Nothing is drawn from q, and distributed training waits for the gradient of every weight that is trained.
+            for module in self.inference_modules:
+                module.requires_grad_(False)
         self.post_init()
 
     @staticmethod
@@ -234,9 +238,7 @@ class ConditionalVAEModel(VAEModel):
 
     @property
     def latent_modules(self) -> list[nn.Module]:
-        modules = self.posterior_modules
-        if self.config.prior_reads_source:
-            modules.append(cast(nn.Module, self.prior_network))
+        modules = [*self.posterior_modules, *self.prior_modules]
         serves_y = self.encodes_source_for_y
         if not (serves_y and self.config.tie_encoders):
             modules.append(self.encoder)
@@ -323,9 +325,12 @@ class ConditionalVAEModel(VAEModel):
         conditioning: dict[str, Any],
     ) -> torch.Tensor:
         if self.config.objective == "hybrid":
-            nll = self.reconstruction_nll(prior.sample(), labels, conditioning, self.output_class())
-            output.prior_reconstruction_loss = nll
-            objective = hybrid(objective, nll, self.config.hybrid_alpha)
+            latents = prior.sample()
+            gsnn = self.reconstruction_nll(latents, labels, conditioning, self.output_class())
+            output.prior_reconstruction_loss = gsnn
+            if self.config.bow_loss_weight:
+                gsnn = gsnn + self.charged_bow(self.bow_head(latents, self.context_vector(conditioning), labels))
+            objective = hybrid(objective, gsnn, self.config.hybrid_alpha)
         if self.config.prior_regularization:
             standard = DiagonalGaussian.standard(len(prior), self.config.total_latent_size, prior.device)
             output.prior_kl = kl_divergence(prior, standard).sum(-1)

@@ -101,6 +101,11 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         return [self.posterior_head] if self.resampler is None else [self.resampler, self.posterior_head]
 
     @property
+    def prior_modules(self) -> list[nn.Module]:
+        """What makes p(z), or p(z|x) of what is read of x; nothing for N(0, I)."""
+        return [] if self.prior_network is None else [cast(nn.Module, self.prior_network)]
+
+    @property
     def inference_modules(self) -> list[nn.Module]:
         """What q alone uses, and p does not."""
         return self.posterior_modules if self.config.embedding_size is not None else [*self.posterior_modules, self.encoder]
@@ -108,7 +113,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
     @property
     def latent_modules(self) -> list[nn.Module]:
         """What only the distributions of z use: nothing of it takes part if z is given."""
-        return self.inference_modules
+        return [*self.inference_modules, *self.prior_modules]
 
     def read_source(
         self,
@@ -348,7 +353,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         if self.config.bow_loss_weight:
             output.bow_loss = self.bow_head(latents, self.context_vector(conditioning), labels)
             if self.training:
-                objective = objective + self.config.bow_loss_weight * self.bow_weight * output.bow_loss
+                objective = objective + self.charged_bow(output.bow_loss)
         if self.training and prior is not None:
             objective = self.training_objective(objective, output, labels, prior, conditioning)
         output.loss = loss_per_token(objective, labels, num_items_in_batch)
@@ -371,6 +376,10 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
         else:
             output.reconstruction_loss = self.nll(latents, labels, **conditioning)
         return output.reconstruction_loss
+
+    def charged_bow(self, bow_loss: torch.Tensor) -> torch.Tensor:
+        """What training charges for the bag of words, `(batch,)`, nats per sentence."""
+        return self.config.bow_loss_weight * self.bow_weight * bow_loss
 
     def training_objective(
         self,

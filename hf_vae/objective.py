@@ -65,7 +65,8 @@ def free_bits_per_dimension_of_batch(kl: torch.Tensor, nats: float) -> torch.Ten
 def distance_to_capacity(kl: torch.Tensor, nats: float) -> torch.Tensor:
     """
     |KL - `nats`| of the batch's mean KL, the same for every row (Burgess et al. 2018, equation 8): the rate is pulled to a capacity
-    from both sides. The batch is the micro-batch of one process. Shapes as in `free_bits_total`.
+    from both sides. The batch is the micro-batch of one process. Of estimates of one sample the distance is on average more than
+    that of the KL itself. Shapes as in `free_bits_total`.
     """
     return (kl.sum(-1).mean() - nats).abs().expand(len(kl))
 
@@ -101,9 +102,9 @@ def charged_kl(kl: torch.Tensor, config: VAEConfig) -> torch.Tensor:
     return FREE_BITS[config.free_bits_per](kl, config.free_bits)
 
 
-def hybrid(elbo_objective: torch.Tensor, prior_reconstruction: torch.Tensor, alpha: float) -> torch.Tensor:
+def hybrid(elbo_objective: torch.Tensor, gsnn_objective: torch.Tensor, alpha: float) -> torch.Tensor:
     r"""\(\alpha\) times the negative ELBO plus \(1-\alpha\) times \(-\log p(y|x,z)\) with z from the prior (Sohn et al. 2015)."""
-    return alpha * elbo_objective + (1 - alpha) * prior_reconstruction
+    return alpha * elbo_objective + (1 - alpha) * gsnn_objective
 
 
 def loss_per_token(objective: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor:

@@ -198,7 +198,8 @@ def freeze_or_adapt(model: VAEModel, model_args: ModelArguments) -> nn.Module:
     new = new_weights(model)
     for name, parameter in model.named_parameters():
         frozen = model_args.freeze_decoder if name.startswith("decoder.lm.") else model_args.freeze_encoder
-        parameter.requires_grad_(name in new or not frozen)
+        # What the model itself holds stays held.
+        parameter.requires_grad_(parameter.requires_grad and (name in new or not frozen))
     if not model_args.lora:
         return model
     from peft import LoraConfig, get_peft_model

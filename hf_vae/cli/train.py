@@ -30,7 +30,7 @@ from ..training.learning_rates import two_rates
 from ..training.loss_parts import find_model
 from ..training.resuming import train
 from ..training.sharding import in_pieces, prepare_for_sharding
-from ..training.stages import check_pretraining, held, pretrain_encoder, train_without_latent
+from ..training.stages import check_pretraining, held, on_other_batches, pretrain_encoder, train_without_latent
 from ..training.techniques import technique_callbacks
 from .arguments import parse_arguments
 from .checks import (
@@ -335,30 +335,6 @@ def train_in_stages(
             callback = progress.begin(name)
             fit(model, processor, training_args, steps, tokenized["train"], [callback], new_weights_learning_rate=rate)
     return save_trained(trainer, processor, progress.logs)
-
-
-def on_other_batches(
-    training_args: TrainingArguments, train: Dataset | IterableDataset, steps: int
-) -> tuple[TrainingArguments, Dataset | IterableDataset]:
-    """
-    The settings for training a decoder that is held afterwards, and the data on which z is then learned around it. With one seed
-    for both, z would meet the decoder on the very batches that it has just learned, where it needs z least.
-
-    Args:
-        training_args (`TrainingArguments`): the run's.
-        train: tokenised. No seed changes the order of a stream, or of rows that are read as they come, so there z gets the rows
-            after the decoder's. If the decoder has read all rows, z begins where the decoder ended.
-        steps (`int`): the decoder's.
-    """
-    rows = steps * training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
-    if isinstance(train, IterableDataset):
-        return training_args, train.skip(rows)
-    if training_args.train_sampling_strategy == "sequential":
-        first = rows % len(train)
-        return training_args, train.select([*range(first, len(train)), *range(first)])
-    # The order of the rows has a seed of its own, if one is given.
-    data_seed = None if training_args.data_seed is None else training_args.data_seed + 1
-    return replace(training_args, seed=training_args.seed + 1, data_seed=data_seed), train
 
 
 def train_baseline(

@@ -82,7 +82,8 @@ def fit_flow_prior(
     check_number("learning_rate", learning_rate, above=0)
     names, classes = _classes(labels, len(rows))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # `torch.manual_seed` would leave accelerators with another seed.
+        torch.default_generator.manual_seed(seed)
         flow = FlowPrior(model.config.total_latent_size, num_layers, hidden_size, names, dtype=torch.float32)
     posterior = _posterior(model, processor, rows, batch_size)
 

@@ -151,7 +151,7 @@ class ConditionalArguments(ModelArguments):
     )
     prior_regularization: float = field(default=0.0, metadata={"help": "Weight of KL(p(z|x) ‖ N(0, I)) in the training loss."})
     source_noise: float = field(
-        default=0.0, metadata={"help": "Rate at which tokens of the source are hidden in training from all but q."}
+        default=0.0, metadata={"help": "Rate at which tokens of the source are hidden in training from the decoder and the prior."}
     )
     objective: str = field(default="cvae", metadata={"help": "cvae: the ELBO. gsnn: z from the prior. hybrid: a mixture of both."})
     hybrid_alpha: float = field(default=0.5, metadata={"help": "Share of the ELBO in the hybrid objective."})

@@ -144,7 +144,7 @@ class AggressiveEncoderCallback(TrainerCallback, CheckpointedState):
         if self.metric not in metrics:
             raise ValueError(
                 f"The evaluation gave no `{self.metric}`, only {', '.join(sorted(metrics))}: pass a `compute_metrics` that returns "
-                f"`{self.metric.removeprefix('eval_')}`."
+                f"`{self.metric.removeprefix('eval_')}`. `elbo_metrics` does where q and p are Gaussian."
             )
         current = metrics[self.metric]
         if self.mutual_information is not None and current <= self.mutual_information:
@@ -194,6 +194,11 @@ def _random_batches(train_dataloader, args, step: int) -> Iterator[list]:
 def check_aggressive_encoder(args: Any, training_args: TrainingArguments) -> None:
     if args.aggressive_encoder and training_args.eval_strategy == "no":
         raise ValueError("`--aggressive_encoder` ends when evaluations say so; set `--eval_strategy` to steps or epoch.")
+    if args.aggressive_encoder and args.prior_type not in ("standard", "conditional"):
+        raise ValueError(
+            "`--aggressive_encoder` ends when the mutual information of an evaluation rises no more. That is measured where q and "
+            f"p are Gaussian, and `--prior_type` is {args.prior_type!r}: leave one of them out."
+        )
 
 
 def aggressive_encoder_callbacks(args: Any, processor: Any) -> list[TrainerCallback]:

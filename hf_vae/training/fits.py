@@ -138,7 +138,8 @@ def fit_conditional_prior(
         raise ValueError("A prior cannot be fitted to q with `objective='gsnn'`: there is none.")
     # A resumed run begins with the same weights.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training_args.seed)
+        # `torch.manual_seed` would leave accelerators with another seed.
+        torch.default_generator.manual_seed(training_args.seed)
         model.add_prior_network()
     run = (processor, training_args, max_steps, train, callbacks, new_weights_learning_rate)
     _fit(_RateAlone(model), [model.prior_network], "prior_fit", *run)
@@ -159,7 +160,8 @@ def _fit(
     own = {id(parameter) for module in modules for parameter in module.parameters()}
     settings = replace(
         stage_arguments(training_args, name, max_steps),
-        warmup_steps=min(training_args.warmup_steps, max_steps // 10),
+        # Below 1 they are a share of the steps.
+        warmup_steps=min(training_args.get_warmup_steps(max_steps), max_steps // 10),
         # The wrapper's `forward` names no columns, and checkpointing works in training mode only.
         remove_unused_columns=False,
         **cast(Any, {ACTIVATION_CHECKPOINTING: False}),

@@ -60,6 +60,8 @@ class KLWeightCallback(TrainerCallback, ABC):
 
     def on_train_end(self, args, state, control, **kwargs):
         self._parts.detach()
+        # The weight was this training's. Another one of the same model charges the whole KL, as one of the saved model does.
+        self._model.kl_weight.fill_(1.0)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" not in logs or self._model is None:

@@ -305,6 +305,10 @@ NO_STAGE = ["--latent_free_steps", "0"]
         (["--encoder_pretraining_steps", "2", "--encoder_type", "lstm"], "LSTMModel has no masked-language model"),
         (["--minimum_rate", "5", "--free_bits", "18", *CONSTANT], r"`--free_bits` \(18.0\)"),
         (["--aggressive_encoder"], "set `--eval_strategy`"),
+        (
+            ["--aggressive_encoder", "--eval_strategy", "epoch", "--prior_type", "flow"],
+            "measured where q and p are Gaussian, and `--prior_type` is 'flow'",
+        ),
         (["--decoder_reset_step", "4"], "training ends at `--max_steps` 4"),
         (["--decoder_reset_step", "2", "--lora", '{"r": 2}'], "leave `--lora` out"),
         (["--decoder_reset_step", "2"], "leave `--latent_free_steps` out"),

@@ -16,6 +16,7 @@ from helpers import (
 )
 from hf_vae import DiagonalGaussian
 from hf_vae.calls import call_with
+from hf_vae.training.stages import held
 
 
 def test_loss_is_the_negative_elbo_per_token_in_evaluation(model, batch):
@@ -66,10 +67,14 @@ def test_hybrid_is_the_convex_sum_of_elbo_and_gsnn(variant):
     seen = []
     decode = model.decode
     model.decode = lambda latents, *args, **kwargs: (seen.append(latents.detach()), decode(latents, *args, **kwargs))[1]
+    bags = []
+    model.bow_head.register_forward_hook(lambda module, args, bow_loss: bags.append(bow_loss))
     torch.manual_seed(3)
     output = model(**batch)
     elbo = output.reconstruction_loss + 0.7 * output.kl.clamp(min=2.0) + 0.5 * output.bow_loss
-    mixed = 0.3 * elbo + 0.7 * output.prior_reconstruction_loss
+    # Each half has the bag of words of its own z.
+    torch.testing.assert_close(bags[0], output.bow_loss)
+    mixed = 0.3 * elbo + 0.7 * (output.prior_reconstruction_loss + 0.5 * bags[1])
     torch.testing.assert_close(output.loss, mixed.sum() / (batch["labels"] != -100).sum())
     # Its two halves are what the two objectives would have charged for the same z.
     for latents, part in zip(seen[:], (output.reconstruction_loss, output.prior_reconstruction_loss), strict=True):
@@ -98,6 +103,19 @@ def test_with_q_set_to_p_the_elbo_is_the_gsnn_objective(variant, monkeypatch):
     without_pair = {name: tensor for name, tensor in batch.items() if not name.startswith("posterior")}
     torch.manual_seed(0)
     torch.testing.assert_close(gsnn(**without_pair).loss, losses[1])
+
+
+@pytest.mark.parametrize("variant", CONDITIONAL_VARIANTS, indirect=True)
+def test_what_takes_no_part_is_not_trained(variant):
+    """Distributed training waits for the gradient of every weight that is trained: without q, and with a z that is given."""
+    for options in ({"objective": "gsnn"}, {"prior_type": "flow", "flow_layers": 2, "flow_hidden_size": 8}):
+        model = make_model(variant, **options).train()
+        batch = make_batch(model)
+        given = {} if "objective" in options else {"latents": torch.zeros(3, 4)}
+        with held(parameter for module in model.latent_modules for parameter in module.parameters() if given):
+            model(**batch, **given).loss.backward()
+            trained = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+        assert trained and [name for name, gradient in trained.items() if gradient is None] == []
 
 
 @pytest.mark.parametrize("free_bits_per", ["dimension", "batch"])
