@@ -111,14 +111,15 @@ class Sources:
             source = dialog_of(row, self.name, number, processor.max_turns, [*processor.meta_categories, *processor.meta_values])
             # The file may know of acts that the model was not told.
             return source if processor.acts is not None else {**source, "act": None}
-        source = as_text(row if self.column is None or not isinstance(row, Mapping) else row.get(self.column))
+        given = row if self.column is None or not isinstance(row, Mapping) else row.get(self.column)
+        source = as_text(given)
         if not is_text(source):
             where = "" if self.column is None else f" in `{self.column}`"
             raise ValueError(
-                f"Row {number} of {self.name}, counted from 0, has no text{where} (found {source!r}): correct or remove it. "
+                f"Row {number} of {self.name}, counted from 0, has no text{where} (found {given!r}): correct or remove it. "
                 "None is skipped."
             )
-        return source.strip()
+        return source
 
 
 def shown_source(source: Any) -> Any:

@@ -70,7 +70,12 @@ def columns_of(data: Rows, name: str, **columns: str) -> Iterator[list]:
 
 
 def as_text(value: Any) -> Any:
-    """A number or a truth value as JSON writes it (7, 1.5, true); any other value is returned as it is."""
+    """
+    A text without the blanks around it, and a number or a truth value as JSON writes it (7, 1.5, true); any other value is
+    returned as it is.
+    """
+    if isinstance(value, str):
+        return value.strip()
     plain = isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value))
     return json.dumps(value) if plain else value
 
@@ -150,7 +155,7 @@ def texts_of(data: Rows, name: str, text_column: str, first: int = 0) -> list[st
         raise ValueError(
             f"{name} has no text in {len(empty)} row(s), counted from 1: {shown}. Remove them or give them a text: none is skipped."
         )
-    return [text.strip() for row in rows for text in row]
+    return [text for row in rows for text in row]
 
 
 def load_pairs(
@@ -208,11 +213,12 @@ def pairs_of(data: Rows, name: str, source_column: str, target_column: str, firs
     columns = columns_of(data, name, source_column=source_column, target_column=target_column)
     rows, copies = [], 0
     for number, (source, targets) in enumerate(zip(*columns), start=first):
-        source, targets = as_text(source), [as_text(target) for target in (targets if isinstance(targets, list) else [targets])]
-        for column, text in [(source_column, source), *((target_column, target) for target in targets or [None])]:
-            if not is_text(text):
-                raise ValueError(f"Row {number} of {name} has no text in `{column}` (found {text!r}): correct or remove it.")
-        others = [target for target in targets if target.strip() != source.strip()]
+        targets = targets if isinstance(targets, list) else [targets]
+        for column, given in [(source_column, source), *((target_column, target) for target in targets or [None])]:
+            if not is_text(as_text(given)):
+                raise ValueError(f"Row {number} of {name} has no text in `{column}` (found {given!r}): correct or remove it.")
+        source, targets = as_text(source), [as_text(target) for target in targets]
+        others = [target for target in targets if target != source]
         copies += len(targets) - len(others)
         if others:
             rows.append({"source": source, "targets": others})

@@ -193,7 +193,7 @@ def _sampled_rows(
 def _is_copy(row: dict[str, Any], source_column: str, target_column: str) -> bool:
     """Whether [`pairs_of`] leaves the row out, because it has no target but its source."""
     targets = row[target_column] if isinstance(row[target_column], list) else [row[target_column]]
-    return all(as_text(target).strip() == as_text(row[source_column]).strip() for target in targets)
+    return all(as_text(target) == as_text(row[source_column]) for target in targets)
 
 
 def _columns_beside(rows: Sequence[dict[str, Any]], *columns: str) -> dict[str, list]:

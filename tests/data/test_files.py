@@ -48,6 +48,19 @@ def test_copies_are_left_out_and_said(tmp_path, caplog):
     assert "left out 2 target(s)" in caplog.text
 
 
+def test_blanks_around_a_text_are_not_part_of_it(tmp_path):
+    pairs = write(tmp_path / "pairs.jsonl", [{"source": " a ", "targets": ["b . ", "\tc", "a "]}])
+    assert list(load_pairs(pairs)) == [{"source": "a", "targets": ["b .", "c"]}]
+    turns = [{"speaker": "A ", "text": " hi ", "references": [" yes ", "no"]}, {"speaker": " B", "text": "yes ", "act": " agree"}]
+    row = {"turns": turns, "response_speaker": " A", "response": " bye ", "act": "part "}
+    dialogs = write(tmp_path / "dialogs.jsonl", [{"turns": turns}, row])
+    test, answered = load_dialogs(dialogs)
+    assert test["source"]["messages"] == [{"role": "A", "content": "hi"}] and test["targets"] == ["yes", "no"]
+    assert (test["source"]["role"], test["source"]["act"]) == ("B", "agree")
+    assert [turn["content"] for turn in answered["source"]["messages"]] == ["hi", "yes"] and answered["targets"] == ["bye"]
+    assert (answered["source"]["role"], answered["source"]["act"]) == ("A", "part")
+
+
 @pytest.mark.parametrize(
     "rows, message",
     [
