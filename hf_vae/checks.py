@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+# NumPy takes no larger one, and torch's generator on the CPU reads no more bits of it.
+MOST_SEED = 2**32 - 1
+
 
 def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raises a `ValueError` unless `value` is one of `choices`."""
@@ -20,6 +23,13 @@ def check_count(name: str, value: object, least: int = 1) -> None:
         raise ValueError(f"`{name}` is {value!r}; it must be a whole number, at least {least}.")
     if value < least:
         raise ValueError(f"`{name}` is {value!r}; it must be at least {least}.")
+
+
+def check_seed(name: str, seed: Any) -> None:
+    """Raises a `ValueError` unless `seed` is one that Python, NumPy and torch all take: a whole number of 32 bits."""
+    check_count(name, seed, least=0)
+    if seed > MOST_SEED:
+        raise ValueError(f"`{name}` is {seed!r}; it must be at most {MOST_SEED}.")
 
 
 def check_number(

@@ -13,7 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
-from ..checks import check_count
+from ..checks import check_count, check_seed
 from ..evaluation.distributed import batches_shown_by, map_examples
 from ..modeling_vae import VAEModel
 from ..processing_vae import VAEProcessor, check_text_length
@@ -107,7 +107,7 @@ def generate_to_file(
     counts = {"num": num, "batch_size": batch_size, "block_size": block_size}
     for argument, count in {**counts, **({} if max_rows is None else {"max_rows": max_rows})}.items():
         check_count(argument, count)
-    check_count("seed", seed, least=0)
+    check_seed("seed", seed)
     if processor.embedding_size is not None:
         raise ValueError(
             f"`model` reads vectors of {processor.embedding_size} numbers, and `rows` hold texts: use `hf_vae.latent_space.invert`."

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import AutoModel, AutoProcessor
 
+from ..configuration_dialog_cvae import DialogCVAEConfig
 from ..dialog_session import DialogSession, Reply
-from ..modeling_dialog_cvae import DialogCVAEModel
+from ..hub.saved_model import saved_config
 from ..options.chat import ChatArguments
-from .checks import check_least, check_model_name
+from ..processing_vae import check_text_length
+from .checks import check_draws, check_least, check_model_name
 from .parsing import parse_plain
 
 _HELP = """\
@@ -30,11 +32,15 @@ _COMMANDS = "/1, /2, …, /act, /acts, /reset, /help and /quit"
 
 def main(argv: Sequence[str]) -> None:
     (arguments,) = parse_plain((ChatArguments,), argv, "model")
-    check_least(vars(arguments), {"num_replies": 1, "max_new_tokens": 1, "max_length": 1})
+    check_least(vars(arguments), {"num_replies": 1, "max_new_tokens": 1})
+    check_draws(vars(arguments))
     check_model_name(arguments.model)
-    model, processor = AutoModel.from_pretrained(arguments.model), AutoProcessor.from_pretrained(arguments.model)
-    if not isinstance(model, DialogCVAEModel):
-        raise ValueError(f"{arguments.model} is a {type(model).__name__}; this talks to a DialogCVAEModel.")
+    config = saved_config(arguments.model)
+    if not isinstance(config, DialogCVAEConfig):
+        raise ValueError(f"{arguments.model} holds a model of type {config.model_type!r}, and this talks to a dialogue model.")
+    processor = AutoProcessor.from_pretrained(arguments.model)
+    check_text_length("--max_length", arguments.max_length, processor.encoder_tokenizer)
+    model = AutoModel.from_pretrained(arguments.model)
     longest = model.longest_context(arguments.max_new_tokens)
     if None not in (longest, arguments.max_length) and arguments.max_length > longest:
         raise ValueError(f"`--max_length` is {arguments.max_length}; beside a reply the model holds {longest} tokens.")

@@ -10,7 +10,9 @@ from typing import Any, cast
 
 from transformers import TrainingArguments
 
+from ..checks import check_choice, check_number, check_seed
 from ..configuration_vae import PARTS, default_pooling
+from ..latent_spread import LATENT_SPREADS
 from ..options.model import ModelArguments
 from ..options.report import ReportArguments
 from ..part_files import part_config, settle_pooling
@@ -66,6 +68,7 @@ def check_arguments(model_args: ModelArguments, training_args: TrainingArguments
     Raises:
         ValueError: names the argument.
     """
+    check_draws(vars(training_args))
     check_parts(model_args, has_data)
     check_resume(training_args)
     if model_args.batch_norm_gamma is not None and not training_args.dataloader_drop_last:
@@ -150,6 +153,20 @@ def check_least(given: Mapping[str, Any], least: Mapping[str, int]) -> None:
             raise ValueError(f"`--{name}` is {given[name]}; it must be at least {smallest}.")
 
 
+def check_draws(given: Mapping[str, Any]) -> None:
+    """
+    Raises a `ValueError` that names the first of the arguments `given`, by name, of which nothing could be drawn: a seed, or
+    the temperature or the spread of z. What is not there or `None` passes.
+    """
+    for name in ("seed", "data_seed"):
+        if given.get(name) is not None:
+            check_seed(f"--{name}", given[name])
+    if given.get("latent_temperature") is not None:
+        check_number("--latent_temperature", given["latent_temperature"], least=0)
+    if given.get("latent_spread") is not None:
+        check_choice("--latent_spread", given["latent_spread"], tuple(LATENT_SPREADS))
+
+
 def check_report(report_args: ReportArguments) -> None:
     """Raises a `ValueError` for a report on nothing to tell apart."""
     check_least(vars(report_args), {"collapse_report_samples": 0})
@@ -225,14 +242,17 @@ def check_unfinished(training_args: TrainingArguments, overwrite: bool) -> None:
         )
 
 
-def check_model_name(name: str) -> None:
+def check_model_name(name: str, reads_file: bool = False) -> None:
     """
     Raises a `FileNotFoundError` if the `name` of a model can only be that of a folder, and there is none; a `ValueError` if it is
-    that of a file.
+    empty, or that of a file. `reads_file`: whether the command has the option `--file`.
     """
+    if not name.strip():
+        raise ValueError(f"The model's name is {name!r}: name a folder or a Hub id.")
     path = Path(name)
     if path.is_file():
-        raise ValueError(f"{name} is a file, and a model is a folder: name that, and a file of texts with `--file`.")
+        texts = ", and a file of texts with `--file`" if reads_file else ""
+        raise ValueError(f"{name} is a file, and a model is a folder: name that{texts}.")
     is_folder = path.is_absolute() or name.startswith(".") or path.parts[0] == "outputs" or len(path.parts) > 2
     if is_folder and not path.is_dir():
         raise FileNotFoundError(f"There is no folder {name}: train a model into it, or name another one.")

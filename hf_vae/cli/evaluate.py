@@ -36,7 +36,7 @@ from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_dialog import DialogCVAEProcessor
 from ..processing_vae import VAEProcessor, check_text_length, load_tokenizer
 from ..training.divergence import leave_out_cudnn_attention
-from .checks import DTYPES, check_least, check_model_name, check_writable
+from .checks import DTYPES, check_draws, check_least, check_model_name, check_writable
 from .frontier import check_frontier, plan_frontier, point_metrics, report_frontier, z_above
 from .parsing import parse_plain
 from .plots import check_picture, plot_rate_distortion
@@ -59,6 +59,7 @@ def check_arguments(
     given = {**vars(data_args), **vars(evaluation_args)}
     least = {"importance_samples": 1, "refine_steps": 0, "batch_size": 1, "chunk": 1, "max_samples": 2, "max_target_length": 2}
     check_least(given, least)
+    check_draws(given)
     check_tokenizer(evaluation_args.metrics_tokenizer)
     if model_args.language_model and model_args.language_model_nll is not None:
         raise ValueError("Give `--language_model` or `--language_model_nll`, not both.")
@@ -147,7 +148,7 @@ def save_metrics(metrics: dict, file: str) -> None:
 def main(argv: Sequence[str]) -> dict:
     # 1. Arguments, refused before any compute if they cannot work.
     model_args, data_args, evaluation_args, frontier_args = parse_arguments(argv)
-    check_model_name(model_args.model_name_or_path)
+    check_model_name(model_args.model_name_or_path, reads_file=True)
     config = saved_config_of_texts(model_args.model_name_or_path)
     is_conditional = isinstance(config, ConditionalVAEConfig)
     check_arguments(model_args, data_args, evaluation_args, is_conditional)

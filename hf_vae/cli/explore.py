@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from ..explorer import load_explored
 from ..options.explore import ExploreArguments
-from .checks import check_least, check_model_name
+from .checks import check_draws, check_least, check_model_name
 from .parsing import parse_plain
 
 
 def main(argv: Sequence[str]) -> None:
     (arguments,) = parse_plain((ExploreArguments,), argv, "model")
-    check_least(vars(arguments), {"max_points": 2, "seed": 0})
+    check_least(vars(arguments), {"max_points": 2})
+    check_draws(vars(arguments))
     if arguments.model is not None:
-        check_model_name(arguments.model)
+        check_model_name(arguments.model, reads_file=True)
     # Gradio is missing if the extra is not installed; it says so before a model is loaded.
     from ..explorer.page import build_page, serve
     from ..explorer.page.serving import check_port

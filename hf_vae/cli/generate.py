@@ -19,7 +19,7 @@ from ..hub.saved_model import saved_config_of_texts
 from ..options.generate import GenerateArguments, SourceArguments
 from ..options.saved_model import SavedModelArguments
 from ..processing_vae import check_text_length
-from .checks import DTYPES, check_least, check_model_name, check_writable
+from .checks import DTYPES, check_draws, check_least, check_model_name, check_writable
 from .parsing import parse_plain
 from .processes import use_all_cores
 
@@ -32,8 +32,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[SavedModelArguments, SourceArg
 def check_arguments(model_args: SavedModelArguments, source_args: SourceArguments, generate_args: GenerateArguments) -> None:
     """Everything that can be refused before the model is looked at."""
     check_choice("--dtype", model_args.dtype, DTYPES)
-    least = {"max_samples": 1, "num_outputs": 1, "seed": 0, "max_new_tokens": 1, "num_beams": 1, "batch_size": 1, "block_size": 1}
+    least = {"max_samples": 1, "num_outputs": 1, "max_new_tokens": 1, "num_beams": 1, "batch_size": 1, "block_size": 1}
     check_least({**vars(source_args), **vars(generate_args)}, least)
+    check_draws(vars(generate_args))
     check_writable("output", generate_args.output)
     check_path(generate_args.output, source_args.file)
 
@@ -41,7 +42,7 @@ def check_arguments(model_args: SavedModelArguments, source_args: SourceArgument
 def main(argv: Sequence[str]) -> GeneratedFile:
     # 1. Arguments, refused before any compute if they cannot work.
     model_args, source_args, generate_args = parse_arguments(argv)
-    check_model_name(model_args.model_name_or_path)
+    check_model_name(model_args.model_name_or_path, reads_file=True)
     check_arguments(model_args, source_args, generate_args)
     saved_config_of_texts(model_args.model_name_or_path)
     # Without an accelerator several processes find each other only if they are told that there is none.

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 
+from ..checks import check_seed
 from ..dialog_session import DialogSession
 from ..evaluation.generation import decode_tokens
 from ..latent_space.codes import evaluation_mode
@@ -142,6 +143,8 @@ def apply_latents(explored: Explored, latents: Sequence[torch.Tensor], written: 
 
 def _generator(seed: int | None) -> torch.Generator:
     """Noise of its own for each call, so that nobody's seed is another's."""
+    if seed is not None:
+        check_seed("seed", seed)
     generator = torch.Generator()
     generator.manual_seed(seed) if seed is not None else generator.seed()
     return generator

@@ -177,6 +177,7 @@ def test_a_file_of_an_unknown_kind_is_named(tmp_path):
         ("the mat\n", [], r"has 1 sentence\(s\)"),
         ("a\nb\n", ["--importance_samples", "0"], "`--importance_samples` is 0"),
         ("a\nb\n", ["--max_samples", "1"], "`--max_samples` is 1"),
+        ("a\nb\n", ["--seed", "-1"], "`--seed` is -1; it must be at least 0"),
         ("a\nb\n", ["--refine_steps", "-1"], "`--refine_steps` is -1"),
         ("a\nb\n", ["--language_model", "x", "--language_model_nll", "3"], "not both"),
         ("a\nb\n", ["--plot_file", "x.png"], "needs `--compare_with`"),

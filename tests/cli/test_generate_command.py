@@ -58,6 +58,9 @@ def test_tokens_may_be_drawn_too(script, arguments, tmp_path):
     [
         (["--num", "0"], "`--num_outputs` is 0; it must be at least 1"),
         (["--batch_size", "0"], "`--batch_size` is 0"),
+        (["--seed", "4294967296"], "`--seed` is 4294967296; it must be at most"),
+        (["--latent_temperature", "-1"], "`--latent_temperature` is -1.0"),
+        (["--latent_spread", "foo"], "`--latent_spread` is 'foo'; choose one of"),
         (["--max_samples", "0"], "`--max_samples` is 0"),
         (["--max_length", "2"], "`--max_length` is 2, and the encoder's tokenizer adds 2 special tokens"),
         (["--dtype", "half"], "`--dtype` is 'half'; choose one of 'auto'"),

@@ -23,6 +23,14 @@ from hf_vae.options.recipes import find_recipe
         ("train vae", [str(RECIPES["bowman_ptb"]), "--use_cpu"], "This recipe is for your own data: add `--train_file`"),
         ("evaluate", ["outputs/none", "--fil", "x"], "There is no folder outputs/none"),
         ("evaluate", ["m", "--file", "x", "--importance_sample_s", "3"], "did you mean --importance_samples?"),
+        ("chat", [""], "The model's name is '': name a folder or a Hub id."),
+        ("generate", ["", "--file", "x", "--output", "y.jsonl"], "The model's name is ''"),
+        ("chat", ["m", "--seed", "100000000000000000000"], "`--seed` is 100000000000000000000; it must be at most 4294967295."),
+        ("explore", ["m", "--seed", "4294967296"], "`--seed` is 4294967296; it must be at most"),
+        ("train vae", ["--seed", "4294967296", "--use_cpu"], "`--seed` is 4294967296; it must be at most"),
+        ("train paraphrase", ["--latent_temperature", "-1", "--use_cpu"], "`--latent_temperature` is -1.0; it must be"),
+        ("chat", ["m", "--latent_temperature", "-1"], "`--latent_temperature` is -1.0; it must be"),
+        ("chat", ["m", "--latent_spread", "foo"], "`--latent_spread` is 'foo'; choose one of 'independent'"),
         ("chat", ["outputs/none"], "There is no folder outputs/none"),
         ("chat", ["m", "--num_reply", "3"], "--num_reply (did you mean --num_replies?)"),
     ],
@@ -120,4 +128,7 @@ def test_a_name_on_the_hub_is_not_taken_for_a_folder(tmp_path):
             check_model_name(name)
     (tmp_path / "texts.txt").write_text("the cat\n")
     with pytest.raises(ValueError, match=r"texts.txt is a file, and a model is a folder: .* with `--file`"):
+        check_model_name(str(tmp_path / "texts.txt"), reads_file=True)
+    # `chat` and `export-vllm` have no such option.
+    with pytest.raises(ValueError, match=r"texts.txt is a file, and a model is a folder: name that\.$"):
         check_model_name(str(tmp_path / "texts.txt"))

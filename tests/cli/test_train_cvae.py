@@ -256,7 +256,7 @@ def test_without_arguments_the_embedded_recipe_is_read(script):
         (["--max_test_samples", "1"], "`--max_test_samples` is 1; it must be at least 2"),
         (["--num_dialogues", "0"], "`--num_dialogues` is 0; it must be at least 1"),
         (["--max_target_length", "1"], "`--max_target_length` is 1; it must be at least 2"),
-        (["--latent_temperature", "-1"], "`--latent_temperature` is -1.0; it cannot be negative"),
+        (["--latent_temperature", "-1"], "`--latent_temperature` is -1.0; it must be a finite number, at least 0"),
         (["--objective", "vae"], "`objective` is 'vae'; choose one of 'cvae', 'gsnn', 'hybrid'"),
         (["--objective", "gsnn", "--free_bits", "2", "--posterior_fit_steps", "0"], "leave `free_bits` and `capacity` out"),
         (["--objective", "gsnn", "--free_bits", "0"], "`--posterior_fit_steps` trains q, and `--objective gsnn` does without q"),

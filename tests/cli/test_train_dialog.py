@@ -278,3 +278,16 @@ def test_a_chat_goes_on_however_long_it_is_and_ends_quietly(tmp_path, monkeypatc
         assert said.startswith("> Write a turn") and "> (the acts are x, y, z)\n> 1. " in said and said.endswith("> \n")
     with pytest.raises(ValueError, match="`--max_length` is 9999; beside a reply the model holds"):
         chat.main([str(tmp_path), "--max_length", "9999", "--max_new_tokens", "2"])
+
+
+def test_a_chat_is_refused_before_the_weights_are_loaded(tmp_path, monkeypatch):
+    chat = load_script("chat")
+    for kind in ("dialog", "vae"):
+        model, processor, _ = make_published(kind)
+        model.save_pretrained(tmp_path / kind)
+        processor.save_pretrained(tmp_path / kind)
+    monkeypatch.setattr(chat.AutoModel, "from_pretrained", lambda *args, **kwargs: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match="`--max_length` is 1, and the encoder's tokenizer adds 2 special tokens"):
+        chat.main([str(tmp_path / "dialog"), "--max_length", "1"])
+    with pytest.raises(ValueError, match="holds a model of type 'text-vae', and this talks to a dialogue model"):
+        chat.main([str(tmp_path / "vae")])

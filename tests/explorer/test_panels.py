@@ -66,6 +66,9 @@ def test_every_model_draws_decodes_and_keeps_z(kind, explored, written):
     assert len(outputs) == 3 and all(torch.equal(a.latents, b.latents) for a, b in zip(outputs, again, strict=True))
     # A z that is kept writes what it wrote, of the same source.
     assert apply_latents(explored, [each.latents for each in outputs], written) == [each.text for each in outputs]
+    for seed in (-1, 2**32):
+        with pytest.raises(ValueError, match=f"`seed` is {seed}; it must be at"):
+            draw_replies(explored, talk, seed=seed) if kind == "dialog" else draw_outputs(explored, written, seed=seed)
     with pytest.raises(ValueError, match="No z is kept"):
         apply_latents(explored, [], written)
 

@@ -10,16 +10,14 @@ from typing import Any, ClassVar, cast
 
 from accelerate import PartialState
 
-from ...checks import check_choice
 from ...evaluation import collapse_report, information_metrics
 from ...hub import write_metrics
-from ...latent_spread import LATENT_SPREADS
 from ...modeling_conditional_vae import ConditionalVAEModel
 from ...processing_conditional_vae import ConditionalVAEProcessor
 from ...processing_vae import VAEProcessor
 from ...prompt_templates import check_templates
 from ..build import build_conditional_model, prompt_options
-from ..checks import check_held_out, check_least, check_report
+from ..checks import check_draws, check_held_out, check_least, check_report
 from ..held_out import HeldOutPairs
 from ..plots import plot_latents
 from ..report import show_line
@@ -60,9 +58,7 @@ class PairTask(Task):
 
     def check(self) -> None:
         evaluation_args = self.evaluation_args
-        if evaluation_args.latent_temperature < 0:
-            raise ValueError(f"`--latent_temperature` is {evaluation_args.latent_temperature}; it cannot be negative.")
-        check_choice("--latent_spread", evaluation_args.latent_spread, tuple(LATENT_SPREADS))
+        check_draws(vars(evaluation_args))
         check_least({**vars(self.data_args), **vars(evaluation_args)}, {**LEAST, **self.least})
         check_templates(**prompt_options(self.model_args))
         check_held_out(self.data_args)
