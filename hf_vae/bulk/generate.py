@@ -52,7 +52,7 @@ class GeneratedFile:
 def generate_to_file(
     model: VAEModel,
     processor: VAEProcessor,
-    rows: str | Iterable[Any],
+    rows: str | Path | Iterable[Any],
     path: str | Path,
     num: int = 10,
     seed: int = 0,
@@ -77,7 +77,7 @@ def generate_to_file(
     Args:
         model ([`VAEModel`]): any model of the family, on its device; put into evaluation mode.
         processor ([`VAEProcessor`]): its processor.
-        rows (`str` or `Iterable`): the name of a `.txt`, `.jsonl`, `.csv`, `.tsv` or `.json` file; or a `Dataset`, an
+        rows (`str`, `Path` or `Iterable`): the name of a `.txt`, `.jsonl`, `.csv`, `.tsv` or `.json` file; or a `Dataset`, an
             `IterableDataset`, a list of rows or of sources. Of a dialogue model rows have `turns`, and the reply to the last one is
             written: by `response_speaker`, with the `act`, if the row has them. They are read twice: all are checked before the
             first is used.
@@ -101,8 +101,9 @@ def generate_to_file(
         [`GeneratedFile`].
 
     Raises:
-        ValueError: an option out of range, a source without a text or one that is too long, or a file that something else has
-            written or that has other sources. Nothing has been changed then.
+        FileNotFoundError: `rows` ends like a file and there is no such file.
+        ValueError: an option that is out of range or has no place here, `rows` that name no file, a source without a text or one
+            that is too long, or a file that something else has written or that has other sources. Nothing has been changed then.
     """
     counts = {"num": num, "batch_size": batch_size, "block_size": block_size}
     for argument, count in {**counts, **({} if max_rows is None else {"max_rows": max_rows})}.items():
@@ -113,12 +114,14 @@ def generate_to_file(
             f"`model` reads vectors of {processor.embedding_size} numbers, and `rows` hold texts: use `hf_vae.latent_space.invert`."
         )
     check_text_length("max_length", max_length, processor.encoder_tokenizer)
-    check_path(path, rows)
+    if isinstance(rows, (str, Path)):
+        rows = FileRows.named(str(rows))
+    check_path(path, rows.path if isinstance(rows, FileRows) else None)
     writer, settings = settle(
         model.eval(), processor, num, seed, latent_source, latent_temperature, latent_spread, max_length, generation_options
     )
-    name = name or (rows if isinstance(rows, str) else "`rows`")
-    sources = Sources(FileRows(rows) if isinstance(rows, str) else rows, processor, name, source_column, max_rows)
+    name = name or (rows.path if isinstance(rows, FileRows) else "`rows`")
+    sources = Sources(rows, processor, name, source_column, max_rows)
     state = PartialState()
     if state.num_processes * batch_size > block_size and state.is_main_process:
         logger.warning(

@@ -45,6 +45,8 @@ class OutputFile:
             ) from None
         except ValueError as error:
             raise ValueError(f"{self.settings_path} is no JSON ({error}): name another file of outputs.") from error
+        if not isinstance(written, dict):
+            raise ValueError(f"{self.settings_path} holds {written!r} and no settings by name: name another file of outputs.")
         # A model may have moved; its weights say which one it is.
         for name in [each for each in {**self.settings, **written} if each != "model"]:
             before, now = written.get(name), self.settings.get(name)

@@ -26,6 +26,17 @@ _NO_MATTER = {
 _SAMPLING = ("temperature", "top_k", "top_p")
 _UNSUPPORTED = ("min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
+# What the caller may say to `generate` and not here, and why.
+_REFUSED = {
+    "num_return_sequences": "`num` says how many texts each source gets",
+    "return_dict_in_generate": "texts are written, and nothing beside them but their nats",
+}
+# What no rows can be written with, whoever says it, and why.
+_UNWRITTEN = {
+    "stop_strings": "what is behind a text's EOS is not counted in its nats, and such a text has none",
+    "prompt_lookup_num_tokens": "transformers speculates for one text at a time",
+}
+
 
 def settle(
     model: VAEModel,
@@ -50,6 +61,9 @@ def settle(
                 f"`{name}` is a {type(value).__name__}, and a file's settings are numbers, texts and lists: leave it out, "
                 "or set in `model.generation_config` what belongs to the model."
             )
+    for name, reason in _REFUSED.items():
+        if options.get(name) is not None:
+            raise ValueError(f"`{name}` is {options[name]!r}, and {reason}: leave it out.")
     given = (latent_source, latent_temperature, latent_spread)
     resolved, unknown = LatentGenerationOptions.resolve(model.generation_config, None, None, *given, num, None, dict(options))
     if unknown:
@@ -57,6 +71,10 @@ def settle(
     config = resolved.config
     if config.max_time is not None:
         raise ValueError(f"`max_time` is {config.max_time}, and what the clock ends cannot be generated again: leave it out.")
+    for name, reason in _UNWRITTEN.items():
+        value = getattr(config, name, None)
+        if value is not None:
+            raise ValueError(f"`{name}` is {value!r}, and {reason}: leave it out, also of `model.generation_config`.")
     origin = resolved.latent_source or ("prior" if model.config.is_conditional else "posterior")
     if origin == "posterior" and model.config.is_conditional:
         raise ValueError(
@@ -76,7 +94,7 @@ def settle(
             f"`{idle[0]}` is {options[idle[0]]}, and without `do_sample` no token is drawn: leave it out, or add that."
         )
     sampling = _sampling(config) if config.do_sample else None
-    passed = {name: value for name, value in options.items() if name not in ("do_sample", *_SAMPLING)}
+    passed = {name: value for name, value in options.items() if name not in ("do_sample", *_SAMPLING, *_REFUSED)}
     if sampling is not None:
         # Else transformers says of each that it has no effect on a greedy search.
         passed.update(temperature=1.0, top_k=50, top_p=1.0)

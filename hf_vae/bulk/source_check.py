@@ -46,7 +46,7 @@ class SourceCheck:
         After the last of `count` sources.
 
         Raises:
-            ValueError: sources are too long.
+            ValueError: sources are too long, or `max_new_tokens` leaves no room for any.
         """
         if self._chunk:
             self._read(count - len(self._chunk))
@@ -55,6 +55,10 @@ class SourceCheck:
                 continue
             shown = ", ".join(map(str, numbers[:10])) + (", …" if len(numbers) > 10 else "")
             taken, holds = self.max_new_tokens if part == "decoder" else 0, cast(int, self.limits[part])
+            if holds <= taken:
+                raise ValueError(
+                    f"`max_new_tokens` is {taken}, and the decoder holds {holds} tokens, those of a source among them: lower it."
+                )
             room = f" beside `max_new_tokens` {self.max_new_tokens}" if part == "decoder" else ""
             lower = "Cut them with `max_length`" + (", or lower `max_new_tokens`" if part == "decoder" else "")
             raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 from datasets import load_dataset
 
 from ..data.dialog_files import dialog_of
-from ..data.files import file_rows, is_file_name, table_hint
+from ..data.files import KINDS, file_rows, is_file_name, table_hint
 from ..data.readers import as_text, refuse_file_options
 from ..processing_dialog import DialogCVAEProcessor
 from ..processing_vae import VAEProcessor, is_text
@@ -29,6 +29,22 @@ class FileRows:
 
     def __init__(self, path: str, encoding: str | None = None, quoting: str | None = None):
         self.path, self.encoding, self.quoting = path, encoding, quoting
+
+    @classmethod
+    def named(cls, rows: str) -> FileRows:
+        """
+        Those of the file that the argument `rows` names.
+
+        Raises:
+            FileNotFoundError: it ends like a file and there is no such file.
+            ValueError: it does not end like a file.
+        """
+        if not is_file_name(rows):
+            raise ValueError(
+                f"`rows` is {rows!r}, which does not end as a file does ({', '.join(KINDS)}): name a file, or give the rows of a "
+                "dataset (`datasets.load_dataset`)."
+            )
+        return cls(rows)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return file_rows(self.path, self.encoding, self.quoting)
@@ -108,6 +124,11 @@ class Sources:
         if isinstance(processor, DialogCVAEProcessor):
             if self.column is None:
                 return row
+            if not isinstance(row, Mapping):
+                raise ValueError(
+                    f"Row {number} of {self.name}, counted from 0, is a {type(row).__name__}, and the first has the column "
+                    f"`{self.column}`: give all rows one form."
+                )
             source = dialog_of(row, self.name, number, processor.max_turns, [*processor.meta_categories, *processor.meta_values])
             # The file may know of acts that the model was not told.
             return source if processor.acts is not None else {**source, "act": None}

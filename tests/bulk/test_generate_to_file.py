@@ -219,6 +219,7 @@ def test_files_datasets_and_lists_are_sources(pair, path, tmp_path):
     (tmp_path / "in.csv").write_text("n,text\n" + "".join(f"1,{text}\n" for text in TEXTS), encoding="utf-8")
     given = [
         str(tmp_path / "in.txt"),
+        tmp_path / "in.txt",
         str(tmp_path / "in.csv"),
         write_rows(tmp_path / "in.jsonl", named),
         named,
@@ -231,6 +232,13 @@ def test_files_datasets_and_lists_are_sources(pair, path, tmp_path):
     assert generate(*pair, other, tmp_path / "x.jsonl", source_column="x")[1] == expected
     out = load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     assert out.column_names == ["source", "outputs", "seed", "nats"] and list(out) == expected
+
+
+def test_rows_of_dialogues_have_one_form(tokenizers, path):
+    processor = processor_of("dialog-acts", tokenizers)
+    rows = [{"turns": [{"speaker": "ann", "text": "a dog"}]}, TALK]
+    with pytest.raises(ValueError, match="Row 1 of `rows`, counted from 0, is a list, and the first has the column `turns`"):
+        generate(fitted("dialog-acts", processor), processor, rows, path)
 
 
 def test_a_vae_s_z_are_its_posterior_s_unless_another_source_is_named(vae_processor, tmp_path):
@@ -294,6 +302,13 @@ def test_a_model_that_was_trained_on_is_another(pair, path):
         (TEXTS, {"max_time": 3.0}, "what the clock ends cannot be generated again"),
         (TEXTS, {"stopping_criteria": [print]}, "`stopping_criteria` is a list, and a file's settings are numbers, texts"),
         (TEXTS, {"guidance_scale": 2.0}, "`guidance_scale` has no place"),
+        (TEXTS, {"num_return_sequences": 3}, "`num_return_sequences` is 3, and `num` says how many texts each source gets"),
+        (TEXTS, {"return_dict_in_generate": True}, "`return_dict_in_generate` is True, and texts are written"),
+        (TEXTS, {"stop_strings": ["a"]}, r"`stop_strings` is \['a'\], and what is behind a text's EOS"),
+        (TEXTS, {"prompt_lookup_num_tokens": 2}, "`prompt_lookup_num_tokens` is 2, and transformers speculates for one text"),
+        (TEXTS, {"seed": 2**32}, "`seed` is 4294967296; it must be at most"),
+        (TEXTS, {"max_new_tokens": 1000}, "`max_new_tokens` is 1000, and the decoder holds [0-9]+ tokens, those of a source among"),
+        ("rotten_tomatoes", {}, "`rows` is 'rotten_tomatoes', which does not end as a file does .*: name a file, or give the rows"),
         (TEXTS, {"temperature": 0.5}, "`temperature` is 0.5, and without `do_sample` no token is drawn"),
         (TEXTS, {"do_sample": True, "temperature": 0}, "`temperature` is 0"),
         (TEXTS, {"do_sample": True, "num_beams": 2}, "beams are not drawn row by row"),

@@ -52,6 +52,15 @@ def test_zeros_that_a_power_cut_leaves_are_dropped(tmp_path):
     assert whole(file) == ROWS and file.is_torn
 
 
+@pytest.mark.parametrize("content", ["[]", "null", "3"])
+def test_settings_are_an_object(tmp_path, content):
+    path = tmp_path / "out.jsonl"
+    write(path)
+    path.with_name("out.jsonl.run").write_text(content)
+    with pytest.raises(ValueError, match=r"out.jsonl.run holds .* and no settings by name: name another file"):
+        OutputFile(path, SETTINGS).check_settings()
+
+
 def test_nothing_is_changed_before_the_start(tmp_path):
     path = tmp_path / "out.jsonl"
     write(path)
