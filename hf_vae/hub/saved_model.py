@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from transformers import AutoConfig
+import textwrap
+from typing import Any
+
+import transformers
+from transformers import CONFIG_MAPPING, AutoConfig
 
 from ..configuration_vae import VAEConfig
 
@@ -17,12 +21,21 @@ def saved_config(name: str, shown: str | None = None) -> VAEConfig:
 
     Raises:
         OSError: there is no model of this name.
-        ValueError: it is no model of the family.
+        ValueError: it is no model of the family, or one whose configuration this transformers cannot read.
     """
     shown = name if shown is None else shown
     try:
         config = AutoConfig.from_pretrained(name)
     except ValueError as error:
+        written: Any = VAEConfig.get_config_dict(name)[0]
+        model_type = written.get("model_type") if isinstance(written, dict) else None
+        if model_type in CONFIG_MAPPING:
+            # transformers goes on to list all that it knows.
+            cause = textwrap.shorten(str(error), 150, placeholder=" …")
+            raise ValueError(
+                f"{shown} holds a model of type {model_type!r}, and transformers {transformers.__version__} cannot read its "
+                f"configuration ({cause}): install the version of transformers that the model was saved with."
+            ) from error
         raise ValueError(
             f"{shown} holds no model that transformers knows: name a folder or a Hub id of a model of hf_vae."
         ) from error

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +89,11 @@ def test_a_folder_without_a_model_and_another_model_are_named(script, arguments,
     make_model("vae").decoder.lm.save_pretrained(tmp_path / "lm")
     with pytest.raises(ValueError, match="a model of type 'gpt2', which is not a model of hf_vae"):
         script.main([str(tmp_path / "lm"), *arguments[1:]])
+    unknown = json.loads(Path(arguments[0], "config.json").read_text(encoding="utf-8"))
+    unknown["decoder"]["model_type"] = "of-tomorrow"
+    (tmp_path / "empty" / "config.json").write_text(json.dumps(unknown))
+    with pytest.raises(ValueError, match=r"empty holds a model of type '.*', and .* cannot read .*: of-tomorrow\..*: install the"):
+        script.main([str(tmp_path / "empty"), *arguments[1:]])
     assert not (tmp_path / "new").exists()
 
 
