@@ -383,10 +383,10 @@ def _check_names(name: str, given: Sequence | None) -> None:
 
 
 def _as_number(value: Any) -> float:
-    """`value` as a float; NaN if it is not a number."""
+    """`value` as a float; NaN if it is not a number, or too large for one."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
 
 

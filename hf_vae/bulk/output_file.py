@@ -43,7 +43,7 @@ class OutputFile:
                 f"{self.path} is there, and without {self.settings_path.name} beside it nothing says how it was written: name "
                 "another file."
             ) from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.settings_path} is no JSON ({error}): name another file of outputs.") from error
         if not isinstance(written, dict):
             raise ValueError(f"{self.settings_path} holds {written!r} and no settings by name: name another file of outputs.")
@@ -76,7 +76,7 @@ class OutputFile:
                     return
                 try:
                     row = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     row = None
                 if not isinstance(row, dict) or not set(COLUMNS) <= set(row):
                     raise ValueError(

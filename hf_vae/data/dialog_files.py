@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from ..processing_vae import is_text
 from .readers import Rows, as_text, column_names, read_rows
 
 logger = logging.getLogger(__name__)
+
+# Whole numbers of a dataset have 64 bits.
+LEAST_TOO_LARGE = 2**63
 
 
 def as_examples(
@@ -180,15 +184,19 @@ def _check_meta(row: Mapping[str, Any], columns: Sequence[str], kinds: dict[str,
     for column in columns:
         kind = _kind(row[column])
         if kind is None or kinds.setdefault(column, kind) != kind:
-            expected = "a number or a text" if kind is None else f"a {kinds[column]}, as in the dialogues before it"
-            raise ValueError(f"{dialogue} has {row[column]!r} in {column}; it should be {expected}.")
+            expected = (
+                "a finite number of at most 64 bits or a text"
+                if kind is None
+                else f"a {kinds[column]}, as in the dialogues before it"
+            )
+            raise ValueError(f"{dialogue} has {reprlib.repr(row[column])} in {column}; it should be {expected}.")
 
 
 def _kind(value: Any) -> str | None:
     """The kind of a value that describes a dialogue; `None` if a processor cannot read it."""
     if isinstance(value, bool):
         return "truth value"
-    if isinstance(value, (int, float)) and math.isfinite(value):
+    if (isinstance(value, int) and abs(value) < LEAST_TOO_LARGE) or (isinstance(value, float) and math.isfinite(value)):
         return "number"
     return "text" if is_text(value) else None
 

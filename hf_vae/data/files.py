@@ -122,15 +122,23 @@ def _json_rows(lines: Iterator[str], path: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        is_array = line.lstrip().startswith("[")
+        # An array may take any number of lines.
+        text = "\n".join([line, *lines]) if is_array else line
         try:
-            # An array may take any number of lines.
-            values = json.loads("\n".join([line, *lines])) if line.lstrip().startswith("[") else [json.loads(line)]
+            values = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"Line {number + error.lineno - 1} of {path} is not JSON ({error.msg} at column {error.colno}): write an object in "
                 "each line, or one array of objects."
             ) from error
-        for value in values:
+        except (ValueError, RecursionError) as error:
+            where = f"The array from line {number} on" if is_array else f"Line {number}"
+            raise ValueError(
+                f"{where} of {path} holds a number or brackets that Python does not read ({error}): write a number of thousands of "
+                "digits as a text, and fewer brackets inside each other."
+            ) from error
+        for value in values if is_array else [values]:
             row = {"text": value} if isinstance(value, str) else value
             if not isinstance(row, dict):
                 raise ValueError(f"{path} has the row {value!r}; a row must be an object with the columns by name, or a string.")

@@ -223,7 +223,7 @@ def _as_numbers(values: Sequence[Any]) -> list[float | None] | None:
         return None
     try:
         numbers = [None if value is None or value == "" else float(value) for value in values]
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     different = {number for number in numbers if number is not None}
     return None if len(different) <= FEW_NUMBERS and all(number.is_integer() for number in different) else numbers

@@ -161,6 +161,22 @@ def test_bad_files_of_texts_are_named(tmp_path, name, content, message):
         load_texts(str(path))
 
 
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        ('{"text": "a"}\n{"text": ' + "1" * 5000 + "}", "Line 2 of "),
+        ('\n[{"text": "a"},\n{"text": ' + "1" * 5000 + "}]", "The array from line 2 on of "),
+        ('{"text": "a"}\n{"text": ' + "[" * 200_000, "Line 2 of "),
+    ],
+    ids=["long number", "long number in an array", "brackets"],
+)
+def test_json_that_python_does_not_read_is_named(tmp_path, content, where):
+    path = tmp_path / "texts.jsonl"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{where}{path} holds a number or brackets that Python does not read"):
+        load_texts(str(path))
+
+
 def test_a_missing_file_of_texts_is_no_dataset_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no file .*none\.txt"):
         load_texts(str(tmp_path / "none.txt"))
@@ -371,8 +387,13 @@ TURNS = [{"speaker": "a", "text": "x"}, {"speaker": "b", "text": "y"}]
     [
         ([{"turns": TURNS, "m": 1}, {"turns": TURNS, "m": "x"}], "Dialogue 1 .* has 'x' in m; it should be a number, as in"),
         ([{"turns": TURNS, "m": True}, {"turns": TURNS, "m": 0}], "Dialogue 1 .* has 0 in m; it should be a truth value, as in"),
-        ([{"turns": TURNS, "m": [1]}], r"Dialogue 0 .* has \[1\] in m; it should be a number or a text"),
-        ([{"turns": TURNS, "m": float("nan")}], "Dialogue 0 .* has nan in m; it should be a number or a text"),
+        ([{"turns": TURNS, "m": [1]}], r"Dialogue 0 .* has \[1\] in m; it should be a finite number of at most 64 bits or a text"),
+        (
+            [{"turns": TURNS, "m": float("nan")}],
+            "Dialogue 0 .* has nan in m; it should be a finite number of at most 64 bits or a text",
+        ),
+        ([{"turns": TURNS, "m": 1.5}, {"turns": TURNS, "m": 2**63}], r"Dialogue 1 .* has 9223372036854775808 in m; it should be a"),
+        ([{"turns": TURNS, "m": 10**400}], r"Dialogue 0 .* has 10+\.\.\.0+ in m; it should be a finite number of at most 64 bits"),
         ([{"turns": [{**TURNS[0], "act": ["p"]}, TURNS[1]], "m": 1}], r"has the `act` \['p'\]; it must be a text, or null"),
         ([{"turns": TURNS, "m": 1, "response": "z", "act": ""}], "has the `act` ''; it must be a text, or null"),
         ([{"turns": TURNS, "m": 1, "response": "z", "response_speaker": "system"}], "the `response_speaker` 'system', which never"),

@@ -67,6 +67,12 @@ def test_dialogues_have_a_row_for_each_reply(tmp_path):
     assert [source["act"] for source in corpus.sources] == [None, "x"] * 2
 
 
+def test_numbers_that_are_too_large_to_be_a_colour_are_labels(tmp_path):
+    rows = [{"text": text, "id": number} for text, number in (("a", 10**400), ("b", 7), ("c", 8))]
+    corpus = read_corpus(write_rows(tmp_path / "rows.jsonl", rows), make_published("vae")[1])
+    assert corpus.columns["id"] == [str(10**400), "7", "8"]
+
+
 def test_a_file_without_the_column_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no column text; it has line"):
         read_corpus(write_rows(tmp_path / "rows.jsonl", [{"line": "a"}]), make_published("vae")[1])

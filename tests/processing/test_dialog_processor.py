@@ -220,6 +220,7 @@ def test_the_tokenizers_that_are_given_stay_as_they_are(dialog_tokenizers):
     [
         ("much", r"`meta\['age'\]` of dialogue 0 is 'much'; it must be a finite number"),
         (None, "is None; it must be a finite number"),
+        (10**400, "0; it must be a finite number"),
         (float("nan"), "is nan; it must be a finite number"),
         ([1], r"is \[1\]; it must be a finite number"),
     ],
