@@ -172,15 +172,16 @@ class DialogCVAEProcessor(ConditionalVAEProcessor):
         role = replying_role(messages) if role is None else role
         messages = messages[-self.max_turns :]
         own = [message["role"] == role for message in messages]
-        return {"messages": messages, "own": own, "act": self._act(given.get("act")), "meta": self._meta(number, given.get("meta"))}
+        act, meta = self._act(number, given.get("act")), self._meta(number, given.get("meta"))
+        return {"messages": messages, "own": own, "act": act, "meta": meta}
 
-    def _act(self, act: str | None) -> int:
+    def _act(self, number: int, act: str | None) -> int:
         if act is None:
             return -100
         if self.acts is None:
-            raise ValueError(f"The act {act!r} is given, but the processor has no `acts`: leave the act out.")
+            raise ValueError(f"The act {act!r} of dialogue {number} is given, but the processor has no `acts`: leave the act out.")
         if act not in self.acts:
-            raise ValueError(f"The act {act!r} is not known; choose one of {', '.join(self.acts)}.")
+            raise ValueError(f"The act {act!r} of dialogue {number} is not known; choose one of {', '.join(self.acts)}.")
         return self.acts.index(act)
 
     def _meta(self, number: int, meta: Mapping | None) -> dict[str, list]:

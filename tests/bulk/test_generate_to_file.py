@@ -155,7 +155,7 @@ def test_rows_of_turns_are_replied_to(tokenizers, path, tmp_path):
         generate_to_file(model, plain, [rows[0], {"turns": []}], tmp_path / "bad.jsonl", **SHORT)
     with pytest.raises(ValueError, match=r"has no column turns; it has text\. A dialogue model reads rows of `turns`"):
         generate_to_file(model, plain, [{"text": "a"}], tmp_path / "bad.jsonl", **SHORT)
-    with pytest.raises(ValueError, match=r"Row 1 of `rows`, counted from 0: The act 'w' is not known"):
+    with pytest.raises(ValueError, match=r"Row 1 of `rows`, counted from 0: The act 'w' of dialogue 0 is not known"):
         generate_to_file(resized(make_model("dialog-acts"), processor), processor, [asked[0], {**asked[1], "act": "w"}],
                          tmp_path / "bad.jsonl", **SHORT)  # fmt: skip
 

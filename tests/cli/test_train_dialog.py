@@ -225,7 +225,7 @@ def test_a_session_keeps_its_turns(tokenizers):
     acts = model.predict_acts(replies[2].latents[None], **model.condition(**inputs))
     assert replies[2].act == session.processor.acts[acts.argmax()]
     assert {reply.act for reply in session.replies(3, act="y", max_new_tokens=2)} == {"y"}
-    with pytest.raises(ValueError, match="The act 'w' is not known"):
+    with pytest.raises(ValueError, match="The act 'w' of dialogue 0 is not known"):
         session.replies(act="w")
     session.say("a dog ran", "assistant")
     session.say("the mat")

@@ -1,5 +1,6 @@
 """The documents hold together: links and anchors, the site's navigation, and the names in the API reference."""
 
+import dataclasses
 import importlib
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 
 import hf_vae
 from helpers import ROOT
+from hf_vae.data import Fingerprint
 
 PAGES = sorted(ROOT.glob("docs/**/*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES, *sorted(ROOT.glob("model_cards/**/*.md"))]
@@ -77,3 +79,10 @@ def test_every_public_name_is_in_the_reference():
     shown = [imported(name) for name in API_NAMES]
     public = [getattr(module, name) for module in WINGS for name in module.__all__]
     assert [each for each in public if callable(each) and each not in shown] == []
+
+
+def test_the_fields_of_a_fingerprint_are_in_the_reference():
+    text = (ROOT / "docs" / "reference" / "data.md").read_text(encoding="utf-8")
+    table = text.partition("`fingerprint.json`:")[2].partition("\n\n`load_vectors")[0]
+    told = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")]
+    assert sorted(told) == sorted(field.name for field in dataclasses.fields(Fingerprint))

@@ -128,7 +128,7 @@ def test_a_processor_comes_back_with_all_that_it_knows(dialog_tokenizers, tmp_pa
         ({"messages": []}, "Dialogue 0 has no turns"),
         ([{"role": "ann", "content": "  "}], "Turn 0 of dialogue 0 is .* it needs a `role` and a `content`"),
         ([TALK, [*TALK, {"role": "bob"}]], "Turn 3 of dialogue 1"),
-        ({"messages": TALK, "act": "dance"}, "The act 'dance' is not known; choose one of x, y"),
+        ({"messages": TALK, "act": "dance"}, "The act 'dance' of dialogue 0 is not known; choose one of x, y"),
         ({"messages": TALK, "meta": {"topic": "c"}}, r"`meta\['topic'\]` of dialogue 0 is 'c'; choose one of a, b"),
         ({"messages": TALK}, r"`meta` of dialogue 0 has \[\]; the processor reads \['topic'\]"),
         ({"messages": TALK, "mood": "gay"}, "Dialogue 0 has mood"),
