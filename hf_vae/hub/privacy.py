@@ -21,6 +21,11 @@ HIDDEN = "<HIDDEN>"
 _SECRETS = ("token", "password", "secret", "api_key")
 # `push_to_hub_token` was `hub_token`'s name in earlier versions of transformers.
 _ARGUMENTS = {*(each.name for each in fields(TrainingArguments)), "push_to_hub_token"}
+# What these hold is text whatever it looks like: `[/INST]` is no path, and `</s>`, a token of a tokenizer, no secret.
+_TEXTS = {
+    "prompt_template", "decoder_start_token", "text_column", "source_column", "target_column", "meta_columns",
+    "length_column_name", "label_names",
+}  # fmt: skip
 # Files of a training that are not part of the model: checkpoints, the one without z, logs, the Trainer's state, caches, and hidden.
 KEPT_BACK = [
     "checkpoint-*", "*/checkpoint-*", "baseline/*", "runs/*", "stages/*", "wandb/*", "mlruns/*", "*.tfevents.*", "*.log",
@@ -37,18 +42,33 @@ _TOKEN = re.compile(r"(?<!\w)hf_[A-Za-z0-9]{30,}(?!\w)")
 def public_command(script: str, argv: Sequence[str]) -> str:
     """The command line of a run for publishing: secrets are hidden, and files and folders are reduced to their names."""
     words = ["accelerate", "launch", script]
-    hide_next = False
+    option = ""
     for word in argv:
-        if hide_next:
-            words.append(HIDDEN)
-            hide_next = False
-        elif word.startswith("--"):
-            option, equals, value = word.partition("=")
-            hide_next = _is_secret(option) and not equals
-            words.append(option + equals + (HIDDEN if _is_secret(option) and equals else public_value(value)))
+        name, equals, value = word.partition("=")
+        if not re.fullmatch(r"--[\w-]+", name):
+            words.append(public_argument(option, word))
+        elif equals:
+            words.append(f"{name}={public_argument(name, value)}")
+            option = ""
         else:
-            words.append(public_value(word))
+            words.append(name)
+            option = name
     return shlex.join(words)
+
+
+def public_argument(name: str, value: Any) -> Any:
+    """
+    The value of the argument `name`, or of a command-line option, which may be abbreviated, for publishing: a secret is hidden, a
+    text is whole but for tokens of the Hub, and all else is as [`public_value`] has it.
+    """
+    name = name.lstrip("-").replace("-", "_").lower()
+    known = _ARGUMENTS | _TEXTS
+    meant = {name} & known or {each for each in known if name and each.startswith(name)}
+    if not meant or meant - _TEXTS:
+        return HIDDEN if any(each.endswith(_SECRETS) for each in {name, *meant} - _TEXTS) else public_value(value)
+    if isinstance(value, (list, tuple)):
+        return [public_argument(name, each) for each in value]
+    return _TOKEN.sub(HIDDEN, value) if isinstance(value, str) else value
 
 
 def public_value(value: Any) -> Any:
@@ -57,7 +77,7 @@ def public_value(value: Any) -> Any:
     which may hold a password, are reduced to their names.
     """
     if isinstance(value, Mapping):
-        return {name: HIDDEN if _is_secret(str(name)) else public_value(each) for name, each in value.items()}
+        return {name: public_argument(str(name), each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [public_value(each) for each in value]
     if not isinstance(value, str):
@@ -96,13 +116,6 @@ def _homes() -> set[Path]:
     """The home folder, as it is named and with links resolved; empty for a user without one, as in some containers."""
     home = Path(os.path.expanduser("~"))
     return {home, home.resolve()} if home.is_absolute() else set()
-
-
-def _is_secret(option: str) -> bool:
-    """Whether the command-line `option`, which may be abbreviated, holds a secret."""
-    name = option.lstrip("-").replace("-", "_").lower()
-    meant = [name] if name in _ARGUMENTS else [name, *(each for each in _ARGUMENTS if name and each.startswith(name))]
-    return any(each.endswith(_SECRETS) for each in meant)
 
 
 def check_upload(folder: str | Path, token: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from transformers import TrainingArguments
 
 from ..training.files import write_whole
-from .privacy import is_hub_id, public_command, public_value
+from .privacy import is_hub_id, public_argument, public_command, public_value
 
 # Arguments that describe the encoder and the decoder. A card reads these from the model itself.
 _ABOUT_PARTS = {
@@ -81,7 +81,7 @@ def run_record(
         measured: the other fields of [`RunRecord`].
     """
     settings = {
-        each.name: _legible(public_value(getattr(model_args, each.name)))
+        each.name: _legible(public_argument(each.name, getattr(model_args, each.name)))
         for each in fields(model_args)
         if each.name not in _ABOUT_PARTS and getattr(model_args, each.name) != getattr(type(model_args)(), each.name)
     }

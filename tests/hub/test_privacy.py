@@ -22,7 +22,7 @@ from hf_vae.cli.train import settle_arguments, start_run
 from hf_vae.hub import Repository, RunRecord, make_model_card, run_record, upload_model
 from hf_vae.hub.markdown import LONGEST, as_text, code_block
 from hf_vae.hub.privacy import HIDDEN, check_upload, files_to_upload, public_command, public_value
-from hf_vae.options.model import ModelArguments
+from hf_vae.options.model import ConditionalArguments, ModelArguments
 from hf_vae.options.report import ReportArguments
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyz01234567"
@@ -46,6 +46,36 @@ def test_what_is_no_secret_is_told():
     plain += ["--lora", '{"target_modules": "(encoder\\\\..*\\\\.(query|value))|(decoder\\\\.lm\\\\..*\\\\.c_attn)"}']
     plain += ["--learning_rate", "-1e-3", "--kl_schedule_options", '{"steps": 10}', "--latent_injection", "memory", "embedding"]
     assert told(*plain) == plain
+
+
+@pytest.mark.parametrize(
+    "option, text",
+    [
+        ("--prompt_template", "[INST] {source} [/INST]"), ("--prompt_template", "Question/Answer: {source}"),
+        ("--prompt_template", '{"question": "{source}", "answer/s":'), ("--prompt_template", "--Q/A: {source}="),
+        ("--prompt-template", "https://{source}"), ("--prompt", r"C:\{source}"), ("--decoder_start_token", "</s>"),
+        ("--decoder-start-tok", "</s>"), ("--text_column", "of/text"), ("--source_column", "~"), ("--label_names", "/y"),
+    ],
+)  # fmt: skip
+def test_text_is_no_path_and_no_secret(option, text):
+    assert told(option, text, "--train_file", "/a/b") == [option, text, "--train_file", "b"]
+    assert told(f"{option}={text}", "/a/b", "--hub_token", "x") == [f"{option}={text}", "b", "--hub_token", HIDDEN]
+    assert told(option, f"{text} {TOKEN}", f"{option}={TOKEN}") == [option, f"{text} {HIDDEN}", f"{option}={HIDDEN}"]
+
+
+def test_several_texts_of_an_option_are_texts():
+    assert told("--meta_columns", "a/b", "c/d", "--hub_tok", "x") == ["--meta_columns", "a/b", "c/d", "--hub_tok", HIDDEN]
+    assert public_value({"meta_columns": ["a/b", TOKEN], "mask_token": "x"}) == {
+        "meta_columns": ["a/b", HIDDEN],
+        "mask_token": HIDDEN,
+    }
+
+
+def test_a_record_shows_texts_as_they_were_given(tmp_path):
+    texts = {"prompt_template": "Question/Answer: {source} [/INST]", "decoder_start_token": "</s>"}
+    training_args = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    record = run_record("t.py", [], ConditionalArguments(**texts), training_args, None, "", metrics={}, measured_on="")
+    assert {name: record.training[name] for name in texts} == texts
 
 
 def test_files_and_folders_go_by_their_names(tmp_path, monkeypatch):
