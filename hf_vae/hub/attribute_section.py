@@ -17,6 +17,9 @@ from .markdown import as_text
 HEADING = "## Attributes"
 # The section stands before this one of a card of ours.
 NEXT = "## Results"
+_LAST = "`hf_vae.latent_space.edit` gives them to a text."
+# Up to its own last line, since what follows may be the user's; and of ours no line but the first begins with `#`.
+_SECTION = re.compile(rf"^{HEADING}\n(?:(?!#).*\n)*?{re.escape(_LAST)}$", re.MULTILINE)
 
 
 def attribute_section(attributes: Mapping[str, LatentAttribute], is_conditional: bool) -> str:
@@ -48,7 +51,7 @@ def attribute_section(attributes: Mapping[str, LatentAttribute], is_conditional:
             "|---|---|---|",
             *rows,
             "",
-            "`hf_vae.latent_space.edit` gives them to a text.",
+            _LAST,
         ]
     )
 
@@ -56,7 +59,7 @@ def attribute_section(attributes: Mapping[str, LatentAttribute], is_conditional:
 def write_attributes(model: VAEModel, directory: str | Path) -> Path:
     """
     Puts the section about the model's attributes into the card in `directory`, in the place of an earlier one: attributes are
-    fitted after a training, which leaves the card.
+    fitted after a training, which leaves the card. All else that the card says stays as it is.
 
     Args:
         model ([`VAEModel`]): with the attributes of `set_attribute`; without any a section that is there is removed.
@@ -69,9 +72,12 @@ def write_attributes(model: VAEModel, directory: str | Path) -> Path:
     if not path.is_file():
         raise ValueError(f"{directory} has no README.md: write one with `hf_vae.hub.write_model_card`, which shows attributes too.")
     card = path.read_text(encoding="utf-8")
-    card = re.sub(rf"^{HEADING}\n.*?(?=^## |\Z)", "", card, flags=re.DOTALL | re.MULTILINE)
     section = attribute_section(cast(Any, model.latent_attributes), model.config.is_conditional)
-    if section:
+    earlier = _SECTION.search(card)
+    if earlier:
+        before, behind = card[: earlier.start()], card[earlier.end() :]
+        card = before + section + behind if section else before + behind.lstrip("\n")
+    elif section:
         before, heading, behind = card.partition(f"\n{NEXT}\n")
         card = f"{before.rstrip()}\n\n{section}\n{heading}{behind}"
     write_whole(path, card)

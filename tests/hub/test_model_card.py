@@ -8,6 +8,7 @@ from transformers import TrainingArguments
 
 from helpers import make_model
 from hf_vae.hub import RunRecord, make_model_card, run_record, write_attributes, write_metrics, write_model_card
+from hf_vae.hub.attribute_section import attribute_section
 from hf_vae.latent_attribute import LatentAttribute
 from hf_vae.options.model import ConditionalArguments, ModelArguments
 
@@ -100,6 +101,19 @@ def test_attributes_that_are_fitted_later_come_into_the_card_that_is_there(tmp_p
     assert path.read_text().startswith("# mine\n\n## Attributes\n") and path.read_text().endswith("to a text.\n")
     write_attributes(make_model("vae"), tmp_path)
     assert path.read_text() == "# mine\n\n"
+
+
+def test_what_the_user_has_written_around_the_attributes_stays(tmp_path):
+    model, path = make_model("vae"), tmp_path / "README.md"
+    mine = ["# mine\n\n## Attributes\n\nOf my own making.\n\n", "\n\nMy paragraph.\n\n# My licence\n\nNone.\n"]
+    for score in (0.5, 0.75):
+        model.set_attribute("voice", attribute(["a", "b"], score))
+        section = attribute_section(model.latent_attributes, False)
+        path.write_text(section.join(mine) if score == 0.5 else path.read_text())
+        write_attributes(model, tmp_path)
+        assert path.read_text() == section.join(mine) and f"accuracy {100 * score:.1f} %" in section
+    write_attributes(make_model("vae"), tmp_path)
+    assert path.read_text() == mine[0] + mine[1].lstrip()
 
 
 @pytest.mark.parametrize("variant, key", [("vae", "bowman2015generating"), ("cvae", "sohn2015learning")])
