@@ -13,7 +13,7 @@ from ..hub.saved_model import saved_config
 from ..options.export_vllm import ExportArguments
 from ..saved_files import has_file, read_json
 from ..serving import ServedModel, check_servable, export_vllm
-from ..serving.export import PROMPT_FILE, check_export_directory
+from ..serving.export_directory import PROMPT_FILE, check_export_directory
 from .checks import DTYPES, check_model_name
 from .parsing import parse_plain
 

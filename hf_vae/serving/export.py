@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,10 +17,10 @@ from ..parts import has_adapter
 from ..processing_conditional_vae import ConditionalVAEProcessor
 from ..processing_vae import VAEProcessor
 from ..saved_files import weights_digest
+from .export_directory import ENCODER, LANGUAGE_MODEL, PROMPT_FILE, check_export_directory, replaced_export
 from .prompt_file import check_tokens_of_file, prefix_tensors, prior_tensors, source_encoder, source_template
 from .servable import check_servable
 
-LANGUAGE_MODEL, ENCODER, PROMPT_FILE = "lm", "encoder", "latent_prompt.safetensors"
 # Of what the prompt file says of itself.
 _FORMAT = 1
 
@@ -75,7 +74,7 @@ def export_vllm(model: VAEModel, processor: VAEProcessor, directory: str | Path,
 
     Raises:
         ValueError: the model cannot be served, as [`check_servable`] says, or it has adapters; its tokenizer has no file that reads
-            as it does; or `directory` holds something else.
+            as it does; or `directory` holds something else. What lies in `directory` is then as it was.
     """
     if not isinstance(model, VAEModel):
         raise ValueError(f"`model` is a {type(model).__name__}; give a model of hf_vae, with its adapters merged.")
@@ -85,21 +84,25 @@ def export_vllm(model: VAEModel, processor: VAEProcessor, directory: str | Path,
         raise ValueError("`model` carries an adapter of peft, and an engine would serve the weights under it: merge it first.")
     directory = Path(directory)
     check_export_directory(directory, overwrite)
-    for name in (LANGUAGE_MODEL, ENCODER):
-        shutil.rmtree(directory / name, ignore_errors=True)
+    with replaced_export(directory) as written:
+        name, prior = _write_export(model, processor, written, directory.resolve().name)
+    return ServedModel(directory, name, str(model.decoder.dtype).removeprefix("torch."), prior)
 
+
+def _write_export(model: VAEModel, processor: VAEProcessor, directory: Path, title: str) -> tuple[str, dict[str, Any]]:
+    """Writes all of an export that is to begin its name with `title`. Returns the name, and what z is drawn from."""
     folder = directory / LANGUAGE_MODEL
-    _save_language_model(model, folder)
     processor.tokenizer.save_pretrained(folder)
     template = source_template(processor)
     if template is not None:
         check_tokens_of_file(folder / "tokenizer.json", cast(ConditionalVAEProcessor, processor), template)
+    _save_language_model(model, folder)
     prior, tensors = prior_tensors(model)
     if prior["kind"] == "conditional":
         source_encoder(model).save_pretrained(directory / ENCODER)
         processor.encoder_tokenizer.save_pretrained(directory / ENCODER)
     tensors |= prefix_tensors(model, with_words=template is not None)
-    name = f"{directory.resolve().name}-{weights_digest(folder)[:8]}"
+    name = f"{title}-{weights_digest(folder)[:8]}"
     temperature = getattr(model.generation_config, "latent_temperature", None)
     told = {
         "format": _FORMAT,
@@ -118,19 +121,7 @@ def export_vllm(model: VAEModel, processor: VAEProcessor, directory: str | Path,
     mode = (folder / "config.json").stat().st_mode
     for path in directory.rglob("*.safetensors"):
         path.chmod(mode)
-    return ServedModel(directory, name, str(model.decoder.dtype).removeprefix("torch."), prior)
-
-
-def check_export_directory(directory: Path, overwrite: bool) -> None:
-    """Raises a `ValueError` if something lies where an export is to be written."""
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"`directory` {directory} is a file; choose a directory.")
-    if not directory.exists() or not any(directory.iterdir()):
-        return
-    if not (directory / PROMPT_FILE).is_file():
-        raise ValueError(f"`directory` {directory} holds something else than an export: choose an empty directory or a new one.")
-    if not overwrite:
-        raise ValueError(f"`directory` {directory} holds an export: choose another directory, or replace it with `overwrite`.")
+    return name, prior
 
 
 def _save_language_model(model: VAEModel, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -218,6 +219,54 @@ def test_what_lies_in_the_folder_is_kept(exported, processor, tmp_path):
             export_vllm(model, processor, tmp_path / "other", overwrite=overwrite)
     with pytest.raises(ValueError, match=r"letter.txt is a file; choose a directory"):
         export_vllm(model, processor, tmp_path / "other" / "letter.txt")
+
+
+def held(folder):
+    """The content of every file below a folder."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("failing", ["check_tokens_of_file", "prior_tensors", "save_file"])
+def test_an_export_that_fails_leaves_all_as_it_was(failing, exported, processor, tmp_path, monkeypatch):
+    model, _, served = exported
+    (served.directory / "notes.txt").write_text("mine")
+    before, name = held(served.directory), served.name
+    with torch.no_grad():
+        model.decoder.lm.get_input_embeddings().weight[0, 0] += 1
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match="no"):
+        patched.setattr(f"hf_vae.serving.export.{failing}", Mock(side_effect=ValueError("no")))
+        export_vllm(model, processor, served.directory, overwrite=True)
+    assert held(served.directory) == before
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match="no"):
+        patched.setattr(f"hf_vae.serving.export.{failing}", Mock(side_effect=ValueError("no")))
+        export_vllm(model, processor, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    # The next one has its way.
+    assert export_vllm(model, processor, served.directory, overwrite=True).name != name
+    assert held(served.directory).keys() == before.keys() and (served.directory / "notes.txt").read_text() == "mine"
+
+
+def test_an_export_that_was_stopped_is_no_export(exported, processor, monkeypatch):
+    """In the exchange, and then while the next one was written."""
+    model, _, served = exported
+    before = held(served.directory)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("pathlib.Path.rename", Mock(side_effect=KeyboardInterrupt))
+        export_vllm(model, processor, served.directory, overwrite=True)
+    assert not (served.directory / "latent_prompt.safetensors").exists()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("hf_vae.serving.export.save_file", Mock(side_effect=KeyboardInterrupt))
+        export_vllm(model, processor, served.directory)
+    assert held(served.directory) == {}
+    assert export_vllm(model, processor, served.directory) == served and held(served.directory) == before
+
+
+def test_what_an_earlier_export_had_besides_goes(tokenizers, tmp_path):
+    processor = CVAEProcessor(*tokenizers)
+    export_vllm(prefixed(processor, "cvae"), processor, tmp_path)
+    assert (tmp_path / "encoder").is_dir()
+    export_vllm(prefixed(processor, "cvae", prior_type="standard"), processor, tmp_path, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latent_prompt.safetensors", "lm"]
 
 
 class Scaled(nn.Embedding):
