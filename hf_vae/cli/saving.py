@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,12 +28,16 @@ BASELINE = "baseline"
 # Without it nothing loads a folder.
 _CONFIG = "config.json"
 # What tells of the model before, and what of its files would be read together with the new one's.
-_OLD_CARD = ("README.md", "metrics.json", "training.png", "latent.png", "interpolation.png", "trainer_state.json")
+_OLD_CARD = (
+    "README.md", "metrics.json", "training.png", "latent.png", "interpolation.png", "trainer_state.json", "training_args.bin",
+)  # fmt: skip
 _OLD_FILES = (
     "model*.safetensors", "model.safetensors.index.json", "pytorch_model*", "generation_config.json", "processor_config.json",
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "spiece.model", "chat_template.*",
     "additional_chat_templates", "encoder_tokenizer", "adapter",
 )  # fmt: skip
+# The modules of this package, which `save_pretrained` copies for `trust_remote_code`. A new model's stand in the old one's place.
+_CODE = tuple(path.name for path in Path(__file__).parents[1].glob("*.py"))
 
 
 @contextmanager
@@ -41,8 +45,8 @@ def replaced_model(directory: str | Path) -> Iterator[Path]:
     """
     A folder to write a whole model into, which then takes the place of the one in `directory`, if there is one. Whoever is stopped
     while it is written leaves the old model; in the instant of the exchange, a folder that does not load until
-    [`finish_saving`]. Of the old model nothing stays: no card, no metrics, no pictures. Checkpoints and other files are left
-    alone. All processes call it; the main one makes the exchange.
+    [`finish_saving`]. Of the old model nothing stays: no card, no metrics, no pictures, and not the model without z that it was
+    measured beside. Checkpoints and other files are left alone. All processes call it; the main one makes the exchange.
     """
     directory = Path(directory)
     state = PartialState()
@@ -74,16 +78,31 @@ def finish_saving(directory: str | Path) -> None:
     shutil.rmtree(directory / _WRITTEN, ignore_errors=True)
     whole, moving = directory / _WHOLE, directory / _MOVING
     if whole.is_dir():
+        _remove_baseline(directory / BASELINE)
         # From here on the folder does not load, until its configuration comes back as the last of all.
-        for pattern in (*_OLD_CARD, _CONFIG, *_OLD_FILES):
-            for path in directory.glob(pattern):
-                remove(path)
+        _remove_all(directory, (*_OLD_CARD, _CONFIG, *_OLD_FILES))
         whole.rename(moving)
     if moving.is_dir():
         for path in sorted(moving.iterdir(), key=lambda path: path.name == _CONFIG):
             remove(directory / path.name)
             path.rename(directory / path.name)
         moving.rmdir()
+
+
+def _remove_baseline(folder: Path) -> None:
+    """Removes the old model without z, whole or not. A folder of the user's that holds no model is left alone."""
+    marks = (_WRITTEN, _WHOLE, _MOVING, _CONFIG)
+    if any((folder / name).exists() for name in marks):
+        # What tells of a model goes last: whoever is stopped goes on from there.
+        _remove_all(folder, (*_OLD_CARD, *_OLD_FILES, *_CODE, *marks))
+        if not any(folder.iterdir()):
+            remove(folder)
+
+
+def _remove_all(folder: Path, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            remove(path)
 
 
 def save_trained(trainer: Trainer, processor: VAEProcessor, logs: Mapping[str, list[dict[str, Any]]]) -> Any:

@@ -83,8 +83,8 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
     model_type = cast(Any, task.model_class.config_class).model_type
     check_arguments(model_args, training_args, not task.on_embedded, model_type)
     check_unfinished(training_args, evaluation_args.overwrite_output_dir)
-    if evaluation_args.with_baseline:
-        check_output_dir(str(Path(cast(str, training_args.output_dir)) / BASELINE), model_type)
+    # One that lies there is replaced or removed.
+    check_output_dir(str(Path(cast(str, training_args.output_dir)) / BASELINE), model_type)
     task.check()
     check_streaming(data_args, training_args, model_args)
     check_part_files(model_args)

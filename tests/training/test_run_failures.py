@@ -14,6 +14,7 @@ from hf_vae.cli.report import draw_pictures
 from hf_vae.cli.saving import finish_saving, replaced_model
 from hf_vae.training import StopOnDivergenceCallback, leave_out_cudnn_attention
 from hf_vae.training.checkpoints import remove_stages
+from hf_vae.training.files import remove
 from hf_vae.training.resuming import full_disk_named
 
 
@@ -39,7 +40,7 @@ def test_a_model_that_is_not_written_to_its_end_leaves_the_old_one(tmp_path):
 
 def test_a_model_replaces_all_of_another_and_nothing_else(tmp_path):
     write_model(tmp_path, "old", "README.md", "metrics.json", "latent.png", "adapter/a", "chat_template.jinja")
-    write_model(tmp_path, "old", "model-00001-of-00002.safetensors", "model.safetensors.index.json")
+    write_model(tmp_path, "old", "model-00001-of-00002.safetensors", "model.safetensors.index.json", "training_args.bin")
     kept = ["notes.txt", "checkpoint-2/model.safetensors", "my_model.py"]
     for name in kept:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -51,6 +52,55 @@ def test_a_model_replaces_all_of_another_and_nothing_else(tmp_path):
     new = ["config.json", "model.safetensors", "tokenizer.json", "encoder_tokenizer/tokenizer.json"]
     assert found == {**dict.fromkeys(kept, "kept"), **dict.fromkeys(new, "new")}
     assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode
+
+
+def test_a_model_without_z_goes_with_the_one_beside_it(tmp_path):
+    """Otherwise the next model would be compared with that of another run."""
+    write_model(tmp_path, "old")
+    write_model(tmp_path / "baseline", "old", "generation_config.json", "modeling_vae.py")
+    with pytest.raises(StoppedError), replaced_model(tmp_path):
+        raise StoppedError
+    assert (tmp_path / "baseline" / "config.json").exists()
+    for left in ("whole", "stopped"):
+        if left == "stopped":
+            write_model(tmp_path / "baseline" / ".model.moving", "old")
+        with replaced_model(tmp_path) as written:
+            write_model(written, left)
+        assert not (tmp_path / "baseline").exists() and (tmp_path / "config.json").read_text() == left
+    with replaced_model(tmp_path / "baseline") as written:
+        write_model(written, "new")
+    (tmp_path / "baseline" / "notes.txt").write_text("mine")
+    # What is no model is the user's.
+    for kept in (["notes.txt"], ["README.md", "notes.txt"]):
+        (tmp_path / "baseline" / kept[0]).write_text("mine")
+        with replaced_model(tmp_path) as written:
+            write_model(written, "new")
+        assert sorted(path.name for path in (tmp_path / "baseline").iterdir()) == kept
+
+
+@pytest.mark.parametrize("call", range(1, 17))
+def test_a_baseline_whose_removal_is_broken_off_goes_with_the_next_run(tmp_path, monkeypatch, call):
+    write_model(tmp_path, "old")
+    write_model(tmp_path / "baseline", "old")
+    calls = []
+
+    def breaks(path):
+        calls.append(path)
+        if len(calls) == call:
+            raise StoppedError
+        remove(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_vae.cli.saving.remove", breaks)
+        stopped = False
+        try:
+            with replaced_model(tmp_path) as written:
+                write_model(written, "new")
+        except StoppedError:
+            stopped = True
+    assert stopped == (len(calls) == call)
+    finish_saving(tmp_path)
+    assert {path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == {"new"}
 
 
 @pytest.mark.parametrize("call", range(1, 11))
