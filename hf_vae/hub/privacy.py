@@ -16,11 +16,13 @@ from huggingface_hub import get_token
 from huggingface_hub.utils import filter_repo_objects
 from transformers import TrainingArguments
 
+from ..options.data import SplitArguments
+
 # transformers writes this in place of a token.
 HIDDEN = "<HIDDEN>"
 _SECRETS = ("token", "password", "secret", "api_key")
 # `push_to_hub_token` was `hub_token`'s name in earlier versions of transformers.
-_ARGUMENTS = {*(each.name for each in fields(TrainingArguments)), "push_to_hub_token"}
+_ARGUMENTS = {each.name for arguments in (TrainingArguments, SplitArguments) for each in fields(arguments)} | {"push_to_hub_token"}
 # What these hold is text whatever it looks like: `[/INST]` is no path, and `</s>`, a token of a tokenizer, no secret.
 _TEXTS = {
     "prompt_template", "decoder_start_token", "text_column", "source_column", "target_column", "meta_columns",

@@ -5,6 +5,7 @@ import json
 import math
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,10 +19,13 @@ from transformers import TrainingArguments
 from helpers import EXAMPLES, make_model
 from hf_vae.cli.arguments import parse_arguments
 from hf_vae.cli.report import write_report
+from hf_vae.cli.tasks.cvae import CVAETask
+from hf_vae.cli.tasks.dialog import DialogTask
+from hf_vae.cli.tasks.vae import VAETask
 from hf_vae.cli.train import settle_arguments, start_run
 from hf_vae.hub import Repository, RunRecord, make_model_card, run_record, upload_model
 from hf_vae.hub.markdown import LONGEST, as_text, code_block
-from hf_vae.hub.privacy import HIDDEN, check_upload, files_to_upload, public_command, public_value
+from hf_vae.hub.privacy import _TEXTS, HIDDEN, check_upload, files_to_upload, public_command, public_value
 from hf_vae.options.model import ConditionalArguments, ModelArguments
 from hf_vae.options.report import ReportArguments
 
@@ -63,6 +67,11 @@ def test_text_is_no_path_and_no_secret(option, text):
     assert told(option, f"{text} {TOKEN}", f"{option}={TOKEN}") == [option, f"{text} {HIDDEN}", f"{option}={HIDDEN}"]
 
 
+def test_the_arguments_that_are_texts_are_those_of_trainings():
+    known = {each.name for task in (VAETask, CVAETask, DialogTask) for arguments in task.arguments for each in fields(arguments)}
+    assert known | {each.name for each in fields(TrainingArguments)} >= _TEXTS
+
+
 def test_several_texts_of_an_option_are_texts():
     assert told("--meta_columns", "a/b", "c/d", "--hub_tok", "x") == ["--meta_columns", "a/b", "c/d", "--hub_tok", HIDDEN]
     assert public_value({"meta_columns": ["a/b", TOKEN], "mask_token": "x"}) == {
@@ -90,6 +99,8 @@ def test_files_and_folders_go_by_their_names(tmp_path, monkeypatch):
         "--output_dir", "out", "--logging_dir", "private", "--lora", '{"path": "x.json", "r": 2, "each": ["y"]}',
         "--run_name=run", "--other", "data.csv", "--logs", "c",
     ]  # fmt: skip
+    # Not every command has a `--text_column`.
+    assert told("--te", "/home/alice/test.txt", "--tex", "a/b") == ["--te", "test.txt", "--tex", "a/b"]
     assert public_value(str(Path.home())) == public_value("~") == "~"
     assert public_value({"a": [1, "/x/y"], "hub_token": TOKEN}) == {"a": [1, "y"], "hub_token": HIDDEN}
 
