@@ -1,9 +1,12 @@
 """Without a file of arguments, a command's defaults are the recipe for its data and its parts."""
 
+import re
+import shlex
+
 import pytest
 import yaml
 
-from helpers import RECIPES, load_script
+from helpers import RECIPES, ROOT, load_script
 from hf_vae.cli.arguments import parse_arguments
 from hf_vae.cli.checks import check_arguments
 from hf_vae.training.stages import check_stages
@@ -113,6 +116,17 @@ def test_steps_without_z_are_refused_where_nothing_could_learn_in_them(condition
             check_stages(model_args, training_args)
     else:
         check_stages(model_args, training_args)
+
+
+@pytest.mark.parametrize("page", ["coming_from_optimus", "coming_from_langvae"])
+def test_the_commands_for_those_who_come_from_elsewhere_train_what_their_page_says(page):
+    """And not with what the default recipe would add to it."""
+    guide = (ROOT / "docs" / "guides" / f"{page}.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"```\n(accelerate launch examples/train_vae\.py .*?)```", guide, re.DOTALL)
+    arguments = parsed("vae", *shlex.split(command.replace("\\\n", " "))[3:], "--use_cpu")
+    assert arguments["batch_norm_gamma"] is None and not arguments["bow_loss_weight"] and not arguments["latent_free_steps"]
+    assert not arguments["freeze_decoder_with_latent"] and not arguments["prior_fit_steps"] and arguments["free_bits"]
+    assert arguments["new_weights_learning_rate"] == arguments["learning_rate"]
 
 
 def test_one_part_alone_is_not_completed_by_the_recipe_s_other():
