@@ -15,7 +15,7 @@ from hf_vae.training import ConstantSchedule, fit_conditional_prior, train_witho
 # 1. The model: q(z|x,y) and p(y|x,z); the prior network p(z|x) comes last, because one that learns together with q may come so
 # close to it that z says nothing. z has a short way to the words, and batch norm keeps the KL from falling to 0.
 encoder, decoder = "google-bert/bert-base-uncased", "openai-community/gpt2"
-keeps_z = {"latent_injection": "logits", "batch_norm_gamma": 0.7, "bow_loss_weight": 1.0, "pooling": "target"}
+keeps_z = {"latent_injection": "logits", "batch_norm_gamma": 0.9, "pooling": "target"}
 model = CVAEModel.from_encoder_decoder_pretrained(encoder, decoder, latent_size=32, prior_type="standard", **keeps_z)
 processor = CVAEProcessor(AutoTokenizer.from_pretrained(decoder), AutoTokenizer.from_pretrained(encoder))
 

@@ -16,7 +16,7 @@ from hf_vae.training import ConstantSchedule, train_without_latent, two_rates
 # 1. The model: any encoder, any causal language model, and a latent of 32 dimensions between them. A decoder that knows the
 # language needs z least, so z has a short way to the words, and batch norm keeps the KL from falling to 0.
 encoder, decoder = "google-bert/bert-base-cased", "openai-community/gpt2"
-keeps_z = {"latent_injection": "logits", "batch_norm_gamma": 0.7, "bow_loss_weight": 1.0}
+keeps_z = {"latent_injection": "logits", "batch_norm_gamma": 0.9}
 model = VAEModel.from_encoder_decoder_pretrained(encoder, decoder, latent_size=32, **keeps_z)
 processor = VAEProcessor(AutoTokenizer.from_pretrained(decoder), AutoTokenizer.from_pretrained(encoder))
 

@@ -84,7 +84,8 @@ def plot_training(logs: Mapping[str, list[dict]], path: str | Path) -> None:
         panel.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         panel.yaxis.set_minor_formatter(ticker.NullFormatter())
     for panel in panels[2:]:
-        panel.set_ylim(bottom=0)
+        # With room above a line that stays level.
+        panel.set_ylim(0, 1.05 * panel.get_ylim()[1])
     panels[-1].set_xlabel("optimiser step" if len(logs) < 2 else "optimiser step, all stages")
     figure.align_ylabels(panels)
     figure.savefig(path, dpi=120)

@@ -57,6 +57,8 @@ def test_a_picture_shows_every_stage(tmp_path, monkeypatch):
     with_z = [{"step": step, "loss": 2.0, "reconstruction": 20.0, "kl": 3.0, "kl_weight": 1.0} for step in (1, 4)]
     plot_training({"without z": [{"step": 1, "loss": 3.0}, {"step": 5, "loss": 2.0}], "with z": with_z}, tmp_path / "t.png")
     panels = drawn[0].axes
+    # A level line does not lie on the panel's edge.
+    assert panels[2].get_ylim()[0] == 0 and panels[2].get_ylim()[1] > 1.04 * 3
     assert [list(line.get_xdata()) for line in panels[0].lines] == [[1, 5], [6, 9], [5, 5]]
     assert [list(line.get_xdata()) for line in panels[2].lines] == [[6, 9], [5, 5]]
     assert all("nats" in panel.get_ylabel() for panel in panels[:3]) and panels[3].get_ylabel() == "KL weight"
