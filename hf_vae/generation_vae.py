@@ -102,7 +102,8 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
 
         Returns:
             What GenerationMixin returns, rows of one input next to each other: the start token and the new tokens, never the
-            prompt. With `return_dict_in_generate` the z of each row is beside them, as `latents`.
+            prompt. With `return_dict_in_generate` the z of each row is beside them, as `latents`; with `average_latents` all z of a
+            row and the `logits` under each, in succession.
 
         Raises:
             ValueError: an option out of range, an input that is missing or malformed, or `latents` of a wrong shape.
@@ -219,8 +220,13 @@ class LatentGenerationMixin(LatentDecodingMixin, GenerationMixin):
         )
         prompt = context_ids.shape[1] - 1
         if isinstance(output, ModelOutput):
+            rows = len(output["sequences"])
             output["sequences"] = output["sequences"][::step, prompt:]
-            output["latents"] = latents
+            if step > 1 and output.get("scores") is not None:
+                # All z of a row have the scores of their mean.
+                output["scores"] = tuple(each[::step] for each in output["scores"])
+            # Outputs may share a z.
+            output["latents"] = latents.repeat_interleave(rows // len(latents), 0)
             return output
         return output[::step, prompt:]
 

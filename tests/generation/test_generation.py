@@ -166,3 +166,19 @@ def test_generation_config_object_and_ignored_labels(model, batch):
     model.generation_config.latent_temperature = 0.0
     config = GenerationConfig(max_new_tokens=8, min_new_tokens=8, num_return_sequences=2, do_sample=True)
     assert torch.equal(model.generate(**inputs, generation_config=config, do_sample=False), sequences)
+
+
+@pytest.mark.parametrize("variant", ["vae", "paraphrase-prompt"], indirect=True)
+def test_what_is_returned_beside_the_texts_has_a_row_for_each(variant):
+    model = make_model(variant)
+    inputs, options = (
+        generation_inputs(make_batch(model)),
+        {"return_dict_in_generate": True, "output_scores": True, "max_new_tokens": 3},
+    )
+    latents = torch.randn(3, 4, generator=torch.Generator().manual_seed(5))
+    shared = model.generate(**inputs, latents=latents, num_return_sequences=2, do_sample=True, **options)
+    assert len(shared.sequences) == 6 and torch.equal(shared.latents, latents.repeat_interleave(2, 0))
+    averaged = model.generate(**inputs, average_latents=4, do_sample=False, **options)
+    assert len(averaged.sequences) == 3 and len(averaged.latents) == 12
+    for step, scores in enumerate(averaged.scores, start=1):
+        assert torch.equal(scores.argmax(-1), averaged.sequences[:, step])
