@@ -238,7 +238,10 @@ def check_stages(args: Any, training_args: TrainingArguments) -> None:
     # What reads a source that is no prompt is new, and learns beside a decoder that is held.
     learns_to_read = args.is_conditional and args.source_conditioning != "prompt"
     if args.latent_free_steps and args.freeze_decoder and not args.lora and not learns_to_read:
-        raise ValueError("`--latent_free_steps` trains the decoder, which `--freeze_decoder` keeps as it is.")
+        raise ValueError(
+            "`--latent_free_steps` trains the decoder, which `--freeze_decoder` keeps as it is: set `--latent_free_steps 0`, or leave "
+            "`--freeze_decoder` out."
+        )
     if args.freeze_decoder_with_latent and not args.latent_free_steps:
         raise ValueError(
             "`--freeze_decoder_with_latent` keeps the decoder that the steps without z have trained: add `--latent_free_steps`, or "

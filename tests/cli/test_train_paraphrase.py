@@ -150,8 +150,8 @@ def test_a_stranger_without_the_package_can_load_the_model(script, tmp_path):
     "options",
     [
         ["--lora", '{"r": 2, "target_modules": ".*decoder.lm.*(q_proj|v_proj)"}', "--posterior_fit_steps", "2"],
-        ["--freeze_decoder", f"--{ACTIVATION_CHECKPOINTING}", "--posterior_fit_steps", "2"],
-        ["--freeze_decoder", "--save_trained_only"],
+        ["--freeze_decoder", "--latent_free_steps", "0", f"--{ACTIVATION_CHECKPOINTING}", "--posterior_fit_steps", "2"],
+        ["--freeze_decoder", "--latent_free_steps", "0", "--save_trained_only"],
         [
             "--bf16",
             "--posterior_fit_steps",
