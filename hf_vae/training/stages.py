@@ -239,8 +239,8 @@ def check_stages(args: Any, training_args: TrainingArguments) -> None:
     learns_to_read = args.is_conditional and args.source_conditioning != "prompt"
     if args.latent_free_steps and args.freeze_decoder and not args.lora and not learns_to_read:
         raise ValueError(
-            "`--latent_free_steps` trains the decoder, which `--freeze_decoder` keeps as it is: set `--latent_free_steps 0`, or leave "
-            "`--freeze_decoder` out."
+            "`--latent_free_steps` trains the decoder, which `--freeze_decoder` keeps as it is: set `--latent_free_steps 0`, or "
+            "leave `--freeze_decoder` out."
         )
     if args.freeze_decoder_with_latent and not args.latent_free_steps:
         raise ValueError(
