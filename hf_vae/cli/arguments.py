@@ -11,7 +11,7 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from ..options.help import asks_for_help, print_help
 from ..options.mistakes import refuse_unknown
-from ..options.recipes import default_recipe, find_recipe, is_recipe, replaced_by
+from ..options.recipes import default_recipe, find_recipe, is_recipe, kept_beside
 from ..training import encoder_cache, learning_rates, stages  # noqa: F401 (what they refuse is asked of all techniques)
 from ..training.techniques import TECHNIQUES
 from .recipe import read_recipe
@@ -39,8 +39,7 @@ def read_defaults(task: str, said: Mapping[str, Any], parser: HfArgumentParser, 
     Raises:
         ValueError: as [`read_recipe`]; or the command line says how many epochs and a file of the user's own how many steps.
     """
-    values = read_recipe(find_recipe(recipe or default_recipe(task, said)), parser)
-    kept = {name: value for name, value in values.items() if name not in replaced_by(said, recipe)}
+    kept = kept_beside(read_recipe(find_recipe(recipe or default_recipe(task, said)), parser), said, recipe)
     if "num_train_epochs" in said and "max_steps" not in said and kept.get("max_steps", -1) > 0:
         raise ValueError(
             f"{recipe} has `max_steps: {kept['max_steps']}`, and beside that the Trainer ignores `--num_train_epochs`: add "

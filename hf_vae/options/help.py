@@ -14,7 +14,7 @@ from typing import Any
 from .commands import COMMANDS
 from .groups import CHOICES, GROUPS, TRAINING
 from .mistakes import program
-from .recipes import default_recipe, is_recipe, replaced_by, written_in
+from .recipes import default_recipe, is_recipe, kept_beside, written_in
 
 # Where what an argument means begins.
 _COLUMN = 34
@@ -121,7 +121,7 @@ def _default(each: Field) -> Any:
 def _recipe(task: str, argv: Sequence[str], known: Mapping[str, Field]) -> tuple[str, dict[str, Any]]:
     """Where the defaults of this command line come from, in words, and what stands there."""
     if argv and is_recipe(argv[0]):
-        return f"The defaults are those of {argv[0]}.", _left_of(argv[0], argv[0], _said(argv[1:], known))
+        return f"The defaults are those of {argv[0]}.", kept_beside(written_in(argv[0]), _said(argv[1:], known), argv[0])
     said = _said(argv, known)
     name = default_recipe(task, said)
     why = (
@@ -129,13 +129,7 @@ def _recipe(task: str, argv: Sequence[str], known: Mapping[str, Field]) -> tuple
         f"{task}_embedded.yaml, with --train_file {task}_from_scratch.yaml, and with pretrained parts besides "
         f"{task}_pretrained.yaml. A file of arguments that comes first stands in its place."
     )
-    return why, _left_of(name, None, said)
-
-
-def _left_of(name: str, recipe: str | None, said: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands in the file called `name`, less what cannot be meant beside what is `said`; `recipe` as of [`replaced_by`]."""
-    written = written_in(name)
-    return {key: value for key, value in written.items() if key not in replaced_by(said, recipe)} if written else {}
+    return why, kept_beside(written_in(name), said)
 
 
 def _said(argv: Sequence[str], known: Mapping[str, Field]) -> dict[str, Any]:

@@ -42,8 +42,9 @@ def find_recipe(name: str) -> Path:
 
 
 def is_package_s(recipe: str) -> bool:
-    """Whether a file of arguments of this name is one of the package's."""
-    return find_recipe(recipe).resolve().parent == RECIPES.resolve()
+    """Whether a file of arguments of this name would be one of the package's, as [`find_recipe`] looks for it."""
+    path = Path(recipe)
+    return not path.is_file() or path.resolve().parent == RECIPES.resolve()
 
 
 def default_recipe(task: str, named: Collection[str]) -> str:
@@ -64,8 +65,8 @@ def default_recipe(task: str, named: Collection[str]) -> str:
 def replaced_by(said: Mapping[str, Any], recipe: str | None = None) -> set[str]:
     """
     The arguments of a file that cannot be meant beside what the command line has `said`. The file is the [`default_recipe`], or the
-    `recipe` that the command line names. In the place of what whoever names a file of their own wrote there nothing is put: what
-    does not go together there is refused.
+    `recipe` that the command line names. Nothing is replaced in a file of the user's own: what does not go together there is
+    refused.
     """
     if recipe is not None and not is_package_s(recipe):
         return set()
@@ -94,6 +95,12 @@ def replaced_by(said: Mapping[str, Any], recipe: str | None = None) -> set[str]:
         # The source is to be written in another way, or not for the decoder at all.
         replaced.add("prompt_template")
     return replaced
+
+
+def kept_beside(values: Mapping[str, Any], said: Mapping[str, Any], recipe: str | None = None) -> dict[str, Any]:
+    """The `values` of a file of arguments, less those that are [`replaced_by`] what the command line has `said`."""
+    replaced = replaced_by(said, recipe)
+    return {name: value for name, value in values.items() if name not in replaced}
 
 
 def written_in(name: str) -> dict[str, Any]:
