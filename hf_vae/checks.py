@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
 # NumPy takes no larger one, and torch's generator on the CPU reads no more bits of it.
 MOST_SEED = 2**32 - 1
@@ -140,3 +141,13 @@ def check_flow(latent_size: Any, num_layers: Any, hidden_size: Any, labels: Any 
         raise ValueError(f"`labels` is {str(labels)[:50]!r}; give a list of at least one text.")
     if len(set(labels)) < len(labels):
         raise ValueError(f"`labels` is {str(labels)[:50]}; name each label once.")
+
+
+def check_token(name: str, token: Any, decoder: PreTrainedConfig) -> None:
+    """Raises a `ValueError` unless `token`, if there is one, is of the vocabulary of `decoder`."""
+    if token is None:
+        return
+    check_count(name, token, least=0)
+    vocabulary = getattr(decoder.get_text_config(), "vocab_size", math.inf)
+    if token >= vocabulary:
+        raise ValueError(f"`{name}` is {token}, and the decoder's vocabulary has {vocabulary} tokens, from 0 on.")

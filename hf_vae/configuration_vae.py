@@ -1,13 +1,12 @@
 """Configuration of the text VAE: an encoder's, a decoder's, and what stands between them."""
 
-import math
 from typing import Any, cast
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
-from .checks import check_choice, check_count, check_flow, check_number
+from .checks import check_choice, check_count, check_flow, check_number, check_token
 from .compat import CompositeConfig, SubConfigSpec
 
 # For what it registers: a part may be an LSTM, also if the model brings its own code along.
@@ -20,7 +19,9 @@ POSTERIOR_TYPES = ["gaussian"]
 # And whether the prior is one of x, p(z|x).
 PRIOR_TYPES = {"standard": False, "conditional": True, "flow": False, "fitted": False}
 FREE_BITS_PER = ("sentence", "vector", "dimension", "batch")
-POOLINGS = ("mean", "target", "first", "pooler", "attention")
+POOLINGS = ("mean", "target", "first", "pooler", "attention", "local_attention")
+# Those of several vectors.
+ATTENTION_POOLINGS = ("attention", "local_attention")
 PARTS = ("encoder", "decoder")
 # Goes up when what is saved means something that earlier versions of this code would not understand.
 FORMAT_VERSION = 3
@@ -31,16 +32,6 @@ def without_places(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     return {name: without_places(value) for name, value in config.items() if name != "_name_or_path"}
-
-
-def check_token(name: str, token: Any, decoder: PreTrainedConfig) -> None:
-    """Raises a `ValueError` unless `token`, if there is one, is of the vocabulary of `decoder`."""
-    if token is None:
-        return
-    check_count(name, token, least=0)
-    vocabulary = getattr(decoder.get_text_config(), "vocab_size", math.inf)
-    if token >= vocabulary:
-        raise ValueError(f"`{name}` is {token}, and the decoder's vocabulary has {vocabulary} tokens, from 0 on.")
 
 
 def default_pooling(num_latents: int) -> str | None:
@@ -62,7 +53,7 @@ class VAEConfig(CompositeConfig):
             are refused.
         latent_size (`int`, defaults to 32): number of dimensions of z, or of each of its vectors if there are several.
         num_latents (`int`, defaults to 1): vectors that z consists of. Wherever z is given or returned they stand side by side, as
-            `total_latent_size` numbers. From two on `pooling` is `"attention"`.
+            `total_latent_size` numbers. From two on `pooling` is an attention.
         latent_injection (`str` or `list[str]`, defaults to `"embedding"`): how z enters the decoder, in one or several ways:
             `"embedding"`, `"memory"`, `"prefix"` or `"logits"` (see [`LatentDecoder`]).
         latent_placement (`str`, defaults to `"before_source"`): where z begins, if the decoder reads a prompt. `"before_source"`:
@@ -71,9 +62,10 @@ class VAEConfig(CompositeConfig):
         prefix_length (`int`, *optional*): embeddings that stand for z with `"prefix"`: 4, or one for each of several vectors.
         pooling (`str`, *optional*): what the posterior's head reads: `"mean"` of the encoder's last hidden states over the tokens
             that are no padding; their mean over y alone of the pair that q(z|x,y) reads, `"target"`, which is the mean of any
-            other text; the `"first"` token's state; the encoder's trained `"pooler"`; or `"attention"`: `num_latents` learned
+            other text; the `"first"` token's state; the encoder's trained `"pooler"`; `"attention"`: `num_latents` learned
             queries attend to the states ([`Resampler`]), for q and for p(z|x), and whatever else reads a vector of x reads the
-            mean. Defaults to `"mean"`, and to `"attention"` with several vectors.
+            mean; or, of a [`VAEModel`], `"local_attention"`: each query attends to its share of the text above all. Defaults to
+            `"mean"`, and to `"attention"` with several vectors.
         posterior_bias (`bool`, defaults to `True`): whether the posterior's head has a bias; Optimus' has none.
         posterior_type (`str`, defaults to `"gaussian"`): the family of q, or a name that was given to `register_posterior`.
         prior_type (`str`, defaults to `"standard"`): `"standard"` is N(0, I); `"conditional"`, of conditional models, a network
@@ -244,7 +236,7 @@ class VAEConfig(CompositeConfig):
     @property
     def vector_pooling(self) -> str:
         """How an encoder's states become one vector for what reads but one, whatever q reads."""
-        return "mean" if self.pooling == "attention" else cast(str, self.pooling)
+        return "mean" if self.pooling in ATTENTION_POOLINGS else cast(str, self.pooling)
 
     @property
     def is_conditional(self) -> bool:
@@ -294,10 +286,10 @@ class VAEConfig(CompositeConfig):
                 f"`embedding_size` is {self.embedding_size}, and a {type(self).__name__} reads its source as tokens: only a "
                 "`VAEConfig` takes given vectors."
             )
-        if self.pooling == "attention":
+        if self.pooling in ATTENTION_POOLINGS:
             raise ValueError(
-                f"`embedding_size` is {self.embedding_size}, so q reads one vector, and `pooling='attention'` or several latent "
-                "vectors (`num_latents`) need the states of an encoder: leave them out."
+                f"`embedding_size` is {self.embedding_size}, so q reads one vector, and `pooling={self.pooling!r}` or several "
+                "latent vectors (`num_latents`) need the states of an encoder: leave them out."
             )
         if "encoder" in (self.frozen_parts or {}):
             raise ValueError(f"`frozen_parts` names the encoder, and with `embedding_size={self.embedding_size}` there is none.")
@@ -343,10 +335,15 @@ class VAEConfig(CompositeConfig):
             )
 
     def validate_num_latents(self):
-        if self.num_latents > 1 and self.pooling != "attention":
+        if self.num_latents > 1 and self.pooling not in ATTENTION_POOLINGS:
             raise ValueError(
                 f"`num_latents` is {self.num_latents} and `pooling` {self.pooling!r}, which makes one vector of a text: choose "
                 "'attention', or leave `pooling` out."
+            )
+        if self.pooling == "local_attention" and self.is_conditional:
+            raise ValueError(
+                "`pooling` is 'local_attention', which shares out one text, and the posterior of a "
+                f"{type(self).__name__} reads two, x and y: choose 'attention'."
             )
         if self.num_latents > 1 and self.prefix_length != self.num_latents:
             raise ValueError(

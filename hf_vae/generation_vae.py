@@ -13,9 +13,8 @@ from transformers.utils import ModelOutput, logging
 
 from .assistants import assistant_of
 from .calls import call_with
-from .checks import check_count, check_finite, rows_of, shaped_latents
+from .checks import check_count, check_finite, check_token, rows_of, shaped_latents
 from .compat import CACHE
-from .configuration_vae import check_token
 from .decoding_vae import LatentDecodingMixin
 from .encoders import check_length
 from .flow_prior import FlowPrior

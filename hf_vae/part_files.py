@@ -8,6 +8,7 @@ from huggingface_hub import list_repo_files
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME, cached_file, logging
 
+from .configuration_vae import ATTENTION_POOLINGS
 from .saved_files import read_json
 
 logger = logging.get_logger(__name__)
@@ -114,7 +115,7 @@ def settle_pooling(name_or_path: str, asked_for: str | None = None) -> str | Non
             "cannot be had here: choose a `pooling` for it, 'mean' or 'first', or another encoder."
         )
     # Learned queries read the states themselves.
-    if asked_for not in (None, pooling, "attention") and (asked_for, pooling) != ("target", "mean"):
+    if asked_for not in (None, pooling, *ATTENTION_POOLINGS) and (asked_for, pooling) != ("target", "mean"):
         logger.warning(
             f"The encoder {name_or_path} was trained with {' and '.join(trained) or 'no pooling'} (sentence-transformers), and is "
             f"read with `pooling={asked_for!r}`, as asked."

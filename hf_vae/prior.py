@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .checks import check_choice, check_count, shaped_latents
-from .configuration_vae import PRIOR_TYPES, VAEConfig
+from .configuration_vae import ATTENTION_POOLINGS, PRIOR_TYPES, VAEConfig
 from .gaussian import DiagonalGaussian
 from .latent_distribution import LatentDistribution, per_sample
 from .posterior import GaussianHead
@@ -60,8 +60,8 @@ class PriorNetwork(Prior):
     def __init__(self, config: VAEConfig, source_size: int, dtype: torch.dtype):
         super().__init__(config, source_size, dtype)
         self.resampler: Resampler | None = None
-        if config.pooling == "attention":
-            self.resampler = build_resampler(config.encoder, config.num_latents, dtype)
+        if config.pooling in ATTENTION_POOLINGS:
+            self.resampler = build_resampler(config, dtype)
         self.hidden = nn.Linear(source_size, source_size, dtype=dtype)
         self.head = GaussianHead(source_size, config.latent_size, dtype)
 

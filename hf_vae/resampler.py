@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, initialization
 
+from .configuration_vae import VAEConfig
+
 
 def attend(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, num_heads: int, mask: torch.Tensor | None = None
@@ -18,16 +20,42 @@ def attend(
         keys (`torch.Tensor` of shape `(rows, keys, width)`): of rows 1 they are every row's.
         values (`torch.Tensor` of shape `(rows, keys, other width)`): the same.
         num_heads (`int`): a divisor of both widths.
-        mask (`torch.Tensor` of shape `(rows, keys)`, *optional*): 0 where nobody is to look.
+        mask (`torch.Tensor` of shape `(rows, queries or 1, keys)`, *optional*): as that of
+            `torch.nn.functional.scaled_dot_product_attention`, `False` where nobody is to look or numbers that are added to the
+            scores; the same in each head.
 
     Returns:
         `(rows, queries, other width)`.
     """
     rows = queries.shape[0]
     heads = (each.unflatten(-1, (num_heads, -1)).transpose(1, 2) for each in (queries, keys, values))
-    seen = None if mask is None else mask.bool()[:, None, None, :]
     query, key, value = (each.expand(rows, -1, -1, -1) for each in heads)
+    seen = None if mask is None else mask.unsqueeze(1)
+    if seen is not None and seen.is_floating_point():
+        # Under autocast the projections compute in another type than the states have.
+        seen = seen.to(query.dtype)
     return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2).flatten(2)
+
+
+def shares(num_queries: int, mask: torch.Tensor) -> torch.Tensor:
+    r"""
+    What is added to a query's scores so that it attends to its share of a text above all, as Yang et al. (2018, "Modeling Localness
+    for Self-Attention Networks") do around a place that they predict. With \(k\) queries, and \(t\) of \(T\) tokens
+    read, it is \(-\frac12 (i - k t / T)^2\), both counted from a half on: a Gaussian window of the width of a share.
+
+    Args:
+        num_queries (`int`).
+        mask (`torch.Tensor` of shape `(rows, length)`): 0 on padding.
+
+    Returns:
+        `(rows, num_queries, length)`, minus infinity on padding.
+    """
+    seen = mask.bool()
+    tokens = seen.sum(dim=1, keepdim=True)
+    places = num_queries * (seen.cumsum(dim=1) - 0.5) / tokens
+    middles = torch.arange(num_queries, device=mask.device) + 0.5
+    distances = middles.unsqueeze(1) - places.unsqueeze(1)
+    return (-0.5 * distances.square()).masked_fill(~seen.unsqueeze(1), -math.inf)
 
 
 def beside(vectors: torch.Tensor, *further: torch.Tensor) -> torch.Tensor:
@@ -56,11 +84,12 @@ class Resampler(nn.Module):
         num_queries (`int`): vectors of a text.
         num_heads (`int`): a divisor of `hidden_size`.
         dtype (`torch.dtype`): of the weights.
+        is_local (`bool`, defaults to `False`): whether each query attends to its share of the text above all ([`shares`]).
     """
 
-    def __init__(self, hidden_size: int, num_queries: int, num_heads: int, dtype: torch.dtype):
+    def __init__(self, hidden_size: int, num_queries: int, num_heads: int, dtype: torch.dtype, is_local: bool = False):
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.is_local = num_heads, is_local
         self.queries = nn.Parameter(torch.empty(num_queries, hidden_size, dtype=dtype))
         self.to_queries, self.to_keys, self.to_values, self.to_output = (
             nn.Linear(hidden_size, hidden_size, dtype=dtype) for _ in range(4)
@@ -90,15 +119,19 @@ class Resampler(nn.Module):
             `(batch, num_queries, hidden_size)`.
         """
         queries = self.queries.expand(states.shape[0], -1, -1)
-        seen = attend(self.to_queries(queries), self.to_keys(states), self.to_values(states), self.num_heads, mask)
+        visible = None if mask is None else mask.bool().unsqueeze(1)
+        if self.is_local:
+            visible = shares(len(self.queries), states.new_ones(states.shape[:2]) if mask is None else mask)
+        seen = attend(self.to_queries(queries), self.to_keys(states), self.to_values(states), self.num_heads, visible)
         hidden = self.attention_norm(queries + self.to_output(seen))
         return self.norm(hidden + self.mlp(hidden))
 
 
-def build_resampler(config: PreTrainedConfig, num_queries: int, dtype: torch.dtype) -> Resampler:
-    """`num_queries` learned queries over the states of the encoder of `config`."""
-    size = config.get_text_config().hidden_size
-    return Resampler(size, num_queries, count_heads(size, config), dtype)
+def build_resampler(config: VAEConfig, dtype: torch.dtype) -> Resampler:
+    """A learned query for each vector of z, over the states of the encoder."""
+    size = config.encoder.get_text_config().hidden_size
+    heads = count_heads(size, config.encoder)
+    return Resampler(size, config.num_latents, heads, dtype, is_local=config.pooling == "local_attention")
 
 
 __all__ = ["Resampler"]

@@ -73,7 +73,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "tokenizer_type": ("bpe", "word"),
     "latent_injection": ("embedding", "memory", "prefix", "logits"),
     "latent_placement": ("before_source", "after_source"),
-    "pooling": ("mean", "target", "first", "pooler", "attention"),
+    "pooling": ("mean", "target", "first", "pooler", "attention", "local_attention"),
     "free_bits_per": ("sentence", "vector", "dimension", "batch"),
     "kl_schedule": ("constant", "linear", "sigmoid", "tanh", "cyclical"),
     "bow_schedule": ("constant", "linear", "sigmoid", "tanh", "cyclical"),

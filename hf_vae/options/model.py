@@ -81,9 +81,10 @@ class ModelArguments(
     pooling: str | None = field(
         default=None,
         metadata={
-            "help": "What the posterior reads of the encoder: mean, target (of a pair the mean over y alone), first, pooler, or "
-            "attention of learned queries. Default: what an encoder of sentence-transformers was trained with, mean of any other, "
-            "and attention with several vectors."
+            "help": "What the posterior reads of the encoder: mean, target (of a pair the mean over y alone), first, pooler, "
+            "attention of learned queries, or, of texts without a source, local_attention, where each query looks at its share of "
+            "the text above all. Default: what an encoder of sentence-transformers was trained with, mean of any other, and "
+            "attention with several vectors."
         },
     )
     prior_type: str = field(

@@ -54,6 +54,7 @@ READ = [(variant, {}) for variant in VARIANTS] + [
     ("paraphrase-eq", {"prior_type": "conditional", "pooling": "pooler"}),
     ("dialog", {"context_encoding": "hierarchical", "pooling": "first"}),
     ("vae", {"pooling": "attention", "num_latents": 2}),
+    ("vae", {"pooling": "local_attention", "num_latents": 2}),
     ("cvae", {"pooling": "attention", "num_latents": 2}),
     ("paraphrase-eq", {"pooling": "attention", "num_latents": 2, "prior_type": "conditional"}),
 ]
