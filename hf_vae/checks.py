@@ -2,8 +2,9 @@
 
 import math
 import operator
+import sys
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedConfig
@@ -33,6 +34,11 @@ def check_seed(name: str, seed: Any) -> None:
         raise ValueError(f"`{name}` is {seed!r}; it must be at most {MOST_SEED}.")
 
 
+def next_seed(seed: int) -> int:
+    """Another seed for what follows a training with `seed`; after the largest one it is 0."""
+    return (seed + 1) % (MOST_SEED + 1)
+
+
 def check_number(
     name: str,
     value: Any,
@@ -52,7 +58,8 @@ def check_number(
         )
         if bound is not None
     ]
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared and not asked with `math.isfinite`, which fails on a whole number that no float reaches.
+    number = isinstance(value, Real) and not isinstance(value, bool) and abs(cast(Any, value)) <= sys.float_info.max
     if not number or not all(holds(value, bound) for _, bound, holds in bounds):
         wanted = " and ".join(f"{word} {bound:g}" for word, bound, _ in bounds)
         raise ValueError(f"`{name}` is {value!r}; it must be a finite number{', ' if wanted else ''}{wanted}.")

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
-from ..checks import check_count
+from ..checks import check_count, next_seed
 from ..modeling_vae import VAEModel
 from ..options.techniques import DecoderResetArguments
 from .kl_annealing import scheduled
@@ -81,7 +81,7 @@ class DecoderResetCallback(TrainerCallback):
     def on_step_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
         if state.global_step != self.step:
             return
-        reset_decoder(model, args.seed + 1 if self.seed is None else self.seed)
+        reset_decoder(model, next_seed(args.seed) if self.seed is None else self.seed)
         for parameter in model.decoder.parameters():
             optimizer.state.pop(parameter, None)
         logger.info("The decoder starts anew at step %d.", self.step)

@@ -27,6 +27,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from ..checks import next_seed
 from ..options.techniques import StageArguments
 from ..processing_vae import VAEProcessor
 from .checkpoints import STAGES
@@ -209,8 +210,8 @@ def on_other_batches(
         first = rows % len(train)
         return training_args, train.select([*range(first, len(train)), *range(first)])
     # The order of the rows has a seed of its own, if one is given.
-    data_seed = None if training_args.data_seed is None else training_args.data_seed + 1
-    return replace(training_args, seed=training_args.seed + 1, data_seed=data_seed), train
+    data_seed = None if training_args.data_seed is None else next_seed(training_args.data_seed)
+    return replace(training_args, seed=next_seed(training_args.seed), data_seed=data_seed), train
 
 
 def check_pretraining(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

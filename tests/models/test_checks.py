@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub.errors import StrictDataclassError
 
 from hf_vae import CVAEConfig, DialogCVAEConfig, LSTMConfig, ParaphraseVAEConfig, VAEConfig
-from hf_vae.checks import check_count, check_number
+from hf_vae.checks import MOST_SEED, check_count, check_number, next_seed
 from hf_vae.training import TokenNoise, make_schedule
 
 # What is needed besides, so that the field's own value is what is refused.
@@ -40,6 +40,11 @@ def test_a_number_that_cannot_be_meant_is_refused(config_class, name, value):
     values = [value] if name == "meta_categories" else value
     with pytest.raises(StrictDataclassError, match=name):
         config_class(**{**BESIDES.get(name, {}), name: values})
+
+
+def test_a_number_that_no_float_reaches_is_refused():
+    with pytest.raises(StrictDataclassError, match=r"`free_bits` is 10+; it must be a finite number, at least 0"):
+        VAEConfig(free_bits=10**400)
 
 
 def test_the_fields_that_are_tried_are_all_of_them():
@@ -86,3 +91,7 @@ def test_bounds_are_said_in_words():
         check_count("size", 0)
     with pytest.raises(ValueError, match=r"^`size` is 2.5; it must be a whole number, at least 1\.$"):
         check_count("size", 2.5)
+
+
+def test_the_largest_seed_has_a_next_one_too():
+    assert [next_seed(seed) for seed in (0, 41, MOST_SEED - 1, MOST_SEED)] == [1, 42, MOST_SEED, 0]
