@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -119,8 +120,13 @@ class OutputFile:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Lets others write there."""
+        """Lets others write there. If no row was written, neither file stays: the run was refused at its first block."""
         if self._file is not None:
+            if not os.fstat(self._file.fileno()).st_size:
+                self.settings_path.unlink(missing_ok=True)
+                # While nobody else may write there. Windows removes no open file, and keeps the empty one.
+                with suppress(PermissionError):
+                    self.path.unlink(missing_ok=True)
             self._file.close()
             self._file = None
 

@@ -313,6 +313,8 @@ def test_a_model_that_was_trained_on_is_another(pair, path):
         (TEXTS, {"do_sample": True, "temperature": 0}, "`temperature` is 0"),
         (TEXTS, {"do_sample": True, "num_beams": 2}, "beams are not drawn row by row"),
         (TEXTS, {"do_sample": True, "min_p": 0.1}, "`min_p` is 0.1; tokens are drawn by `temperature`, `top_k` and `top_p`"),
+        # transformers refuses it, at the first block.
+        (TEXTS, {"bad_words_ids": [[-1]]}, "`bad_words_ids` has to be a list of positive integers"),
         (iter(TEXTS), {}, "`rows` is a list_iterator, and they are read twice"),
         ([], {}, "`rows` has no rows"),
         ([*TEXTS, "  "], {}, "Row 5 of `rows`, counted from 0, has no text .found '  '.: correct or remove it. None is skipped"),
