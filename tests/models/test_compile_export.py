@@ -175,10 +175,23 @@ class Encode(nn.Module):
         return q.mean, q.logvar
 
 
-@pytest.mark.parametrize("num_latents", [1, 2])
-@pytest.mark.parametrize("variant", ["vae", pytest.param("cvae", marks=pytest.mark.slow), "paraphrase-prompt"])
-def test_encode_is_exported_for_any_batch_and_length(variant, num_latents, tmp_path):
-    model = make_model(variant, num_latents=num_latents)
+SEVERAL = {"num_latents": 2}
+
+
+@pytest.mark.parametrize(
+    "variant, options",
+    [
+        ("vae", {}),
+        ("vae", SEVERAL),
+        ("vae", {**SEVERAL, "pooling": "local_attention"}),
+        pytest.param("cvae", {}, marks=pytest.mark.slow),
+        pytest.param("cvae", SEVERAL, marks=pytest.mark.slow),
+        ("paraphrase-prompt", {}),
+        ("paraphrase-prompt", SEVERAL),
+    ],
+)
+def test_encode_is_exported_for_any_batch_and_length(variant, options, tmp_path):
+    model = make_model(variant, **options)
     rows, length = Dim("rows", min=1, max=64), Dim("length", min=2, max=48)
     shapes = {"input_ids": {0: rows, 1: length}, "attention_mask": {0: rows, 1: length}}
     name = "input_ids" if variant == "vae" else "posterior_input_ids"
