@@ -9,7 +9,6 @@ from transformers import PreTrainedModel
 
 from .checks import check_rows
 from .configuration_conditional_vae import ConditionalVAEConfig
-from .configuration_vae import ATTENTION_POOLINGS
 from .cross_attention_check import check_cross_attention
 from .encoders import build_encoder, check_padding_side, pool, read_text, read_visible
 from .gaussian import DiagonalGaussian
@@ -114,7 +113,7 @@ class ConditionalVAEModel(VAEModel):
     @property
     def reads_source_states(self) -> bool:
         """Whether anybody reads every state of x: the decoder's cross-attention, or the queries of a prior of several vectors."""
-        return self.config.source_conditioning == "cross_attention" or self.config.pooling in ATTENTION_POOLINGS
+        return self.config.source_conditioning == "cross_attention" or self.resampler is not None
 
     def read_source(
         self,

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, initialization
 from .bag_of_words import BagOfWordsHead
 from .checks import check_choice, check_rows, shaped_latents
 from .composite import EncoderDecoderComposite
-from .configuration_vae import ATTENTION_POOLINGS, VAEConfig
+from .configuration_vae import VAEConfig
 from .encoders import check_padding_side, read_text, read_vector
 from .flow_prior import FlowPrior
 from .fused_linear_cross_entropy import sequence_nll
@@ -40,9 +40,7 @@ class VAEModel(EncoderDecoderComposite, LatentGenerationMixin):
     def __init__(self, config: VAEConfig, encoder: PreTrainedModel | None = None, decoder: PreTrainedModel | None = None):
         super().__init__(config, encoder, decoder)
         config = self.config
-        self.resampler: Resampler | None = None
-        if config.pooling in ATTENTION_POOLINGS:
-            self.resampler = build_resampler(config, dtype=self.encoder.dtype)
+        self.resampler = build_resampler(config, dtype=self.first_part.dtype)
         self.posterior_head = build_posterior(config, self.recognition_size, dtype=self.first_part.dtype)
         if config.bow_loss_weight:
             self.bow_head = BagOfWordsHead(

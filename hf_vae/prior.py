@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from .checks import check_choice, check_count, shaped_latents
-from .configuration_vae import ATTENTION_POOLINGS, PRIOR_TYPES, VAEConfig
+from .configuration_vae import PRIOR_TYPES, VAEConfig
 from .gaussian import DiagonalGaussian
 from .latent_distribution import LatentDistribution, per_sample
 from .posterior import GaussianHead
-from .resampler import Resampler, beside, build_resampler
+from .resampler import beside, build_resampler
 from .source import EncodedSource
 
 
@@ -59,9 +59,7 @@ class PriorNetwork(Prior):
 
     def __init__(self, config: VAEConfig, source_size: int, dtype: torch.dtype):
         super().__init__(config, source_size, dtype)
-        self.resampler: Resampler | None = None
-        if config.pooling in ATTENTION_POOLINGS:
-            self.resampler = build_resampler(config, dtype)
+        self.resampler = build_resampler(config, dtype)
         self.hidden = nn.Linear(source_size, source_size, dtype=dtype)
         self.head = GaussianHead(source_size, config.latent_size, dtype)
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, initialization
 
-from .configuration_vae import VAEConfig
+from .configuration_vae import ATTENTION_POOLINGS, VAEConfig
 
 
 def attend(
@@ -127,8 +127,10 @@ class Resampler(nn.Module):
         return self.norm(hidden + self.mlp(hidden))
 
 
-def build_resampler(config: VAEConfig, dtype: torch.dtype) -> Resampler:
-    """A learned query for each vector of z, over the states of the encoder."""
+def build_resampler(config: VAEConfig, dtype: torch.dtype) -> Resampler | None:
+    """A learned query for each vector of z, over the states of the encoder; `None` if its `pooling` makes one vector by a rule."""
+    if config.pooling not in ATTENTION_POOLINGS:
+        return None
     size = config.encoder.get_text_config().hidden_size
     heads = count_heads(size, config.encoder)
     return Resampler(size, config.num_latents, heads, dtype, is_local=config.pooling == "local_attention")
