@@ -200,7 +200,7 @@ class LatentDecoder(WrappedLM, GenerationMixin):
         if enters and (self.has_state or initial_state is not None):
             cache = self._begin_from_states(latents, initial_state, cache)
         if enters and self.prefix_length:
-            prefix = self._prefix(latents)
+            prefix = self.soft_tokens(latents)
             with_latents = torch.cat([prefix, with_latents], dim=1)
             tokens_at = cast(torch.Tensor, position_ids)
             in_front = tokens_at[:, :1] + torch.arange(-prefix.shape[1], 0, device=latents.device)
@@ -309,9 +309,10 @@ class LatentDecoder(WrappedLM, GenerationMixin):
     def prompt_embeds(self, input_ids: torch.LongTensor, latents: torch.Tensor, source_length: int = 0) -> torch.Tensor:
         """`(rows, prefix_length + length, embedding size)`: what the LM is given of z, with `prefix`, and of the tokens."""
         tokens = self.get_input_embeddings()(input_ids)
-        return torch.cat([tokens[:, :source_length], self._prefix(latents.to(tokens)), tokens[:, source_length:]], dim=1)
+        return torch.cat([tokens[:, :source_length], self.soft_tokens(latents.to(tokens)), tokens[:, source_length:]], dim=1)
 
-    def _prefix(self, latents: torch.Tensor) -> torch.Tensor:
+    def soft_tokens(self, latents: torch.Tensor) -> torch.Tensor:
+        """The embeddings that stand for z in front of the first token, `(rows, prefix_length, size)`."""
         prefixes = (way.prefix(latents) for way in self.injections)
         return torch.cat([prefix for prefix in prefixes if prefix is not None], dim=1)
 

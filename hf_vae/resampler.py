@@ -37,11 +37,28 @@ def attend(
     return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen).transpose(1, 2).flatten(2)
 
 
+def places_in_text(num_queries: int, mask: torch.Tensor) -> torch.Tensor:
+    r"""
+    Where in a text of `num_queries` equal shares each of its tokens stands: token \(t\) of \(T\), counted from a half on, at
+    \(k t / T\), which is in share \(\lfloor k t / T \rfloor\).
+
+    Args:
+        num_queries (`int`): \(k\).
+        mask (`torch.Tensor` of shape `(rows, length)`): 0 on padding.
+
+    Returns:
+        `(rows, length)`, of no meaning on padding.
+    """
+    seen = mask.bool()
+    return num_queries * (seen.cumsum(dim=1) - 0.5) / seen.sum(dim=1, keepdim=True)
+
+
 def shares(num_queries: int, mask: torch.Tensor) -> torch.Tensor:
     r"""
     What is added to a query's scores so that it attends to its share of a text above all, as Yang et al. (2018, "Modeling Localness
     for Self-Attention Networks") do around a place that they predict. With \(k\) queries, and \(t\) of \(T\) tokens
-    read, it is \(-\frac12 (i - k t / T)^2\), both counted from a half on: a Gaussian window of the width of a share.
+    read, it is \(-\frac12 (i - k t / T)^2\), both counted from a half on ([`places_in_text`]): a Gaussian window of the width of a
+    share.
 
     Args:
         num_queries (`int`).
@@ -50,12 +67,9 @@ def shares(num_queries: int, mask: torch.Tensor) -> torch.Tensor:
     Returns:
         `(rows, num_queries, length)`, minus infinity on padding.
     """
-    seen = mask.bool()
-    tokens = seen.sum(dim=1, keepdim=True)
-    places = num_queries * (seen.cumsum(dim=1) - 0.5) / tokens
     middles = torch.arange(num_queries, device=mask.device) + 0.5
-    distances = middles.unsqueeze(1) - places.unsqueeze(1)
-    return (-0.5 * distances.square()).masked_fill(~seen.unsqueeze(1), -math.inf)
+    distances = middles.unsqueeze(1) - places_in_text(num_queries, mask).unsqueeze(1)
+    return (-0.5 * distances.square()).masked_fill(~mask.bool().unsqueeze(1), -math.inf)
 
 
 def beside(vectors: torch.Tensor, *further: torch.Tensor) -> torch.Tensor:

@@ -73,6 +73,7 @@ RESUMABLE = [
     "--num_attention_heads", "2", "--decoder_layers", "1", "--max_new_tokens", "6", "--seed", "0", "--latent_free_steps", "3",
     "--encoder_pretraining_steps", "3", "--posterior_fit_steps", "3", "--eval_strategy", "no", "--collapse_report_samples", "0",
     "--logging_steps", "50", "--lr_scheduler_type", "constant", "--dropout", "0.1", "--save_strategy", "steps",
+    "--latent_injection", "embedding", "prefix", "--soft_token_fit_steps", "3", "--decoder_fit_steps", "3",
 ]  # fmt: skip
 
 

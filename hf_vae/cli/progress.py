@@ -23,6 +23,8 @@ _WORTH_SAYING_SECONDS = 10.0
 # The stages that a run may have, in this order.
 PRETRAINING = "the encoder as a masked language model"
 LATENT_FREE = "the decoder without z"
+SOFT_TOKEN_FIT = "the soft tokens of z alone"
+DECODER_FIT = "the decoder alone, with z of q"
 WITH_LATENT = "the model with z"
 POSTERIOR_FIT = "the posterior alone"
 PRIOR_FIT = "the prior p(z|x) alone"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,13 +19,14 @@ from ..evaluation.words import check_tokenizer
 from ..hub import Repository, create_repository, run_record, upload_model
 from ..options.model import ModelArguments
 from ..options.report import ReportArguments
+from ..options.techniques import StageArguments
 from ..processing_vae import VAEProcessor
 from ..training.checkpoints import begin_or_resume, check_fits, remove_stages
 from ..training.collator import VAEDataCollator
 from ..training.divergence import StopOnDivergenceCallback, leave_out_cudnn_attention
 from ..training.drop_last import EvaluateEveryExampleCallback
 from ..training.encoder_cache import check_outputs_stay
-from ..training.fits import fit_conditional_prior, fit_posterior
+from ..training.fits import fit_conditional_prior, fit_decoder, fit_posterior, fit_soft_tokens
 from ..training.learning_rates import two_rates
 from ..training.loss_parts import find_model
 from ..training.resuming import train
@@ -48,11 +49,13 @@ from .outcome import verdict_line
 from .processes import check_processes, use_all_cores
 from .progress import BASELINE as WITHOUT_LATENT
 from .progress import (
+    DECODER_FIT,
     LATENT_FREE,
     MEASURING,
     POSTERIOR_FIT,
     PRETRAINING,
     PRIOR_FIT,
+    SOFT_TOKEN_FIT,
     WITH_LATENT,
     Progress,
     measuring_shown,
@@ -111,7 +114,8 @@ def main(task_class: type[Task], argv: Sequence[str]) -> dict[str, Any]:
         texts, targets = list(task.validation["source"]), [targets[0] for targets in task.validation["targets"]]
         callbacks = report_callbacks(model_args, evaluation_args, training_args, processor, texts, targets, **task.lengths)
         stages = planned_stages(model_args, training_args, tokenized["train"])
-        without_latent = stages[LATENT_FREE] + stages[WITH_LATENT] if evaluation_args.with_baseline else 0
+        of_decoder = sum(stages[name] for name in (LATENT_FREE, DECODER_FIT, WITH_LATENT))
+        without_latent = of_decoder if evaluation_args.with_baseline else 0
         progress = Progress({**stages, MEASURING: len(task.test), WITHOUT_LATENT: without_latent})
         with encoder_outputs(model, processor, model_args, training_args, tokenized):
             model = train_in_stages(model, processor, model_args, training_args, tokenized, callbacks, progress)
@@ -177,7 +181,7 @@ def start_run(
         # A sample that the terminal cannot show must not end a finished run.
         cast(Any, sys.stdout).reconfigure(errors="replace")
     check_tokenizer(evaluation_args.metrics_tokenizer)
-    stages = ("encoder_pretraining_steps", "latent_free_steps", "posterior_fit_steps", "prior_fit_steps")
+    stages = [field.name for field in fields(StageArguments) if field.name.endswith("_steps")]
     options = (*stages, "lora", "new_weights_learning_rate", "cache_encoder")
     whole = {name: getattr(model_args, name) for name in options}
     whole["collapse_report_samples"] = training_args.do_eval and evaluation_args.collapse_report_samples
@@ -242,6 +246,8 @@ def planned_stages(model_args: ModelArguments, training_args: TrainingArguments,
     return {
         PRETRAINING: model_args.encoder_pretraining_steps,
         LATENT_FREE: model_args.latent_free_steps,
+        SOFT_TOKEN_FIT: model_args.soft_token_fit_steps,
+        DECODER_FIT: model_args.decoder_fit_steps,
         WITH_LATENT: run_steps(training_args, train),
         POSTERIOR_FIT: model_args.posterior_fit_steps,
         PRIOR_FIT: model_args.prior_fit_steps,
@@ -304,6 +310,16 @@ def train_in_stages(
     if checkpoint is None and model_args.latent_free_steps:
         stage = ("latent_free", model_args.latent_free_steps, tokenized["train"], [progress.begin(LATENT_FREE)])
         train_without_latent(model, processor, decoder_args, *stage, new_weights_learning_rate=rate)
+
+    def fit(*stages: tuple[str, Callable[..., None], int], train: Any) -> None:
+        for name, fit_part, steps in stages:
+            if steps:
+                callback = progress.begin(name)
+                fit_part(model, processor, training_args, steps, train, [callback], new_weights_learning_rate=rate)
+
+    if checkpoint is None:
+        soft_tokens = (SOFT_TOKEN_FIT, fit_soft_tokens, model_args.soft_token_fit_steps)
+        fit(soft_tokens, (DECODER_FIT, fit_decoder, model_args.decoder_fit_steps), train=train_set)
     # Adapters in the decoder are the decoder's.
     lm = cast(Any, find_model(model)).decoder.lm
     with held(lm.parameters() if model_args.freeze_decoder_with_latent else ()):
@@ -326,14 +342,8 @@ def train_in_stages(
         finally:
             # A callback that leaves the last batch to evaluations is not told when a training breaks off.
             training_args.dataloader_drop_last = drop_last
-    fits = (
-        (POSTERIOR_FIT, fit_posterior, model_args.posterior_fit_steps),
-        (PRIOR_FIT, fit_conditional_prior, model_args.prior_fit_steps),
-    )
-    for name, fit, steps in fits:
-        if steps:
-            callback = progress.begin(name)
-            fit(model, processor, training_args, steps, tokenized["train"], [callback], new_weights_learning_rate=rate)
+    posterior = (POSTERIOR_FIT, fit_posterior, model_args.posterior_fit_steps)
+    fit(posterior, (PRIOR_FIT, fit_conditional_prior, model_args.prior_fit_steps), train=tokenized["train"])
     return save_trained(trainer, processor, progress.logs)
 
 

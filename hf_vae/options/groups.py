@@ -21,9 +21,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "act_embedding_size", "act_hidden_size", "meta_embedding_size",
     ),
     "Against posterior collapse": (
-        "free_bits", "free_bits_per", "batch_norm_gamma", "latent_free_steps", "freeze_decoder_with_latent", "bow_loss_weight",
-        "bow_schedule", "bow_schedule_options", "word_dropout", "kl_schedule", "kl_schedule_options", "capacity", "minimum_rate",
-        "token_noise", "aggressive_encoder", "decoder_reset_step", "encoder_pretraining_steps", "posterior_fit_steps",
+        "free_bits", "free_bits_per", "batch_norm_gamma", "latent_free_steps", "soft_token_fit_steps", "decoder_fit_steps",
+        "freeze_decoder_with_latent", "bow_loss_weight", "bow_schedule", "bow_schedule_options", "word_dropout", "kl_schedule",
+        "kl_schedule_options", "capacity", "minimum_rate", "token_noise", "aggressive_encoder", "decoder_reset_step",
+        "encoder_pretraining_steps", "posterior_fit_steps",
     ),
     "Pretrained parts": (
         "freeze_encoder", "freeze_decoder", "save_trained_only", "cache_encoder", "lora", "new_weights_learning_rate",

@@ -15,7 +15,9 @@ from .mistakes import with_guess
 RECIPES = Path(cast(Any, find_spec("hf_vae")).origin).parent / "cli" / "recipes"
 _PART_NAMES = {"encoder_name_or_path", "decoder_name_or_path"}
 # What a model without a q of its own does without.
-_OF_POSTERIOR = {"free_bits", "batch_norm_gamma", "posterior_fit_steps", "prior_fit_steps"}
+_OF_POSTERIOR = {
+    "free_bits", "batch_norm_gamma", "soft_token_fit_steps", "decoder_fit_steps", "posterior_fit_steps", "prior_fit_steps",
+}  # fmt: skip
 
 
 def is_recipe(word: str) -> bool:

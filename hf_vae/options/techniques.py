@@ -16,6 +16,16 @@ class StageArguments:
     encoder_pretraining_steps: int = field(
         default=0, metadata={"help": "Steps to train the encoder as a masked language model first, on the training texts."}
     )
+    soft_token_fit_steps: int = field(
+        default=0,
+        metadata={"help": "Steps before the decoder reads z in which q and the soft tokens of prefix learn to name the words."},
+    )
+    decoder_fit_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Steps after those of --soft_token_fit_steps that train the language model alone, until it reads what z says."
+        },
+    )
     freeze_decoder_with_latent: bool = field(
         default=False,
         metadata={

@@ -29,7 +29,7 @@ from .techniques import register_technique
 
 if TYPE_CHECKING:
     from .encoder_cache import cache_encoder_outputs
-    from .fits import fit_conditional_prior, fit_posterior
+    from .fits import fit_conditional_prior, fit_decoder, fit_posterior, fit_soft_tokens
     from .learning_rates import new_weights, two_rates
     from .new_modules import modules_to_save
     from .stages import pretrain_encoder, train_without_latent
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # What needs the Trainer itself, by module. Whoever imports the package for a model does not wait for it, and datasets with it.
 _WITH_TRAINER = {
     "encoder_cache": ("cache_encoder_outputs",),
-    "fits": ("fit_conditional_prior", "fit_posterior"),
+    "fits": ("fit_conditional_prior", "fit_decoder", "fit_posterior", "fit_soft_tokens"),
     "stages": ("pretrain_encoder", "train_without_latent"),
     "learning_rates": ("new_weights", "two_rates"),
     "new_modules": ("modules_to_save",),
@@ -72,7 +72,9 @@ __all__ = [
     "VAEDataCollator",
     "cache_encoder_outputs",
     "fit_conditional_prior",
+    "fit_decoder",
     "fit_posterior",
+    "fit_soft_tokens",
     "leave_out_cudnn_attention",
     "make_schedule",
     "modules_to_save",

@@ -102,7 +102,7 @@ def check_decoder_reset(args: Any, training_args: TrainingArguments) -> None:
             "Begin with a weight of 0, for instance `--kl_schedule cyclical --kl_schedule_options "
             f'\'{{"period": {2 * step}, "cycles": 1}}\'`, or grant free bits.'
         )
-    for name in ("lora", "freeze_decoder", "latent_free_steps"):
+    for name in ("lora", "freeze_decoder", "latent_free_steps", "soft_token_fit_steps", "decoder_fit_steps"):
         if getattr(args, name):
             raise ValueError(f"`--decoder_reset_step` gives the whole decoder new weights; leave `--{name}` out beside it.")
 

@@ -1,6 +1,7 @@
 """
-The stages after a training, each with a Trainer of its own that leaves the decoder as it is: q fitted to the finished decoder, and
-p(z|x) fitted to the finished q.
+The stages beside a training in which a part of the model is fitted to the others as they stand, each with a Trainer of its own.
+Before the training z's soft tokens are fitted to the embeddings of words, and the language model to them. After it q is fitted to
+the finished decoder, and p(z|x) to the finished q.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ..calls import call_with
 from ..compat import ACTIVATION_CHECKPOINTING
+from ..fused_linear_cross_entropy import fused_linear_cross_entropy
 from ..objective import kl_divergence, loss_per_token
 from ..processing_vae import VAEProcessor
+from ..resampler import places_in_text
 from .collator import VAEDataCollator
 from .divergence import StopOnDivergenceCallback
 from .learning_rates import two_rates
 from .loss_parts import find_model
 from .resuming import train_stage
 from .stages import held, stage_arguments
+
+# The logit by which a soft token that is a word's embedding is ahead of one that has nothing of it.
+SOFT_TOKEN_SCALE = 100.0
 
 
 class _AsEvaluated(nn.Module):
@@ -66,6 +72,112 @@ class _RateAlone(_AsEvaluated):
             posterior = call_with(vae.encode, inputs, source=source).latent_dist
         prior = vae.prior(source, len(labels)).latent_dist
         return {"loss": loss_per_token(kl_divergence(posterior, prior).sum(-1), labels, num_items_in_batch)}
+
+
+class _SoftTokensAlone(_AsEvaluated):
+    """Its loss is [`soft_token_nll`] of a z from q, for which nothing is decoded."""
+
+    def forward(self, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None, **inputs):
+        vae: Any = find_model(self.model)
+        source = call_with(vae.read_source, inputs)
+        latents = call_with(vae.encode, inputs, source=source).latent_dist.sample()
+        latents, _ = vae.decoder_latents(latents, **vae.condition(source))
+        embeddings = vae.decoder.get_input_embeddings()
+        nll = soft_token_nll(vae.decoder.soft_tokens(latents), embeddings, labels)
+        return {"loss": loss_per_token(nll, labels, num_items_in_batch)}
+
+
+def soft_token_nll(soft_tokens: torch.Tensor, embeddings: nn.Embedding, labels: torch.Tensor) -> torch.Tensor:
+    r"""
+    \(\sum_t -\log \mathrm{softmax}(\sigma E s_{i(t)})_{y_t}\), nats per sentence `(rows,)`: how well soft tokens name the words of
+    their share of a text. Of \(k\) of them and \(T\) words the one of word \(t\) is \(i(t)\), as [`places_in_text`] has it, so one
+    that has several words names them in any order. \(E\) are the embeddings that the decoder reads, and \(\sigma\) is
+    `SOFT_TOKEN_SCALE` through their mean squared length. The embedding of a single word that is like no other is the best that a
+    soft token can be.
+
+    Args:
+        soft_tokens (`torch.Tensor` of shape `(rows, k, size)`).
+        embeddings (`nn.Embedding`): of the decoder. They get no gradient.
+        labels (`torch.LongTensor` of shape `(rows, target)`): -100 on padding.
+    """
+    places = places_in_text(soft_tokens.shape[1], labels != -100).long().clamp(0, soft_tokens.shape[1] - 1)
+    named_by = soft_tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, soft_tokens.shape[-1]))
+    with torch.no_grad():
+        # As the decoder reads them: some scale what the table holds.
+        words = embeddings(torch.arange(embeddings.num_embeddings, device=labels.device))
+        scale = SOFT_TOKEN_SCALE / words.float().square().sum(-1).mean()
+    head = nn.Linear(words.shape[1], words.shape[0], bias=False, device="meta")
+    head.weight = nn.Parameter(words, requires_grad=False)
+    return fused_linear_cross_entropy(head, scale * named_by, labels)
+
+
+def fit_soft_tokens(
+    model: Any,
+    processor: VAEProcessor,
+    training_args: TrainingArguments,
+    max_steps: int,
+    train: Dataset,
+    callbacks: Sequence[TrainerCallback] = (),
+    new_weights_learning_rate: float | None = None,
+) -> None:
+    """
+    Trains q and z's soft tokens, without the decoder's layers, until each soft token names the words of its share of the text
+    ([`soft_token_nll`]); the decoder stays as it is.
+
+    A pretrained decoder can repeat what stands in front of it, but it has to see words there. Soft tokens that come to resemble
+    words by the decoder's loss alone take long, because it hardly looks at them before. Here each learns of its words directly, in
+    steps that leave the decoder out.
+
+    Args:
+        model ([`VAEModel`]): of any of the family, or a PEFT model around one, with `prefix` among its `latent_injection`.
+        processor, training_args, max_steps, train, callbacks, new_weights_learning_rate: as in [`fit_posterior`].
+
+    Raises:
+        ValueError: the objective is `"gsnn"`, which has no q, or z is no soft tokens.
+        FloatingPointError: the training diverges.
+    """
+    vae: Any = find_model(model)
+    if not vae.config.has_posterior:
+        raise ValueError("Soft tokens cannot be fitted with `objective='gsnn'`: there is no q that reads the words.")
+    if not vae.decoder.prefix_length:
+        raise ValueError(
+            f"`latent_injection` is {vae.config.latent_injection}, so z has no soft tokens that could be fitted: add 'prefix'."
+        )
+    trained = [*vae.inference_modules, *(way for way in vae.decoder.injections if way.prefix_length)]
+    run = (processor, training_args, max_steps, train, callbacks, new_weights_learning_rate)
+    _fit(_SoftTokensAlone(model), trained, "soft_token_fit", *run)
+
+
+def fit_decoder(
+    model: Any,
+    processor: VAEProcessor,
+    training_args: TrainingArguments,
+    max_steps: int,
+    train: Dataset,
+    callbacks: Sequence[TrainerCallback] = (),
+    new_weights_learning_rate: float | None = None,
+) -> None:
+    """
+    Trains the language model alone to say y, given a z of q: the ELBO with q, and z's ways into the decoder, as they stand.
+
+    Where q has been fitted by [`fit_soft_tokens`], and all were trained at once from there, a pretrained decoder would change what
+    z says before it has learned to read it: its loss is worse with words in front that it does not look for. So it learns to read
+    them first.
+
+    Args:
+        model ([`VAEModel`]): of any of the family, or a PEFT model around one; what is frozen in it stays so, and of adapters in
+            the decoder these are what trains.
+        processor, training_args, max_steps, train, callbacks, new_weights_learning_rate: as in [`fit_posterior`].
+
+    Raises:
+        ValueError: the objective is `"gsnn"`, which has no q.
+        FloatingPointError: the training diverges.
+    """
+    vae: Any = find_model(model)
+    if not vae.config.has_posterior:
+        raise ValueError("A decoder cannot be fitted to q with `objective='gsnn'`: there is none.")
+    run = (processor, training_args, max_steps, train, callbacks, new_weights_learning_rate)
+    _fit(_AsEvaluated(model), [vae.decoder.lm], "decoder_fit", *run)
 
 
 def fit_posterior(

@@ -9,7 +9,7 @@ import inspect
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -231,7 +231,7 @@ def check_pretraining(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
 
 
 def check_stages(args: Any, training_args: TrainingArguments) -> None:
-    for name in ("latent_free_steps", "encoder_pretraining_steps", "posterior_fit_steps", "prior_fit_steps"):
+    for name in (field.name for field in fields(StageArguments) if field.name.endswith("_steps")):
         if getattr(args, name) < 0:
             raise ValueError(f"`--{name}` is {getattr(args, name)}; it must be at least 0.")
     if args.encoder_pretraining_steps and args.freeze_encoder:
@@ -248,7 +248,16 @@ def check_stages(args: Any, training_args: TrainingArguments) -> None:
             "`--freeze_decoder_with_latent` keeps the decoder that the steps without z have trained: add `--latent_free_steps`, or "
             "keep the decoder as you load it with `--freeze_decoder`."
         )
-    for name, fitted in (("posterior_fit_steps", "q"), ("prior_fit_steps", "p(z|x) on what q says")):
+    if args.decoder_fit_steps and ((args.freeze_decoder and not args.lora) or args.freeze_decoder_with_latent):
+        frozen = "--freeze_decoder" if args.freeze_decoder else "--freeze_decoder_with_latent"
+        raise ValueError(f"`--decoder_fit_steps` trains the decoder, which `{frozen}` keeps as it is: leave one of them out.")
+    if args.soft_token_fit_steps and "prefix" not in args.latent_injection:
+        raise ValueError(
+            f"`--soft_token_fit_steps` trains the soft tokens of prefix, and `--latent_injection` is "
+            f"{' '.join(args.latent_injection)}: add prefix to it, or leave the steps out."
+        )
+    of_q = (("soft_token_fit_steps", "q and soft tokens"), ("decoder_fit_steps", "on z of q"), ("posterior_fit_steps", "q"))
+    for name, fitted in (*of_q, ("prior_fit_steps", "p(z|x) on what q says")):
         if getattr(args, name) and not args.has_posterior:
             raise ValueError(f"`--{name}` trains {fitted}, and `--objective gsnn` does without q; leave one of them out.")
     if not args.prior_fit_steps:

@@ -82,6 +82,24 @@ def test_a_run_shows_its_stages_and_without_tqdm_no_bar(tmp_path, capfd):
     assert "it/s]" not in told.err and "%|" not in told.err and "?, ?" not in told.err
 
 
+@pytest.mark.slow
+def test_what_z_s_soft_tokens_need_comes_before_the_model_with_z(tmp_path, capfd):
+    stages = ["--latent_injection", "prefix", "--soft_token_fit_steps", "3", "--decoder_fit_steps", "1", "--prefix_length", "3"]
+    stages += ["--encoder_pretraining_steps", "0", "--posterior_fit_steps", "0"]
+    load_script("train_paraphrase").main(
+        [*SMALL, "--grammar_pairs", "40", *stages, "--with_baseline", "--output_dir", str(tmp_path)]
+    )
+    headings = [line for line in capfd.readouterr().out.splitlines() if " of 6: " in line]
+    assert headings == [
+        "1 of 6: the decoder without z, 2 steps",
+        "2 of 6: the soft tokens of z alone, 3 steps",
+        "3 of 6: the decoder alone, with z of q, 1 step",
+        "4 of 6: the model with z, 4 steps",
+        "5 of 6: measuring, 4 examples",
+        "6 of 6: the same model without z, to compare with, 7 steps",
+    ]
+
+
 def test_a_stage_logs_the_mean_over_examples_of_nats_per_sentence():
     class Model(torch.nn.Module):
         def __init__(self):

@@ -60,7 +60,16 @@ def same(one, other):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "stage, step", [("encoder_pretraining", 3), ("latent_free", 3), ("out", 3), ("posterior_fit", 1), ("posterior_fit", 3)]
+    "stage, step",
+    [
+        ("encoder_pretraining", 3),
+        ("latent_free", 3),
+        ("soft_token_fit", 3),
+        ("decoder_fit", 1),
+        ("out", 3),
+        ("posterior_fit", 1),
+        ("posterior_fit", 3),
+    ],
 )
 def test_a_run_stopped_in_any_stage_goes_on_to_the_same_weights(script, undisturbed, stop_at, tmp_path, stage, step):
     output = ["--output_dir", str(tmp_path / "out")]
@@ -78,7 +87,17 @@ def test_a_run_stopped_in_any_stage_goes_on_to_the_same_weights(script, undistur
 @pytest.mark.parametrize("stage, step", [("out", 3), ("prior_fit", 1), ("prior_fit", 3)])
 def test_a_prior_that_is_fitted_and_a_decoder_that_stands_still_go_on_to_the_same_weights(stop_at, tmp_path, stage, step):
     script = load_script("train_paraphrase")
-    of_pairs = ["--grammar_pairs", "60", "--freeze_decoder_with_latent", "--prior_fit_steps", "4", "--num_paraphrases", "2"]
+    of_pairs = [
+        "--grammar_pairs",
+        "60",
+        "--freeze_decoder_with_latent",
+        "--decoder_fit_steps",
+        "0",
+        "--prior_fit_steps",
+        "4",
+        "--num_paraphrases",
+        "2",
+    ]
     argv = [each for each in RESUMABLE if each not in ("--grammar_sentences", "60")] + of_pairs
     script.main([*argv, "--output_dir", str(tmp_path / "whole" / "out")])
     output = ["--output_dir", str(tmp_path / "stopped" / "out")]
