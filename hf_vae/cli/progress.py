@@ -130,7 +130,7 @@ class Progress:
         """Prints the heading of a training, and gives the callback for its Trainer."""
         self.head(what)
         # The encoder alone has no z, p(z|x) alone decodes nothing, and with z another callback logs the parts.
-        self._begun[what] = StageCallback(what, logs_parts=what in (LATENT_FREE, POSTERIOR_FIT))
+        self._begun[what] = StageCallback(what, logs_parts=what in (LATENT_FREE, DECODER_FIT, POSTERIOR_FIT))
         return self._begun[what]
 
 

@@ -74,14 +74,22 @@ class _RateAlone(_AsEvaluated):
         return {"loss": loss_per_token(kl_divergence(posterior, prior).sum(-1), labels, num_items_in_batch)}
 
 
-class _SoftTokensAlone(_AsEvaluated):
+class _DecoderAlone(_AsEvaluated):
+    """Its loss is the reconstruction's, of a z from q: the KL does not depend on the decoder."""
+
+    def forward(self, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None, **inputs):
+        reconstruction = super().forward(labels=labels, **inputs).reconstruction_loss
+        return {"loss": loss_per_token(reconstruction, labels, num_items_in_batch)}
+
+
+class SoftTokensAlone(_AsEvaluated):
     """Its loss is [`soft_token_nll`] of a z from q, for which nothing is decoded."""
 
     def forward(self, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None, **inputs):
         vae: Any = find_model(self.model)
         source = call_with(vae.read_source, inputs)
         latents = call_with(vae.encode, inputs, source=source).latent_dist.sample()
-        latents, _ = vae.decoder_latents(latents, **vae.condition(source))
+        latents, _ = vae.decoder_latents(latents, **call_with(vae.condition, inputs, source=source))
         embeddings = vae.decoder.get_input_embeddings()
         nll = soft_token_nll(vae.decoder.soft_tokens(latents), embeddings, labels)
         return {"loss": loss_per_token(nll, labels, num_items_in_batch)}
@@ -145,7 +153,7 @@ def fit_soft_tokens(
         )
     trained = [*vae.inference_modules, *(way for way in vae.decoder.injections if way.prefix_length)]
     run = (processor, training_args, max_steps, train, callbacks, new_weights_learning_rate)
-    _fit(_SoftTokensAlone(model), trained, "soft_token_fit", *run)
+    _fit(SoftTokensAlone(model), trained, "soft_token_fit", *run)
 
 
 def fit_decoder(
@@ -157,8 +165,8 @@ def fit_decoder(
     callbacks: Sequence[TrainerCallback] = (),
     new_weights_learning_rate: float | None = None,
 ) -> None:
-    """
-    Trains the language model alone to say y, given a z of q: the ELBO with q, and z's ways into the decoder, as they stand.
+    r"""
+    Trains the language model alone on \(E_q[-\log p(y|x,z)]\), with q and z's ways into the decoder as they stand.
 
     Where q has been fitted by [`fit_soft_tokens`], and all were trained at once from there, a pretrained decoder would change what
     z says before it has learned to read it: its loss is worse with words in front that it does not look for. So it learns to read
@@ -177,7 +185,7 @@ def fit_decoder(
     if not vae.config.has_posterior:
         raise ValueError("A decoder cannot be fitted to q with `objective='gsnn'`: there is none.")
     run = (processor, training_args, max_steps, train, callbacks, new_weights_learning_rate)
-    _fit(_AsEvaluated(model), [vae.decoder.lm], "decoder_fit", *run)
+    _fit(_DecoderAlone(model), [vae.decoder.lm], "decoder_fit", *run)
 
 
 def fit_posterior(

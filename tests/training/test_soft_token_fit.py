@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from helpers import SENTENCES, training_arguments
+from helpers import SENTENCES, VARIANTS, make_batch, make_model, training_arguments
 from hf_vae import (
     ParaphraseVAEConfig,
     ParaphraseVAEModel,
@@ -18,7 +18,7 @@ from hf_vae import (
     VAEProcessor,
 )
 from hf_vae.cli.from_scratch import small_configs, train_tokenizers
-from hf_vae.training.fits import SOFT_TOKEN_SCALE, fit_decoder, fit_soft_tokens, soft_token_nll
+from hf_vae.training.fits import SOFT_TOKEN_SCALE, SoftTokensAlone, fit_decoder, fit_soft_tokens, soft_token_nll
 
 PADDING = -100
 WAYS = ["prefix", "embedding"]
@@ -137,6 +137,15 @@ def test_pairs_and_one_vector_have_soft_tokens_too(tmp_path):
     former = weights.detach().clone()
     fit_soft_tokens(model, processor, training_arguments(tmp_path, learning_rate=1e-2, max_steps=7), 2, train)
     assert not weights.equal(former)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_kind_of_model_has_soft_tokens_that_learn(variant):
+    """From z and what enters beside it, such as the act of a reply, behind whatever source."""
+    model = make_model(variant, latent_injection=["prefix"]).requires_grad_(False)
+    prefix = model.decoder.latent_injection.prefix.requires_grad_(True)
+    SoftTokensAlone(model)(**make_batch(model))["loss"].backward()
+    assert all(each.grad.abs().sum() > 0 for each in prefix.parameters())
 
 
 def test_z_without_soft_tokens_is_refused(tmp_path):
