@@ -74,7 +74,7 @@ class _RateAlone(_AsEvaluated):
         return {"loss": loss_per_token(kl_divergence(posterior, prior).sum(-1), labels, num_items_in_batch)}
 
 
-class _DecoderAlone(_AsEvaluated):
+class DecoderAlone(_AsEvaluated):
     """Its loss is the reconstruction's, of a z from q: the KL does not depend on the decoder."""
 
     def forward(self, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None, **inputs):
@@ -185,7 +185,7 @@ def fit_decoder(
     if not vae.config.has_posterior:
         raise ValueError("A decoder cannot be fitted to q with `objective='gsnn'`: there is none.")
     run = (processor, training_args, max_steps, train, callbacks, new_weights_learning_rate)
-    _fit(_DecoderAlone(model), [vae.decoder.lm], "decoder_fit", *run)
+    _fit(DecoderAlone(model), [vae.decoder.lm], "decoder_fit", *run)
 
 
 def fit_posterior(

@@ -18,7 +18,7 @@ from hf_vae import (
     VAEProcessor,
 )
 from hf_vae.cli.from_scratch import small_configs, train_tokenizers
-from hf_vae.training.fits import SOFT_TOKEN_SCALE, SoftTokensAlone, fit_decoder, fit_soft_tokens, soft_token_nll
+from hf_vae.training.fits import SOFT_TOKEN_SCALE, DecoderAlone, SoftTokensAlone, fit_decoder, fit_soft_tokens, soft_token_nll
 
 PADDING = -100
 WAYS = ["prefix", "embedding"]
@@ -137,6 +137,20 @@ def test_pairs_and_one_vector_have_soft_tokens_too(tmp_path):
     former = weights.detach().clone()
     fit_soft_tokens(model, processor, training_arguments(tmp_path, learning_rate=1e-2, max_steps=7), 2, train)
     assert not weights.equal(former)
+
+
+def test_both_stages_divide_by_the_tokens_of_the_whole_accumulated_batch():
+    model = make_model("vae", latent_injection=["prefix"])
+    batch, losses = make_batch(model), {}
+    for stage in (SoftTokensAlone, DecoderAlone):
+        torch.manual_seed(1)
+        losses[stage] = stage(model)(**batch, num_items_in_batch=50)["loss"]
+    torch.manual_seed(1)
+    latents = model.encode(batch["input_ids"], batch["attention_mask"]).latent_dist.sample()
+    decoder = model.decoder
+    named = soft_token_nll(decoder.soft_tokens(latents), decoder.get_input_embeddings(), batch["labels"])
+    torch.testing.assert_close(losses[SoftTokensAlone], named.sum() / 50)
+    torch.testing.assert_close(losses[DecoderAlone], model.nll(latents, batch["labels"]).sum() / 50)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
