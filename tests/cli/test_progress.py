@@ -93,7 +93,7 @@ def test_what_z_s_soft_tokens_need_comes_before_the_model_with_z(tmp_path, capfd
     assert headings == [
         "1 of 6: the decoder without z, 2 steps",
         "2 of 6: the soft tokens of z alone, 3 steps",
-        "3 of 6: the decoder alone, with z of q, 1 step",
+        "3 of 6: the decoder alone, 1 step",
         "4 of 6: the model with z, 4 steps",
         "5 of 6: measuring, 4 examples",
         "6 of 6: the same model without z, to compare with, 7 steps",
