@@ -297,6 +297,13 @@ def changed(before, after) -> set[str]:
     return {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
 
 
+def moved_by(stage, model) -> set[str]:
+    """The names of the weights that `stage()` changes."""
+    before = weights(model)
+    stage()
+    return {name for name, tensor in weights(model).items() if not torch.equal(tensor, before[name])}
+
+
 class Look(TrainerCallback):
     """Calls functions of the model and the optimiser at events, after the other callbacks."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from ..evaluation.words import check_tokenizer
 from ..hub import Repository, create_repository, run_record, upload_model
 from ..options.model import ModelArguments
 from ..options.report import ReportArguments
-from ..options.techniques import StageArguments
+from ..options.techniques import STAGE_STEPS
 from ..processing_vae import VAEProcessor
 from ..training.checkpoints import begin_or_resume, check_fits, remove_stages
 from ..training.collator import VAEDataCollator
@@ -181,8 +181,7 @@ def start_run(
         # A sample that the terminal cannot show must not end a finished run.
         cast(Any, sys.stdout).reconfigure(errors="replace")
     check_tokenizer(evaluation_args.metrics_tokenizer)
-    stages = [field.name for field in fields(StageArguments) if field.name.endswith("_steps")]
-    options = (*stages, "lora", "new_weights_learning_rate", "cache_encoder")
+    options = (*STAGE_STEPS, "lora", "new_weights_learning_rate", "cache_encoder")
     whole = {name: getattr(model_args, name) for name in options}
     whole["collapse_report_samples"] = training_args.do_eval and evaluation_args.collapse_report_samples
     check_processes(training_args, {**whole, "with_baseline": evaluation_args.with_baseline})

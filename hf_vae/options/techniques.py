@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 
 @dataclass
@@ -43,6 +43,10 @@ class StageArguments:
             "be where q puts z."
         },
     )
+
+
+# The lengths of the stages before and after the training with z.
+STAGE_STEPS = tuple(each.name for each in fields(StageArguments) if each.name.endswith("_steps"))
 
 
 @dataclass

@@ -108,6 +108,7 @@ def soft_token_nll(soft_tokens: torch.Tensor, embeddings: nn.Embedding, labels: 
         embeddings (`nn.Embedding`): of the decoder. They get no gradient.
         labels (`torch.LongTensor` of shape `(rows, target)`): -100 on padding.
     """
+    # On padding a place may be any number.
     places = places_in_text(soft_tokens.shape[1], labels != -100).long().clamp(0, soft_tokens.shape[1] - 1)
     named_by = soft_tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, soft_tokens.shape[-1]))
     with torch.no_grad():
@@ -144,9 +145,7 @@ def fit_soft_tokens(
         ValueError: the objective is `"gsnn"`, which has no q, or z is no soft tokens.
         FloatingPointError: the training diverges.
     """
-    vae: Any = find_model(model)
-    if not vae.config.has_posterior:
-        raise ValueError("Soft tokens cannot be fitted with `objective='gsnn'`: there is no q that reads the words.")
+    vae = _with_posterior(model, "A soft token")
     if not vae.decoder.prefix_length:
         raise ValueError(
             f"`latent_injection` is {vae.config.latent_injection}, so z has no soft tokens that could be fitted: add 'prefix'."
@@ -181,9 +180,7 @@ def fit_decoder(
         ValueError: the objective is `"gsnn"`, which has no q.
         FloatingPointError: the training diverges.
     """
-    vae: Any = find_model(model)
-    if not vae.config.has_posterior:
-        raise ValueError("A decoder cannot be fitted to q with `objective='gsnn'`: there is none.")
+    vae = _with_posterior(model, "A decoder")
     run = (processor, training_args, max_steps, train, callbacks, new_weights_learning_rate)
     _fit(DecoderAlone(model), [vae.decoder.lm], "decoder_fit", *run)
 
@@ -219,9 +216,7 @@ def fit_posterior(
         ValueError: the objective is `"gsnn"`, which has no q.
         FloatingPointError: the training diverges.
     """
-    vae: Any = find_model(model)
-    if not vae.config.has_posterior:
-        raise ValueError("A posterior cannot be fitted with `objective='gsnn'`: nothing is drawn from it.")
+    vae = _with_posterior(model, "A posterior")
     run = (processor, training_args, max_steps, train, callbacks, new_weights_learning_rate)
     _fit(_AsEvaluated(model), vae.inference_modules, "posterior_fit", *run)
 
@@ -254,8 +249,7 @@ def fit_conditional_prior(
     """
     if not model.config.is_conditional:
         raise ValueError(f"`model` is a {type(model).__name__}, which has no x for p(z|x): fit a mixture with `fit_prior`.")
-    if not model.config.has_posterior:
-        raise ValueError("A prior cannot be fitted to q with `objective='gsnn'`: there is none.")
+    _with_posterior(model, "A prior")
     # A resumed run begins with the same weights.
     with torch.random.fork_rng(devices=[]):
         # `torch.manual_seed` would leave accelerators with another seed.
@@ -263,6 +257,14 @@ def fit_conditional_prior(
         model.add_prior_network()
     run = (processor, training_args, max_steps, train, callbacks, new_weights_learning_rate)
     _fit(_RateAlone(model), [model.prior_network], "prior_fit", *run)
+
+
+def _with_posterior(model: Any, what: str) -> Any:
+    """The model of the family in `model`, which has a q to fit, or to fit to."""
+    vae: Any = find_model(model)
+    if not vae.config.has_posterior:
+        raise ValueError(f"{what} cannot be fitted with `objective='gsnn'`, which has no q that reads y: choose 'cvae'.")
+    return vae
 
 
 def _fit(

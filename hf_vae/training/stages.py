@@ -9,7 +9,7 @@ import inspect
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from ..checks import next_seed
-from ..options.techniques import StageArguments
+from ..options.techniques import STAGE_STEPS, StageArguments
 from ..processing_vae import VAEProcessor
 from .checkpoints import STAGES
 from .collator import VAEDataCollator
@@ -231,7 +231,7 @@ def check_pretraining(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
 
 
 def check_stages(args: Any, training_args: TrainingArguments) -> None:
-    for name in (field.name for field in fields(StageArguments) if field.name.endswith("_steps")):
+    for name in STAGE_STEPS:
         if getattr(args, name) < 0:
             raise ValueError(f"`--{name}` is {getattr(args, name)}; it must be at least 0.")
     if args.encoder_pretraining_steps and args.freeze_encoder:

@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from helpers import SENTENCES, training_arguments
+from helpers import SENTENCES, moved_by, training_arguments
 from hf_vae import (
     ParaphraseVAEConfig,
     ParaphraseVAEModel,
@@ -31,12 +31,6 @@ def build(encoder_type="bert", decoder_type="llama", dropout=0.0, **options):
     return model, processor, Dataset.from_dict(dict(processor(SENTENCES, SENTENCES, return_tensors=None)))
 
 
-def changed(model, stage):
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    stage()
-    return {name for name, parameter in model.named_parameters() if not parameter.equal(before[name])}
-
-
 def test_a_decoder_that_takes_no_notice_of_z_has_the_prior_as_its_posterior(tmp_path):
     """The exact optimum is known there: no KL, whatever the free bits of the training before."""
     model, processor, train = build(free_bits=20.0)
@@ -45,7 +39,7 @@ def test_a_decoder_that_takes_no_notice_of_z_has_the_prior_as_its_posterior(tmp_
     batch = VAEDataCollator(processor)(list(train))
     assert model.eval()(**batch).kl.mean() > 1
     settings = training_arguments(tmp_path, learning_rate=2e-2, max_steps=7)
-    moved = changed(model, lambda: fit_posterior(model, processor, settings, 100, train))
+    moved = moved_by(lambda: fit_posterior(model, processor, settings, 100, train), model)
     assert model(**batch).kl.mean() < 0.02
     assert moved and all(name.startswith(("posterior_head.", "encoder.")) for name in moved)
     assert model.config.free_bits == 20.0 and all(parameter.requires_grad for parameter in model.parameters())
@@ -104,7 +98,7 @@ def test_what_the_decoder_reads_stays_as_it_is(tmp_path, options, own):
     )
     train = Dataset.from_dict(dict(processor(SENTENCES, SENTENCES[::-1], return_tensors=None)))
     model.encoder.get_input_embeddings().weight.requires_grad_(False)
-    moved = changed(model, lambda: fit_posterior(model, processor, training_arguments(tmp_path, learning_rate=1e-2), 2, train))
+    moved = moved_by(lambda: fit_posterior(model, processor, training_arguments(tmp_path, learning_rate=1e-2), 2, train), model)
     assert all(name.startswith(own) for name in moved) and {name.partition(".")[0] + "." for name in moved} == set(own)
     # What was frozen before is frozen still.
     assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == [
@@ -112,7 +106,7 @@ def test_what_the_decoder_reads_stays_as_it_is(tmp_path, options, own):
     ]
     # Without z there is nothing for q and the prior to learn, nor for an encoder that only they read.
     settings = training_arguments(tmp_path, learning_rate=1e-2)
-    moved = changed(model, lambda: train_without_latent(model, processor, settings, "latent_free", 2, train))
+    moved = moved_by(lambda: train_without_latent(model, processor, settings, "latent_free", 2, train), model)
     assert moved and not any(name.startswith(("posterior_head.", "prior_network.")) for name in moved)
     assert any(name.startswith("encoder.") for name in moved) == ("decoder" in model.source_readers and model.config.tie_encoders)
     model.config.objective = "gsnn"

@@ -88,16 +88,9 @@ def test_a_run_stopped_in_any_stage_goes_on_to_the_same_weights(script, undistur
 def test_a_prior_that_is_fitted_and_a_decoder_that_stands_still_go_on_to_the_same_weights(stop_at, tmp_path, stage, step):
     script = load_script("train_paraphrase")
     of_pairs = [
-        "--grammar_pairs",
-        "60",
-        "--freeze_decoder_with_latent",
-        "--decoder_fit_steps",
-        "0",
-        "--prior_fit_steps",
-        "4",
-        "--num_paraphrases",
-        "2",
-    ]
+        "--grammar_pairs", "60", "--freeze_decoder_with_latent", "--decoder_fit_steps", "0", "--prior_fit_steps", "4",
+        "--num_paraphrases", "2",
+    ]  # fmt: skip
     argv = [each for each in RESUMABLE if each not in ("--grammar_sentences", "60")] + of_pairs
     script.main([*argv, "--output_dir", str(tmp_path / "whole" / "out")])
     output = ["--output_dir", str(tmp_path / "stopped" / "out")]

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from helpers import SENTENCES, VARIANTS, make_batch, make_model, training_arguments
+from helpers import SENTENCES, VARIANTS, make_batch, make_model, moved_by, training_arguments
 from hf_vae import (
     ParaphraseVAEConfig,
     ParaphraseVAEModel,
@@ -18,7 +18,16 @@ from hf_vae import (
     VAEProcessor,
 )
 from hf_vae.cli.from_scratch import small_configs, train_tokenizers
-from hf_vae.training.fits import SOFT_TOKEN_SCALE, DecoderAlone, SoftTokensAlone, fit_decoder, fit_soft_tokens, soft_token_nll
+from hf_vae.training.fits import (
+    SOFT_TOKEN_SCALE,
+    DecoderAlone,
+    SoftTokensAlone,
+    fit_conditional_prior,
+    fit_decoder,
+    fit_posterior,
+    fit_soft_tokens,
+    soft_token_nll,
+)
 
 PADDING = -100
 WAYS = ["prefix", "embedding"]
@@ -101,9 +110,9 @@ def test_q_and_the_soft_tokens_learn_the_words_and_the_decoder_stays(tmp_path, p
     model = build(pooling=pooling)
     train = of_sentences(model[1])
     before, rows = loss_of(model, list(train)), list(train)
-    former = {name: parameter.detach().clone() for name, parameter in model[0].named_parameters()}
-    fit_soft_tokens(*model, training_arguments(tmp_path, learning_rate=1e-2, max_steps=7), 60, train)
-    moved = {name for name, parameter in model[0].named_parameters() if not parameter.equal(former[name])}
+    moved = moved_by(
+        lambda: fit_soft_tokens(*model, training_arguments(tmp_path, learning_rate=1e-2, max_steps=7), 60, train), model[0]
+    )
     own = ("encoder.", "resampler.", "posterior_head.", "decoder.latent_injection.prefix.")
     assert moved and all(name.startswith(own) for name in moved)
     assert any(name.startswith(own[-1]) for name in moved)
@@ -119,9 +128,9 @@ def test_the_language_model_learns_to_read_a_q_that_stays(tmp_path):
     with torch.no_grad():
         latents = model[0].encode(batch["input_ids"], batch["attention_mask"]).latent_dist.mode()
         before = model[0].eval()(labels=batch["labels"], latents=latents).loss
-    former = {name: parameter.detach().clone() for name, parameter in model[0].named_parameters()}
-    fit_decoder(*model, training_arguments(tmp_path, learning_rate=1e-2, max_steps=7), 20, train)
-    moved = {name for name, parameter in model[0].named_parameters() if not parameter.equal(former[name])}
+    moved = moved_by(
+        lambda: fit_decoder(*model, training_arguments(tmp_path, learning_rate=1e-2, max_steps=7), 20, train), model[0]
+    )
     assert moved and all(name.startswith("decoder.lm.") for name in moved)
     with torch.no_grad():
         assert model[0](labels=batch["labels"], latents=latents).loss < before - 0.5
@@ -166,4 +175,12 @@ def test_z_without_soft_tokens_is_refused(tmp_path):
     model = build(latent_injection=["embedding"])
     with pytest.raises(ValueError, match=r"`latent_injection` is \['embedding'\], so z has no soft tokens.*add 'prefix'"):
         fit_soft_tokens(*model, training_arguments(tmp_path), 2, of_sentences(model[1]))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fit", [fit_soft_tokens, fit_decoder, fit_posterior, fit_conditional_prior])
+def test_a_model_without_q_is_refused(tmp_path, fit):
+    model = make_model("cvae", objective="gsnn")
+    with pytest.raises(ValueError, match=r"cannot be fitted with `objective='gsnn'`, which has no q.*choose 'cvae'"):
+        fit(model, None, training_arguments(tmp_path), 2, None)
     assert not list(tmp_path.iterdir())
